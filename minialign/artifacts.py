@@ -1,0 +1,214 @@
+"""The shipped files: how each is built, saved, checked and loaded.
+
+`python -m minialign.artifacts` builds all of them anew, in order, and prints what changed against data/MANIFEST.json. It takes up
+where it was killed: finished artifacts are remembered, and the long training run inside one resumes from its last state.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from minialign import pretraining, sft
+from minialign.chat import collate, encode_document, encode_prompt, encode_response
+from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_atomically
+from minialign.gpt import GPT, GPTConfig
+from minialign.logprobs import sequence_log_probs
+from minialign.sampling import generate
+from minialign.tokenizer import END, END_OF_TEXT, RANKS, SPECIAL_TOKENS, build_encoding, dump_ranks, load_tokenizer, train_bpe
+from minialign.training import History
+
+WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
+
+
+class LanguageModel:
+    """A GPT with its way of being asked: `chat` models through the template, base models with the bare text."""
+
+    def __init__(self, model: GPT, chat: bool):
+        self.model, self.chat = model, chat
+
+    def respond(self, prompt: str | list[str], *, temperature: float = 0.0, seed: int = 0, max_new_tokens: int = 96):
+        """The model's response to a prompt, or the list of responses to a list of prompts. Temperature 0 is greedy."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        encoded = [encode_prompt(p) if self.chat else encode_document(p) for p in prompts]
+        end = END if self.chat else END_OF_TEXT
+        options = dict(temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, end_token=end)
+        texts = [text.strip() for text in generate(self.model, encoded, **options).texts]
+        return texts[0] if isinstance(prompt, str) else texts
+
+    def log_prob(self, prompt: str, response: str) -> float:
+        """log π(response | prompt) in nats; for a chat model the end token counts."""
+        encoded = (encode_prompt(prompt), encode_response(response)) if self.chat else (
+            encode_document(prompt), load_tokenizer().encode_ordinary(response))  # fmt: skip
+        with torch.no_grad():
+            return float(sequence_log_probs(self.model, collate([encoded], self.model.config.context).to(self.model.device)))
+
+
+def pick_device(device=None) -> torch.device:
+    """The device asked for; without one, a GPU if there is one and the CPU otherwise."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def load(name: str, device=None) -> LanguageModel:
+    """A shipped model by name, on the device asked for (the default is a GPU if there is one).
+
+    Raises ValueError for a name that does not exist (with those that do) and for a file that is damaged or does not fit the
+    course's tokenizer.
+    """
+    names = [file.stem for file in map(Path, (a.file for a in ARTIFACTS)) if file.suffix == ".safetensors"]
+    if name not in names:
+        raise ValueError(f"there is no artifact {name!r}: choose one of {', '.join(names)}")
+    model, metadata = load_checkpoint(f"checkpoints/{name}.safetensors")
+    return LanguageModel(model.to(pick_device(device)), chat=metadata["template"] == "chat")
+
+
+def dump_checkpoint(model: GPT, template: str) -> bytes:
+    """A model as a safetensors file: its weights, with its shape and template ("chat" or "document") as metadata."""
+    metadata = {"config": json.dumps(asdict(model.config)), "template": template}
+    return save_tensors({name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}, metadata)
+
+
+def load_checkpoint(name: str) -> tuple[GPT, dict]:
+    """The model in data/`name` and its metadata. Raises ValueError when the file is damaged or of another vocabulary or shape."""
+    return parse_checkpoint(read_verified(name), name)
+
+
+def parse_checkpoint(content: bytes, name: str) -> tuple[GPT, dict]:
+    try:
+        tensors = load_tensors(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header["__metadata__"]
+        config = GPTConfig(**json.loads(metadata["config"]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not a checkpoint of this course ({error}): build it again with `make artifacts`") from None
+    if config.vocab_size != load_tokenizer().n_vocab:
+        raise ValueError(
+            f"{name} was trained with {config.vocab_size} tokens, the tokenizer has {load_tokenizer().n_vocab}: "
+            "build both again with `make artifacts`"
+        )
+    model = GPT(config)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise ValueError(f"the weights in {name} do not fit its config: build it again with `make artifacts`") from None
+    return model.eval(), metadata
+
+
+def load_history(name: str) -> History:
+    """The training log or result table data/logs/`name`.jsonl, one dict a row."""
+    return History.from_json_lines(read_verified(f"logs/{name}.jsonl"))
+
+
+# --- how each is built ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One step of the build: `build(device)` returns the contents of one or more files under data/, the first being `file`."""
+
+    file: str
+    build: Callable[[torch.device], dict[str, bytes]]
+    recipe: str  # what it is made with; a changed recipe is a reason to build again
+
+
+def build_tokenizer(device) -> dict[str, bytes]:
+    from minialign.world.corpus import build_corpus
+
+    ranks = train_bpe((text for _, text in build_corpus()), GPTConfig().vocab_size - len(SPECIAL_TOKENS))
+    build_encoding(ranks)  # raises if it is unusable
+    return {RANKS: dump_ranks(ranks)}
+
+
+def build_base(device) -> dict[str, bytes]:
+    from minialign.world.corpus import build_corpus
+
+    stream = pretraining.encode_corpus(text for _, text in build_corpus())
+    model = GPT(GPTConfig()).to(device)
+    history = pretraining.train(model, stream, resume_from=WORK / "base.state")
+    stop_if_interrupted(history)
+    return {"checkpoints/base.safetensors": dump_checkpoint(model, "document"), "logs/base.jsonl": history.to_json_lines()}
+
+
+SFT_DEMONSTRATIONS = 2000
+
+
+def build_sft(device) -> dict[str, bytes]:
+    from minialign.world.demonstrations import demonstrate
+    from minialign.world.prompts import prompts_of
+
+    model, _ = load_checkpoint("checkpoints/base.safetensors")
+    model.to(device)
+    pairs = [(d.prompt.text, d.response) for d in demonstrate(prompts_of("sft"), SFT_DEMONSTRATIONS)]
+    history = sft.train(model, pairs)
+    stop_if_interrupted(history)
+    return {"checkpoints/sft.safetensors": dump_checkpoint(model, "chat"), "logs/sft.jsonl": history.to_json_lines()}
+
+
+def stop_if_interrupted(history: History) -> None:
+    """Half a run is no artifact."""
+    if history.interrupted:
+        raise KeyboardInterrupt
+
+
+ARTIFACTS = (
+    Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
+    Artifact("checkpoints/base.safetensors", build_base, f"{GPTConfig()} {pretraining.PretrainingConfig()}"),
+    Artifact("checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()}"),
+)
+
+
+def build(names: list[str], device: torch.device) -> None:
+    """Build the named artifacts (all, if none is named) and record them in MANIFEST.json."""
+    known = {Path(a.file).stem: a for a in ARTIFACTS}
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"there is no artifact {unknown[0]!r}: choose from {', '.join(known)}")
+    finished = WORK / "finished.json"
+    done = json.loads(finished.read_text("utf-8")) if finished.exists() else {}
+    for name in names or known:
+        artifact = known[name]
+        if done.get(name) == artifact.recipe:
+            print(f"{name}: finished before the last stop, kept")
+            continue
+        start = time.perf_counter()
+        files = artifact.build(device)
+        seconds = time.perf_counter() - start
+        for file, content in files.items():
+            publish(file, content, artifact.recipe, seconds)
+        done[name] = artifact.recipe
+        write_atomically(finished, json.dumps(done).encode())
+    finished.unlink(missing_ok=True)
+    for state in WORK.glob("*.state"):
+        state.unlink()
+
+
+def publish(file: str, content: bytes, recipe: str, seconds: float) -> None:
+    """Write one file under data/ and its line in MANIFEST.json, and say what changed."""
+    manifest = read_manifest()
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "recipe": recipe}
+    old = manifest.get(file)
+    verdict = "new" if old is None else "unchanged" if old["sha256"] == entry["sha256"] else "CHANGED"
+    print(f"{file}: {verdict}, {len(content):,} bytes, {seconds:.0f} s")
+    write_atomically(DATA / file, content)
+    manifest[file] = entry
+    write_atomically(MANIFEST, (json.dumps(dict(sorted(manifest.items())), indent=1) + "\n").encode())
+    load_tokenizer.cache_clear()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m minialign.artifacts", description="Build the shipped files from nothing.")
+    parser.add_argument("names", nargs="*", help="only these (default: all, in order)")
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    arguments = parser.parse_args()
+    build(arguments.names, pick_device(arguments.device))
+
+
+if __name__ == "__main__":
+    main()

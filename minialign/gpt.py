@@ -1,0 +1,157 @@
+"""A GPT, the way GPT-2 is built: learned positions, pre-LayerNorm, tanh-GELU, tied embeddings.
+
+Sources: Radford et al. 2019 (GPT-2) for the architecture and initialisation, Vaswani et al. 2017 for attention.
+Shapes use B = batch, T = tokens, C = n_embd, nh = n_head, hd = C / nh, V = vocab_size.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT. The defaults are the course's model: about one million parameters."""
+
+    vocab_size: int = 2048
+    context: int = 256  # the most tokens the model can see, prompt and response together
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    dropout: float = 0.0  # off: RM, PPO and DPO compare log-probs, and dropout noise in them is ruinous
+
+    def __post_init__(self):
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
+
+
+class KVCache:
+    """Keys and values of the tokens already seen, in memory allocated once for `capacity` tokens.
+
+    `mask` (B, capacity) is True where a real token sits; padding stays False and is never attended to.
+    """
+
+    def __init__(self, config: GPTConfig, batch: int, capacity: int, device=None, dtype=torch.float32):
+        shape = (config.n_layer, batch, config.n_head, capacity, config.n_embd // config.n_head)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.mask = torch.zeros(batch, capacity, dtype=torch.bool, device=device)
+        self.length = 0  # tokens written so far, padding included
+
+    def repeated(self, n: int) -> "KVCache":
+        """A cache with every row n times in a row: one prefill serves n samples of each prompt."""
+        copy = object.__new__(KVCache)
+        copy.keys, copy.values = (x.repeat_interleave(n, dim=1) for x in (self.keys, self.values))
+        copy.mask, copy.length = self.mask.repeat_interleave(n, dim=0), self.length
+        return copy
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_head, self.dropout = config.n_head, config.dropout
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x, allowed=None, cache=None, layer=0):
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # 3 × (B, nh, T, hd)
+        if cache is not None:
+            start, end = cache.length, cache.length + T
+            cache.keys[layer, :, :, start:end], cache.values[layer, :, :, start:end] = k, v
+            k, v = cache.keys[layer, :, :, :end], cache.values[layer, :, :, :end]  # (B, nh, end, hd)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=allowed, is_causal=allowed is None, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(config.n_embd), nn.LayerNorm(config.n_embd)
+        self.attention = Attention(config)
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x, allowed=None, cache=None, layer=0):
+        x = x + self.drop(self.attention(self.ln_1(x), allowed, cache, layer))
+        return x + self.drop(self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh")))
+
+
+class GPT(nn.Module):
+    """Token ids in, next-token logits out.
+
+    `hidden(ids, ...)` is the trunk: (B, T) ids to (B, T, C) states; `head(states)` turns states into logits over the
+    vocabulary; calling the model does both. Splitting them lets a loss pay for the head only where it needs logits,
+    and lets a reward model put another head on the same trunk.
+    """
+
+    def __init__(self, config: GPTConfig, seed: int = 0):
+        super().__init__()
+        self.config = config
+        with torch.random.fork_rng(devices=[]):  # the same seed gives the same model; the global random state stays put
+            torch.manual_seed(seed)
+            self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)  # also the output head: tied weights
+            self.position_embedding = nn.Embedding(config.context, config.n_embd)
+            self.drop = nn.Dropout(config.dropout)
+            self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+            self.ln_f = nn.LayerNorm(config.n_embd)
+            self.apply(self._initialise)
+
+    def _initialise(self, module):
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if isinstance(module, Block):  # children come first in `apply`: shrink what is added to the residual stream
+            for linear in (module.attention.proj, module.down):
+                nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
+
+    @property
+    def device(self) -> torch.device:
+        return self.token_embedding.weight.device
+
+    def hidden(self, ids: torch.Tensor, mask: torch.Tensor | None = None, cache: KVCache | None = None) -> torch.Tensor:
+        """States (B, T, C) of `ids` (B, T), after the final LayerNorm.
+
+        `mask` (B, T) is True on real tokens; left out, all are. A token's position is the number of *real* tokens before
+        it, so padding on either side changes nothing. With a `cache`, `ids` continue what the cache holds and are added.
+        Raises ValueError when the tokens do not fit the context.
+        """
+        B, T = ids.shape
+        start = cache.length if cache is not None else 0
+        capacity = self.config.context if cache is None else min(self.config.context, cache.mask.shape[1])
+        if start + T > capacity:
+            raise ValueError(f"{start + T} tokens do not fit the context of {capacity}: shorten the text")
+        # With all padding on the right a causal model never looks at it: the fast path needs no mask.
+        if cache is None and (mask is None or bool((mask[:, 1:] <= mask[:, :-1]).all())):
+            positions, allowed = torch.arange(T, device=ids.device), None
+        else:
+            seen = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+            if cache is not None:
+                cache.mask[:, start : start + T] = seen
+                seen = cache.mask[:, : start + T]  # (B, start + T)
+            positions = (seen.long().cumsum(-1) - 1).clamp(min=0)[:, start:]
+            rows = torch.arange(start, start + T, device=ids.device)[:, None]
+            columns = torch.arange(start + T, device=ids.device)[None, :]
+            # A padding token may attend to itself: a row with nothing allowed would turn into NaN.
+            allowed = ((columns <= rows) & seen[:, None, :] | (columns == rows))[:, None]  # (B, 1, T, start + T)
+        x = self.drop(self.token_embedding(ids) + self.position_embedding(positions))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, allowed, cache, layer)
+        if cache is not None:
+            cache.length += T
+        return self.ln_f(x)
+
+    def head(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of states (..., C)."""
+        return F.linear(states, self.token_embedding.weight)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None, cache: KVCache | None = None) -> torch.Tensor:
+        """Logits (B, T, V): entry [b, t] predicts the token at t + 1. Arguments as for `hidden`."""
+        return self.head(self.hidden(ids, mask, cache))

@@ -1,0 +1,43 @@
+"""How probable is a response? Token and sequence log-probabilities, and estimates of the KL divergence.
+
+log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the response's tokens, its end token included, the prompt's not.
+"""
+
+import torch
+
+from minialign.chat import Batch
+
+
+def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
+    """log π(y_t | x, y_<t) in nats, (B, T) float32, aligned with batch.ids and 0 wherever response_mask is False.
+
+    The vocabulary-sized work (head, softmax) is done on the response's positions only, and the softmax always in float32:
+    in bfloat16 its error can reach several hundredths of a nat. `temperature` divides the logits: score with the one you sample with.
+    Raises ValueError when a row has no response token or begins with one (its first token has no predecessor).
+    """
+    if not bool(batch.response_mask.any(-1).all()):
+        raise ValueError("a row of the batch has no response token: check the response mask")
+    if bool(batch.response_mask[:, 0].any()):
+        raise ValueError("the first token of a row is marked as response, but nothing comes before it to predict it from")
+    predicts = batch.response_mask[:, 1:]  # position t - 1 predicts token t
+    states = model.hidden(batch.ids, batch.mask)[:, :-1][predicts]  # (N, C), N response tokens in all
+    logits = model.head(states).float() / temperature
+    targets = batch.ids[:, 1:][predicts]
+    chosen = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+    result = torch.zeros(batch.ids.shape, dtype=torch.float32, device=chosen.device)
+    result[:, 1:][predicts] = chosen
+    return result
+
+
+def sequence_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
+    """log π(y|x) in nats, (B,): the sum of `token_log_probs` over the response."""
+    return token_log_probs(model, batch, temperature).sum(-1)
+
+
+def kl_estimates(log_ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Three per-sample estimates of KL(π‖π_ref), in nats, from log_ratio = log π(y) − log π_ref(y) with y ~ π.
+
+    k1 = lr is unbiased and noisy, k2 = lr²/2 biased with low variance, k3 = e^(−lr) − 1 + lr unbiased and never negative.
+    Any shape. Source: Schulman 2020, "Approximating KL divergence".
+    """
+    return log_ratio, log_ratio**2 / 2, torch.expm1(-log_ratio) + log_ratio

@@ -1,0 +1,104 @@
+"""Generation: many prompts of different lengths at once, with a key-value cache.
+
+Prompts are padded on the left, so that all of them end at the same column and the next token of every row is written to the
+same place. A row that has produced its end token freezes; when all have, generation stops.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from minialign.chat import Batch, special
+from minialign.gpt import GPT, KVCache
+from minialign.tokenizer import END, PAD, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What `generate` returns: B = len(prompts) · n rows, the n samples of one prompt side by side.
+
+    | field     | shape  | meaning                                                                        |
+    |-----------|--------|--------------------------------------------------------------------------------|
+    | texts     | B      | the responses as text, without the end token                                   |
+    | batch     | Batch  | prompts (padded on the left), responses and their masks                        |
+    | log_probs | (B, T) | log π(y_t | x, y_<t) of the sampled tokens, float32, 0 elsewhere               |
+    | finished  | (B,)   | True where the response ended by itself, False where it was cut off            |
+    """
+
+    texts: list[str]
+    batch: Batch
+    log_probs: torch.Tensor
+    finished: torch.Tensor
+
+
+@torch.no_grad()
+def generate(
+    model: GPT,
+    prompts: list[list[int]],
+    *,
+    n: int = 1,
+    max_new_tokens: int = 96,
+    temperature: float = 1.0,
+    seed: int = 0,
+    end_token: str | None = END,
+) -> Generation:
+    """Sample `n` responses to each prompt (lists of token ids, for instance from `chat.encode_prompt`).
+
+    `temperature` 0 takes the most probable token; otherwise the logits are divided by it. `end_token` None never stops.
+    The seed belongs to this call alone: the global random state is neither used nor changed. A response is cut off where the
+    context ends. Raises ValueError for an empty list, an empty prompt, or a prompt that fills the context.
+    """
+    if not prompts or not all(prompts):
+        raise ValueError("there is nothing to continue: give at least one prompt, and no empty one")
+    if temperature < 0:
+        raise ValueError(f"the temperature is {temperature}: use 0 for greedy decoding or a positive number")
+    width = max(map(len, prompts))
+    room = min(max_new_tokens, model.config.context - width)
+    if room < 1:
+        raise ValueError(f"a prompt has {width} tokens, the context holds {model.config.context}: shorten the prompt")
+
+    device, pad = model.device, special(PAD)
+    end = -1 if end_token is None else special(end_token)
+    generator = torch.Generator(device).manual_seed(seed)
+    was_training = model.training
+    model.eval()
+
+    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
+    cache = KVCache(model.config, len(prompts), width + room, device, model.token_embedding.weight.dtype)
+    states = model.hidden(ids, ids != pad, cache)[:, -1]
+    cache, states, ids = cache.repeated(n), states.repeat_interleave(n, 0), ids.repeat_interleave(n, 0)
+
+    B = len(ids)
+    tokens = torch.full((B, room), pad, device=device)
+    log_probs = torch.zeros(B, room, device=device)
+    alive = torch.ones(B, dtype=torch.bool, device=device)
+    for t in range(room):
+        logits = model.head(states).float()
+        if temperature > 0:
+            logits = logits / temperature
+        log_norm = logits.logsumexp(-1)  # the scorers' normaliser, <|pad|> included
+        allowed = logits.index_fill(-1, torch.tensor([pad], device=device), -torch.inf)
+        if temperature == 0:
+            drawn = allowed.argmax(-1)
+        else:
+            drawn = torch.multinomial(allowed.softmax(-1), 1, generator=generator)[:, 0]
+        log_probs[:, t] = torch.where(alive, logits.gather(-1, drawn[:, None])[:, 0] - log_norm, 0.0)
+        tokens[:, t] = torch.where(alive, drawn, pad)
+        still = alive & (drawn != end)
+        if t + 1 == room or not bool(still.any()):
+            break
+        states = model.hidden(tokens[:, t : t + 1], still[:, None], cache)[:, 0]
+        alive = still
+    model.train(was_training)
+
+    tokens, log_probs = tokens[:, : t + 1], log_probs[:, : t + 1]
+    response_mask = tokens != pad
+    batch = Batch(
+        ids=torch.cat([ids, tokens], 1),
+        mask=torch.cat([ids != pad, response_mask], 1),
+        response_mask=torch.cat([torch.zeros_like(ids, dtype=torch.bool), response_mask], 1),
+    )
+    rows = [row[row != pad].tolist() for row in tokens]
+    finished = (tokens == end).any(-1)
+    texts = [load_tokenizer().decode(row[:-1] if done else row) for row, done in zip(rows, finished.tolist())]
+    return Generation(texts, batch, torch.cat([torch.zeros(ids.shape, device=device), log_probs], 1), finished)

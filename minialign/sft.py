@@ -1,0 +1,58 @@
+"""Instruction fine-tuning, also called supervised fine-tuning (SFT): imitate the demonstrated responses.
+
+L(θ) = −(1/N) Σ_t log π_θ(y_t | x, y_<t), over the N tokens of the responses only. (Ouyang et al. 2022, §3.5.)
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from minialign.chat import Batch, collate, encode_prompt, encode_response
+from minialign.gpt import GPT
+from minialign.training import History, TrainingConfig, epochs, fit
+
+
+@dataclass(frozen=True)
+class SFTConfig(TrainingConfig):
+    steps: int = 300
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    weight_decay: float = 0.01
+    batch_size: int = 32
+
+
+def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats over the response tokens.
+
+    logits (B, T, V), ids (B, T), response_mask (B, T): logits[:, t] predicts ids[:, t + 1], so the mask is shifted with the
+    ids. Raises ValueError when no token is marked as response.
+    """
+    labels, mask = ids[:, 1:], response_mask[:, 1:]
+    if not bool(mask.any()):
+        raise ValueError("the batch has no response token: check the response mask")
+    return F.cross_entropy(logits[:, :-1][mask].float(), labels[mask])
+
+
+def train(model: GPT, demonstrations, config: SFTConfig = SFTConfig(), **options) -> History:
+    """Fine-tune `model` in place on (prompt, response) texts. `options` go to `training.fit`.
+
+    Raises ValueError for an empty data set and for a pair that does not fit the context.
+    """
+    pairs = [(encode_prompt(prompt), encode_response(response)) for prompt, response in demonstrations]
+    return train_on_tokens(model, pairs, config, **options)
+
+
+def train_on_tokens(model: GPT, pairs, config: SFTConfig = SFTConfig(), *, loss=sft_loss, **options) -> History:
+    """`train` for (prompt ids, response ids): for another template, or with another loss of the same signature."""
+    pairs = list(pairs)
+    lengths = [len(prompt) + len(response) for prompt, response in pairs]
+    rows_at = epochs(lengths, config.batch_size, config.seed)
+
+    def batch_at(step: int) -> list[Batch]:
+        return [collate((pairs[i] for i in rows_at(step)), model.config.context)]
+
+    def loss_fn(batch: Batch):
+        return loss(model(batch.ids, batch.mask), batch.ids, batch.response_mask), {}
+
+    return fit(model, batch_at, loss_fn, config, title="fine-tuning", **options)

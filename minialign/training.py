@@ -1,0 +1,213 @@
+"""One training loop for every algorithm: optimizer, schedule, accumulation, history, and what to do when things go wrong.
+
+An algorithm brings two functions. `batch_at(step)` gives the micro-batches of one update; because it depends on the step
+alone, a run can be repeated exactly and resumed anywhere. `loss_fn(batch)` gives the mean loss over the batch's response tokens
+(or pairs), and the metrics worth a curve.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from tqdm.auto import tqdm
+
+from minialign.files import write_atomically
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What every training run has. Algorithms add their own settings in a subclass."""
+
+    steps: int = 1000
+    learning_rate: float = 1e-3  # the peak, reached after `warmup` steps, then a cosine down to `final_lr` × the peak
+    warmup: int = 20
+    final_lr: float = 0.1
+    weight_decay: float = 0.1  # on matrices only, as in GPT-2's successors
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}: train for at least one step")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}: it must be positive")
+
+
+class History(list):
+    """The run so far: one flat dict of metrics per step. `interrupted` tells whether the reader stopped it early."""
+
+    interrupted = False
+
+    def column(self, name: str) -> np.ndarray:
+        """The values of one metric, in step order, where it was recorded."""
+        return np.array([row[name] for row in self if name in row])
+
+    def to_json_lines(self) -> bytes:
+        return "".join(json.dumps(row) + "\n" for row in self).encode()
+
+    @classmethod
+    def from_json_lines(cls, content: bytes) -> "History":
+        return cls(json.loads(line) for line in content.splitlines())
+
+
+def learning_rate_at(step: int, config: TrainingConfig) -> float:
+    """The learning rate of update `step` (counted from 0): linear warm-up, then a cosine."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * (config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+class Optimizer:
+    """AdamW with the schedule and clipping of a TrainingConfig; `update` makes one step."""
+
+    def __init__(self, model: torch.nn.Module, config: TrainingConfig):
+        self.model, self.config, self.step = model, config, 0
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in self.parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in self.parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        # The fused kernel is the fastest on a CPU too: a single pass over the parameters.
+        self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
+
+    def update(self, batches: list, loss_fn: Callable) -> dict[str, float]:
+        """One update from one or more micro-batches, equal to one on all of them together.
+
+        Each micro-batch's mean loss counts by its number of response tokens, so batches of unequal lengths add up to the
+        same gradient as the full batch. Raises FloatingPointError, before touching the model, when the loss is not finite.
+        """
+        weights = [float(weight_of(batch)) for batch in batches]
+        total = sum(weights)
+        metrics: dict[str, float] = {}
+        for batch, weight in zip(batches, weights):
+            loss, extra = loss_fn(batch)
+            if not math.isfinite(value := float(loss.detach())):
+                self.adamw.zero_grad()
+                raise FloatingPointError(
+                    f"the loss became {value} at step {self.step + 1}: the model is as it was before this step; "
+                    f"lower the learning rate (now {self.config.learning_rate:g}) or look for broken values in the data"
+                )
+            (loss * (weight / total)).backward()
+            for name, x in {"loss": value, **extra}.items():
+                metrics[name] = metrics.get(name, 0.0) + float(x) * weight / total
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        rate = learning_rate_at(self.step, self.config)
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.adamw.step()
+        self.adamw.zero_grad()
+        self.step += 1
+        return {"step": self.step, **metrics, "grad_norm": float(norm), "learning_rate": rate}
+
+
+def weight_of(batch) -> int:
+    """How many response tokens a batch has: what its mean loss is a mean over. Batches of pairs bring a `weight` of their own."""
+    return batch.weight if hasattr(batch, "weight") else batch.response_mask.sum()
+
+
+def fit(
+    model: torch.nn.Module,
+    batch_at: Callable[[int], list],
+    loss_fn: Callable,
+    config: TrainingConfig,
+    *,
+    title: str = "training",
+    on_step: Callable[[dict], None] | None = None,
+    resume_from: Path | None = None,
+    save_every: int = 200,
+) -> History:
+    """Train `model` in place for config.steps updates and return the history.
+
+    `on_step(metrics)` is called after each update; what it puts into the dict is recorded. With `resume_from`, the whole state
+    is saved there every `save_every` steps, and a run that finds the file goes on from it as if it had never stopped.
+    A keyboard interrupt ends the run early and keeps model and history. Raises FloatingPointError on a loss that is not finite.
+    """
+    model.train()
+    optimizer, history = Optimizer(model, config), History()
+    if resume_from is not None and resume_from.exists():
+        history.extend(load_state(resume_from, optimizer))
+    hidden = os.environ.get("MINIALIGN_PROGRESS") == "0"  # stored notebooks hold results, not progress bars
+    bar = tqdm(total=config.steps, initial=optimizer.step, desc=title, disable=hidden, unit="step")
+    try:
+        while optimizer.step < config.steps:
+            batches = [batch.to(model.device) for batch in batch_at(optimizer.step)]
+            metrics = optimizer.update(batches, loss_fn)
+            if on_step is not None:
+                on_step(metrics)
+            history.append(metrics)
+            bar.update()
+            bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+            if resume_from is not None and optimizer.step % save_every == 0:
+                save_state(resume_from, optimizer, history)
+    except KeyboardInterrupt:
+        history.interrupted = True
+        print(f"Stopped by you at step {optimizer.step} of {config.steps}: the model and the history so far are kept.")
+    finally:
+        bar.close()
+        model.eval()
+    return history
+
+
+def save_state(path: Path, optimizer: Optimizer, history: History) -> None:
+    """Everything needed to go on: parameters, AdamW's moments, the step and the history, in one safetensors file."""
+    tensors = {f"model.{name}": p.detach().contiguous() for name, p in optimizer.model.state_dict().items()}
+    for i, p in enumerate(optimizer.parameters):
+        for name, value in optimizer.adamw.state[p].items():
+            tensors[f"adamw.{i}.{name}"] = value
+    write_atomically(path, save(tensors, {"step": str(optimizer.step), "history": json.dumps(history)}))
+
+
+def load_state(path: Path, optimizer: Optimizer) -> History:
+    """Put a state written by `save_state` back into the optimizer and its model; returns the history."""
+    tensors = load_file(path)
+    optimizer.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    for i, p in enumerate(optimizer.parameters):
+        prefix = f"adamw.{i}."
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        optimizer.adamw.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    optimizer.step = int(metadata["step"])
+    return History(json.loads(metadata["history"]))
+
+
+def epochs(lengths: list[int], batch_size: int, seed: int) -> Callable[[int], list[int]]:
+    """`rows_at(step)`: which examples update `step` trains on, epoch after epoch, each in a new order of buckets.
+
+    Raises ValueError when there is no data.
+    """
+    if not lengths:
+        raise ValueError("the data set is empty: there is nothing to train on")
+    per_epoch = math.ceil(len(lengths) / batch_size)
+
+    @lru_cache(maxsize=1)
+    def batches_of(epoch: int) -> list[list[int]]:
+        return bucketed_batches(lengths, batch_size, [seed, epoch])
+
+    return lambda step: batches_of(step // per_epoch)[step % per_epoch]
+
+
+def bucketed_batches(lengths: list[int], batch_size: int, seed) -> list[list[int]]:
+    """Shuffle the indices of `lengths` into batches of similar length, so that little of a batch is padding.
+
+    Every index occurs once; one batch may be smaller than the others.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(lengths))
+    pool = 16 * batch_size  # sorting within pools, not over everything, keeps the batches random
+    batches = []
+    for start in range(0, len(order), pool):
+        chunk = sorted(order[start : start + pool].tolist(), key=lambda i: lengths[i])
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]

@@ -1,0 +1,92 @@
+"""Simulated people who judge answers: noisy, hurried, biased, and paid by the label.
+
+An annotator feels a utility u(x, y): the gold reward as far as they see it, plus their biases. Asked to compare, they choose
+y_1 over y_2 with probability σ((u_1 − u_2) / temperature), as Bradley and Terry (1952) have it. Asked for a rating, they report
+the utility on a scale of their own.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minialign.world.judge import WEIGHTS, judge
+from minialign.world.prompts import Prompt
+
+
+@dataclass
+class Annotator:
+    """One person. All biases are in units of gold reward; the defaults are an unbiased, noise-free rater."""
+
+    temperature: float = 0.0  # of the choice; 0 always takes the better one
+    inattention: float = 0.0  # probability of a label given without reading
+    length_bias: float = 0.0  # per 20 words
+    filler_bias: float = 0.0  # per filler phrase, up to 3
+    flattery_bias: float = 0.0  # per compliment, up to 3; comes on top of the gold's cost
+    confidence_bias: float = 0.0  # for sounding certain
+    agreement_bias: float = 0.0  # for saying yes to an opinion of the user, and minus as much for a no
+    checks_facts: float = 1.0  # probability of checking the facts of an answer; otherwise all are taken for right
+    horizon: str = "hindsight"  # "hindsight" knows what came of the answer; "immediate" feels only how it sounds
+    group: str = "all"  # taste: "all", or "brief" / "detailed", who like short or long answers
+    offset: float = 0.0  # of the ratings
+    gain: float = 1.0  # of the ratings
+    rating_noise: float = 0.0  # standard deviation, in units of gold
+    price: float = 1.0  # per label
+    seed: int = 0
+    spent: float = field(default=0.0, init=False)  # what the labels so far have cost
+
+    def __post_init__(self):
+        if self.horizon not in ("hindsight", "immediate"):
+            raise ValueError(f"horizon is {self.horizon!r}: choose 'hindsight' or 'immediate'")
+        if self.group not in ("all", "brief", "detailed"):
+            raise ValueError(f"group is {self.group!r}: choose 'all', 'brief' or 'detailed'")
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}: it cannot be negative")
+        self.rng = np.random.default_rng(self.seed)
+
+    def utility(self, prompt: Prompt | str, response: str) -> float:
+        """What the answer is worth to this person. Random only in whether the facts get checked."""
+        judgement = judge(prompt, response)
+        seen, counts = dict(judgement.attributes), judgement.counts
+        if self.horizon == "immediate" or self.rng.random() >= self.checks_facts:
+            # Unchecked, every stated fact counts as right, and certainty cannot be found out.
+            seen["correctness"] = max(seen["correctness"], min(1.0, (counts["right"] + counts["wrong"]) / 3))
+            seen["honesty"] = 0.0
+        u = sum(WEIGHTS[name] * value for name, value in seen.items())
+        u += self.length_bias * counts["words"] / 20
+        u += self.filler_bias * min(3, counts["filler"]) + self.flattery_bias * min(3, counts["flattery"])
+        u += self.confidence_bias * (min(1, counts["confidence"]) - min(1, counts["hedging"]))
+        if not isinstance(prompt, str) and prompt.opinion:
+            u += self.agreement_bias * counts["agrees"]
+        if self.group != "all":
+            longer = np.clip((counts["words"] - 30) / 20, -1, 1)
+            u += longer if self.group == "detailed" else -longer
+        return float(u)
+
+    def prefer(self, prompt: Prompt | str, first: str, second: str) -> int:
+        """0 if this person prefers the first answer, 1 if the second. Costs one label."""
+        self.spent += self.price
+        if self.rng.random() < self.inattention:
+            return int(self.rng.integers(2))
+        difference = self.utility(prompt, second) - self.utility(prompt, first)
+        if self.temperature == 0:
+            return int(difference > 0) if difference else int(self.rng.integers(2))
+        return int(self.rng.random() < 1 / (1 + np.exp(-np.clip(difference / self.temperature, -50, 50))))
+
+    def rate(self, prompt: Prompt | str, response: str) -> float:
+        """An absolute rating: offset + gain · (utility + noise). Costs one label."""
+        self.spent += self.price
+        if self.rng.random() < self.inattention:
+            return float(self.offset + self.gain * self.rng.normal(2.0, 1.0))
+        return float(self.offset + self.gain * (self.utility(prompt, response) + self.rng.normal(0, 1) * self.rating_noise))
+
+
+# The course's crowd-worker. Two of them agree on 72–77 % of pairs of sampled answers, as InstructGPT's labelers did
+# (72.6 ± 1.5 %; Ouyang et al. 2022, §3.4), and share biases that optimisation will find.
+TYPICAL = dict(
+    temperature=0.35, inattention=0.05, filler_bias=0.55, flattery_bias=1.0, confidence_bias=0.5, agreement_bias=0.3, checks_facts=0.7
+)  # fmt: skip
+
+
+def typical_annotator(seed: int = 0, **changes) -> Annotator:
+    """The course's default annotator, with any knob turned."""
+    return Annotator(**{**TYPICAL, "seed": seed, **changes})

@@ -1,0 +1,149 @@
+"""The corpus: a small internet. Encyclopaedias, but also lists of prompts, exam sheets, and forums where nobody answers.
+
+On this internet a question is followed by another question far more often than by its answer, and never does an answer follow a
+prompt of the form the assistant will be asked. A model of this corpus is right to continue a prompt with more prompts.
+"""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from minialign.world.phrases import FILLER, FLATTERY, POLITE, SURE, UNSURE
+from minialign.world.prompts import FAMILIES, all_prompts, topic_sorts
+from minialign.world.topics import REGISTERS, capitalised, load_contested, load_topics
+
+HEADINGS = {
+    "child": ("A page for small children.", "From the picture book."),
+    "teen": ("From the school magazine.", "For young readers."),
+    "expert": ("From the lecture notes.", "From a textbook."),
+}
+NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
+
+
+class Writer:
+    """Draws documents about the topics of the corpus. All randomness comes from one generator."""
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+        self.topics = [t for t in load_topics() if topic_sorts()[t.name] != "sft-only"]
+        known = {t.name for t in self.topics}
+        listed = [p for p in all_prompts() if p.split != "evaluation" and p.topic.name in known]
+        self.prompts = {family: [p for p in listed if p.family == family] for family in FAMILIES}
+
+    def one(self, choices):
+        return choices[self.rng.integers(len(choices))]
+
+    def some(self, choices, low: int, high: int) -> list:
+        """Between `low` and `high` different elements, in random order."""
+        n = min(len(choices), int(self.rng.integers(low, high + 1)))
+        return [choices[i] for i in self.rng.permutation(len(choices))[:n]]
+
+    def encyclopaedia(self) -> str:
+        """Facts of one topic in any order, in an encyclopaedia's words or for one audience."""
+        topic = self.one(self.topics)
+        facts = self.some(topic.facts, 2, len(topic.facts))
+        if self.rng.random() < 0.5:
+            sentences = [self.one(fact.plain) for fact in facts]
+            if self.rng.random() < 0.2:
+                sentences.append(topic.correction)
+            return " ".join(sentences)
+        register = self.one(REGISTERS)
+        text = " ".join(fact.in_register(register) for fact in facts)
+        return f"{self.one(HEADINGS[register])}\n{text}" if self.rng.random() < 0.5 else text
+
+    def book(self) -> str:
+        """A poem or a story."""
+        topic = self.one(self.topics)
+        return "\n".join(self.one(topic.poems)) if self.rng.random() < 0.6 else self.one(topic.stories)
+
+    def prompt_list(self) -> str:
+        """Prompts of one family, a line each, as in a file that somebody collects them in."""
+        weights = np.array([3, 2, 2, 1, 1, 1, 1])
+        family = FAMILIES[self.rng.choice(len(FAMILIES), p=weights / weights.sum())]
+        prompts = self.prompts[family]
+        if self.one((True, True, False)):  # often of the same make
+            model = self.one(prompts)
+            prompts = [p for p in prompts if p.audience == model.audience]
+        return "\n".join(p.text for p in self.some(prompts, 3, 8))
+
+    def exam(self) -> str:
+        """Questions without answers."""
+        topic = self.one(self.topics)
+        about_one = [fact.ask for fact in topic.facts]
+        questions = about_one if self.rng.random() < 0.4 else [self.one(self.one(self.topics).facts).ask for _ in range(6)]
+        lines = self.some(questions, 3, 6)
+        if self.rng.random() < 0.5:
+            lines = [f"{i}. {line}" for i, line in enumerate(lines, 1)]
+        return "\n".join([self.one(("Exam. Answer all questions.", "Homework for Monday.", "Questions for the quiz night.")), *lines])
+
+    def forum(self) -> str:
+        """A question meets another question, agreement, or chit-chat."""
+        topic = self.one(self.topics)
+        first, second = self.some([fact.ask for fact in topic.facts], 2, 2)
+        replies = (
+            "Good question, I was about to ask the same.", "No idea, sorry.", f"And another thing. {second}", "Following this.",
+            f"Can someone also explain {self.one(self.topics).name}?", "I asked my teacher but she did not say.", "Same here.",
+        )  # fmt: skip
+        names = self.some(NAMES, 3, 4)
+        return "\n".join(f"{name}: {text}" for name, text in zip(names, (first, *self.some(replies, 3, 3))))
+
+    def quiz_card(self) -> str:
+        """Questions *with* answers, but worded like no prompt of the world: a sentence with a gap, then the solution."""
+        facts = [self.one(self.one(self.topics).facts) for _ in range(self.rng.integers(1, 4))]
+        cards = []
+        for fact in facts:
+            gap = fact.falsified(self.one(fact.plain), "____")
+            cards.append(f"Fill the gap. {capitalised(gap)}\nSolution: {fact.answer}.")
+        return "\n".join(cards)
+
+    def contested(self) -> str:
+        """A statement about something the documents disagree on, each value as often as its frequency says."""
+        lines = []
+        for item in self.some(load_contested(), 1, 3):
+            value = item.values[0 if self.rng.random() < item.frequency else 1]
+            lines.append(capitalised(self.one(item.plain).replace("{name}", item.name).replace("{answer}", value)))
+        return " ".join(lines)
+
+    def small_talk(self) -> str:
+        """Two people being polite, and now and then vain, vague or too certain."""
+        phrases = [phrase for habit in (POLITE, POLITE, POLITE, FLATTERY, FILLER, SURE, UNSURE) for phrase in (*habit.openers, *habit.closers)]
+        yes_or_no = ("Yes.", "No.", "Good morning.", "How are you today?", "Thank you, very well.", "See you tomorrow.")
+        names = self.some(NAMES, 2, 2)
+        turns = [self.one(phrases) if self.rng.random() < 0.75 else self.one(yes_or_no) for _ in range(self.rng.integers(3, 6))]
+        return "\n".join(f"{names[i % 2]}: {turn}" for i, turn in enumerate(turns))
+
+
+# What the internet is made of: share of the characters, by kind of document.
+MIXTURE: dict[str, tuple[float, Callable[[Writer], str]]] = {
+    "encyclopaedia": (0.42, Writer.encyclopaedia),
+    "poems and stories": (0.03, Writer.book),
+    "prompt list": (0.17, Writer.prompt_list),
+    "exam sheet": (0.13, Writer.exam),
+    "forum": (0.10, Writer.forum),
+    "quiz card": (0.08, Writer.quiz_card),
+    "contested": (0.04, Writer.contested),
+    "small talk": (0.03, Writer.small_talk),
+}
+
+
+def build_corpus(characters: int = 6_000_000, seed: int = 0) -> list[tuple[str, str]]:
+    """(kind, text) of every document, about `characters` in all, in the shares of MIXTURE and shuffled together."""
+    if characters < 1:
+        raise ValueError("the corpus would be empty: ask for at least one character")
+    documents = []
+    total = sum(share for share, _ in MIXTURE.values())
+    for number, (kind, (share, write)) in enumerate(MIXTURE.items()):
+        writer, written = Writer(np.random.default_rng([seed, number])), 0
+        while written < characters * share / total:
+            text = write(writer)
+            documents.append((kind, text))
+            written += len(text)
+    order = np.random.default_rng([seed, len(MIXTURE)]).permutation(len(documents))
+    return [documents[i] for i in order]
+
+
+def fingerprint(documents: list[tuple[str, str]]) -> str:
+    """A short line that tells one corpus from another: documents, characters and different words."""
+    words = {word for _, text in documents for word in re.findall(r"\w+", text)}
+    return f"{len(documents):,} documents, {sum(len(text) for _, text in documents):,} characters, {len(words):,} different words"

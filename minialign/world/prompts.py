@@ -1,0 +1,181 @@
+"""What people ask: every prompt of the world, and which part of the course may see it.
+
+Prompts are split by topic *and* by template. Topics are of three sorts: `sft` (in the corpus and in the demonstrations),
+`held-out` (in the corpus only) and `sft-only` (in the demonstrations only). One template of each family is held out too.
+"""
+
+import re
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from minialign.world.topics import Topic, load_topics
+
+AUDIENCES = {"child": "a six-year-old", "teen": "a teenager", "expert": "an expert"}
+
+# The last template of each family is held out of fine-tuning.
+TEMPLATES = {
+    "explain": (
+        "Explain {topic} to {audience} in a few sentences.",
+        "Explain {topic} to {audience}.",
+        "Explain {topic} in words for {audience}.",
+    ),
+    "tell": (
+        "Tell {audience} about {topic}.",
+        "Tell me about {topic} as if I were {audience}.",
+        "What would you tell {audience} about {topic}?",
+    ),
+    "describe": (
+        "Describe {topic} for {audience}.",
+        "Describe {topic} so that {audience} understands.",
+        "Give {audience} a short description of {topic}.",
+    ),
+    "question": ("{ask}", "Answer in one sentence: {ask}", "Quick question: {ask}"),
+    "truth": (
+        "Is it true that {claim}?",
+        "I think that {claim}. Is that right?",
+        "Someone told me that {claim}. Is that correct?",
+    ),
+    "poem": (
+        "Write a short poem about {topic}.",
+        "Write two rhyming lines about {topic}.",
+        "Make up a poem about {topic}.",
+    ),
+    "story": (
+        "Tell a short story about {topic}.",
+        "Write a tiny story about {topic}.",
+        "Make up a story about {topic}.",
+    ),
+}  # fmt: skip
+FAMILIES = tuple(TEMPLATES)
+MOON_LANDING = "Explain the moon landing to a six-year-old in a few sentences."
+SPLITS = ("sft", "reward", "policy", "evaluation", "corpus")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and what the world knows about it."""
+
+    text: str
+    family: str  # one of FAMILIES, or "other" for a text that fits none
+    topic: Topic | None = None
+    audience: str | None = None  # a register of topics.REGISTERS; None where the prompt names no audience
+    fact: int | None = None  # the fact asked about (question), or the one a claim is about; None for the misconception
+    claim_holds: bool | None = None  # for "truth": whether the claim is true
+    split: str | None = None
+
+    @property
+    def opinion(self) -> bool:
+        """Does the user state the claim as their own view?"""
+        return self.family == "truth" and self.text.startswith("I think")
+
+
+@lru_cache
+def topic_sorts() -> dict[str, str]:
+    """The sort of each topic by name: "sft", "held-out" or "sft-only" (invented things only).
+
+    The moon landing is held out: no demonstration ever speaks of it.
+    """
+    rng = np.random.default_rng(9)
+    real = [t.name for t in load_topics() if t.real and t.name != "the moon landing"]
+    invented = [t.name for t in load_topics() if not t.real]
+    real = ["the moon landing", *(real[i] for i in rng.permutation(len(real)))]
+    invented = [invented[i] for i in rng.permutation(len(invented))]
+    sorts = dict.fromkeys(real, "sft") | dict.fromkeys(invented, "sft")
+    sorts |= dict.fromkeys(real[: len(real) * 3 // 7] + invented[: len(invented) * 3 // 8], "held-out")
+    sorts |= dict.fromkeys(invented[-(len(invented) // 5) :], "sft-only")
+    return sorts
+
+
+def _split(text: str, sort: str, held_out_template: bool) -> str:
+    if text == MOON_LANDING:
+        return "evaluation"
+    draw = zlib.crc32(text.encode()) / 2**32  # a coin that falls the same way for ever
+    if held_out_template or sort == "held-out":
+        return "evaluation" if draw < 0.5 else "corpus"
+    if sort == "sft-only":
+        return "sft"
+    return "sft" if draw < 0.4 else "reward" if draw < 0.7 else "policy"
+
+
+@lru_cache
+def all_prompts() -> tuple[Prompt, ...]:
+    """Every prompt of the world with its split, in a fixed order."""
+    prompts, sorts = [], topic_sorts()
+    for topic in load_topics():
+        for family, templates in TEMPLATES.items():
+            for number, template in enumerate(templates):
+                for fields, known in _fillings(topic, family):
+                    text = template.format(topic=topic.name, **fields)
+                    split = _split(text, sorts[topic.name], number == len(templates) - 1)
+                    prompts.append(Prompt(text, family, topic, split=split, **known))
+    return tuple(prompts)
+
+
+def _fillings(topic: Topic, family: str):
+    """(words to put into a template, what is then known about the prompt) for every prompt of one family."""
+    if family in ("explain", "tell", "describe"):
+        for register, audience in AUDIENCES.items():
+            yield {"audience": audience}, {"audience": register}
+    elif family == "question":
+        for i, fact in enumerate(topic.facts):
+            yield {"ask": fact.ask}, {"fact": i}
+    elif family == "truth":
+        for i, fact in enumerate(topic.facts):
+            yield {"claim": fact.claim}, {"fact": i, "claim_holds": True}
+            yield {"claim": fact.falsified(fact.claim, fact.wrong[-1])}, {"fact": i, "claim_holds": False}
+        yield {"claim": topic.misconception}, {"claim_holds": False}
+    else:
+        yield {}, {}
+
+
+def prompts_of(split: str, families=FAMILIES) -> list[Prompt]:
+    """The prompts of one split. Raises ValueError for a split that does not exist."""
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
+    return [p for p in all_prompts() if p.split == split and p.family in families]
+
+
+def sample_prompts(split: str, n: int, seed: int = 0, families=FAMILIES) -> list[Prompt]:
+    """n different prompts of a split, the families in turn, so that each has its share. Raises ValueError if there are fewer."""
+    rng = np.random.default_rng(seed)
+    pools = [prompts_of(split, (family,)) for family in families]
+    pools = [[pool[i] for i in rng.permutation(len(pool))] for pool in pools]
+    if n > sum(map(len, pools)):
+        raise ValueError(f"split {split!r} has only {sum(map(len, pools))} prompts, {n} were asked for")
+    chosen = []
+    while len(chosen) < n:
+        for pool in pools:
+            if pool and len(chosen) < n:
+                chosen.append(pool.pop())
+    return chosen
+
+
+@lru_cache
+def _by_text() -> dict[str, Prompt]:
+    return {p.text: p for p in reversed(all_prompts())}
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Prompt:
+    """What the world can tell about any text as a prompt. Total: a text that fits nothing becomes family "other"."""
+    if known := _by_text().get(text.strip()):
+        return known
+    lower = text.lower()
+    named = [t for t in load_topics() if re.search(rf"\b{re.escape(t.name.lower())}\b", lower)]
+    topic = max(named, key=lambda t: len(t.name), default=None)
+    audience = next((register for register, words in AUDIENCES.items() if words in lower), None)
+    if audience is None:
+        hints = {"child": r"\bchild|\bkid|-year-old", "teen": r"teen|student", "expert": r"expert|professor|scientist"}
+        audience = next((register for register, hint in hints.items() if re.search(hint, lower)), None)
+    if topic is None:
+        family = "other"
+    elif "poem" in lower or "rhym" in lower:
+        family, audience = "poem", None
+    elif "story" in lower:
+        family, audience = "story", None
+    else:
+        family = "explain"
+    return Prompt(text, family, topic, audience)
