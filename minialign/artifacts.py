@@ -23,7 +23,16 @@ from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs
 from minialign.sampling import generate
-from minialign.tokenizer import END, END_OF_TEXT, RANKS, SPECIAL_TOKENS, build_encoding, dump_ranks, load_tokenizer, train_bpe
+from minialign.tokenizer import (
+    END,
+    END_OF_TEXT,
+    RANKS,
+    SPECIAL_TOKENS,
+    build_encoding,
+    dump_ranks,
+    load_tokenizer,
+    train_bpe,
+)
 from minialign.training import History
 
 WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
@@ -73,7 +82,11 @@ def load(name: str, device=None) -> LanguageModel:
 def dump_checkpoint(model: GPT, template: str) -> bytes:
     """A model as a safetensors file: its weights, with its shape and template ("chat" or "document") as metadata."""
     metadata = {"config": json.dumps(asdict(model.config)), "template": template}
-    return save_tensors({name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}, metadata)
+    content = save_tensors({name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}, metadata)
+    # safetensors writes its header in a random order: sort it, so that equal models are equal files.
+    tensors_at = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:tensors_at]), sort_keys=True, separators=(",", ":")).encode()
+    return content[:8] + header.ljust(tensors_at - 8) + content[tensors_at:]
 
 
 def load_checkpoint(name: str) -> tuple[GPT, dict]:
@@ -131,8 +144,9 @@ def build_base(device) -> dict[str, bytes]:
     from minialign.world.corpus import build_corpus
 
     stream = pretraining.encode_corpus(text for _, text in build_corpus())
-    model = GPT(GPTConfig()).to(device)
-    history = pretraining.train(model, stream, resume_from=WORK / "base.state")
+    model, config = GPT(GPTConfig()).to(device), pretraining.PretrainingConfig()
+    run = hashlib.sha256(f"{model.config} {config}".encode() + stream.tobytes()).hexdigest()[:12]
+    history = pretraining.train(model, stream, config, resume_from=WORK / f"base-{run}.state")  # never another run's state
     stop_if_interrupted(history)
     return {"checkpoints/base.safetensors": dump_checkpoint(model, "document"), "logs/base.jsonl": history.to_json_lines()}
 

@@ -43,9 +43,9 @@ TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 
 
 def kernel_environment() -> dict[str, str]:
-    """The environment of a notebook's kernel: figures shown inline, hash order fixed, no debugger warnings."""
+    """The environment of a notebook's kernel: figures shown inline, hash order fixed, no progress bars or debugger warnings."""
     kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    return kept | {"PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    return kept | {"PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MINIALIGN_PROGRESS": "0"}
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
@@ -84,7 +84,7 @@ def _normalised_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 def to_bytes(notebook: NotebookNode) -> bytes:
     """The notebook as it lies on disk."""
-    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
+    return (nbformat.v4.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
 
 
 def to_html(notebook: NotebookNode, title: str) -> bytes:

@@ -13,8 +13,11 @@ def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tens
 
     The vocabulary-sized work (head, softmax) is done on the response's positions only, and the softmax always in float32:
     in bfloat16 its error can reach several hundredths of a nat. `temperature` divides the logits: score with the one you sample with.
-    Raises ValueError when a row has no response token or begins with one (its first token has no predecessor).
+    Raises ValueError when a row has no response token or begins with one (its first token has no predecessor), and for
+    temperature 0: greedy decoding is no distribution.
     """
+    if not temperature > 0:
+        raise ValueError(f"the temperature is {temperature}: score with a positive one")
     if not bool(batch.response_mask.any(-1).all()):
         raise ValueError("a row of the batch has no response token: check the response mask")
     if bool(batch.response_mask[:, 0].any()):
@@ -32,6 +35,11 @@ def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tens
 def sequence_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
     """log π(y|x) in nats, (B,): the sum of `token_log_probs` over the response."""
     return token_log_probs(model, batch, temperature).sum(-1)
+
+
+def kl_divergence(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """KL(p‖q) = Σ_v p(v) (log p(v) − log q(v)) in nats, of log-probabilities (..., V) over the last axis."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def kl_estimates(log_ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

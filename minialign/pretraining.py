@@ -29,24 +29,30 @@ def pretraining_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
+def shifted(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets (B, T) of ids (B, T + 1): at every place the target is the token that comes next."""
+    return ids[:, :-1], ids[:, 1:]
+
+
 def encode_corpus(documents) -> np.ndarray:
     """All documents as one stream of token ids, (N,), each after an <|endoftext|>."""
     return np.fromiter((token for text in documents for token in encode_document(text)), dtype=np.int64)
 
 
-def train(model: GPT, stream: np.ndarray, config: PretrainingConfig = PretrainingConfig(), **options) -> History:
+def train(model: GPT, stream: np.ndarray, config: PretrainingConfig = PretrainingConfig(), *, shift=shifted, **options) -> History:
     """Pre-train `model` in place on a token stream (N,), one epoch after another in a new order of windows.
 
-    `options` go to `training.fit`. Raises ValueError when the stream is shorter than one batch.
+    `shift` makes inputs and targets; `options` go to `training.fit`. Raises ValueError when the stream is shorter than one batch.
     """
     per_epoch = (len(stream) - 1) // config.window // config.batch_size
     if per_epoch < 1:
         raise ValueError(f"the corpus has {len(stream)} tokens, one batch needs {config.batch_size * config.window + 1}")
+    spare = len(stream) - 1 - per_epoch * config.batch_size * config.window  # tokens that an epoch leaves out
 
     def batch_at(step: int) -> list[Batch]:
         epoch, index = divmod(step, per_epoch)
         rng = np.random.default_rng([config.seed, epoch])
-        offset = rng.integers(config.window)  # other window borders in every epoch
+        offset = rng.integers(min(config.window, spare + 1))  # other window borders in every epoch
         starts = rng.permutation((len(stream) - 1 - offset) // config.window)
         starts = offset + config.window * starts[index * config.batch_size : (index + 1) * config.batch_size]
         ids = torch.from_numpy(np.stack([stream[s : s + config.window + 1] for s in starts]))
@@ -54,6 +60,7 @@ def train(model: GPT, stream: np.ndarray, config: PretrainingConfig = Pretrainin
         return [Batch(ids, everything, everything)]
 
     def loss_fn(batch: Batch):
-        return pretraining_loss(model(batch.ids[:, :-1]), batch.ids[:, 1:]), {}
+        inputs, targets = shift(batch.ids)
+        return pretraining_loss(model(inputs), targets), {}
 
     return fit(model, batch_at, loss_fn, config, title="pre-training", **options)

@@ -31,6 +31,13 @@ class Generation:
     finished: torch.Tensor
 
 
+def next_token_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """softmax(logits / temperature) over the last axis: below 1 sharper, above 1 flatter. Raises ValueError for temperature ≤ 0."""
+    if temperature <= 0:
+        raise ValueError(f"the temperature is {temperature}: probabilities need a positive one")
+    return (logits / temperature).softmax(-1)
+
+
 @torch.no_grad()
 def generate(
     model: GPT,
@@ -50,7 +57,9 @@ def generate(
     """
     if not prompts or not all(prompts):
         raise ValueError("there is nothing to continue: give at least one prompt, and no empty one")
-    if temperature < 0:
+    if n < 1 or max_new_tokens < 1:
+        raise ValueError(f"n is {n} and max_new_tokens {max_new_tokens}: both must be at least 1")
+    if not temperature >= 0:
         raise ValueError(f"the temperature is {temperature}: use 0 for greedy decoding or a positive number")
     width = max(map(len, prompts))
     room = min(max_new_tokens, model.config.context - width)
@@ -68,21 +77,20 @@ def generate(
     states = model.hidden(ids, ids != pad, cache)[:, -1]
     cache, states, ids = cache.repeated(n), states.repeat_interleave(n, 0), ids.repeat_interleave(n, 0)
 
-    B = len(ids)
+    B, never = len(ids), torch.tensor([pad], device=device)
     tokens = torch.full((B, room), pad, device=device)
     log_probs = torch.zeros(B, room, device=device)
     alive = torch.ones(B, dtype=torch.bool, device=device)
     for t in range(room):
         logits = model.head(states).float()
-        if temperature > 0:
-            logits = logits / temperature
-        log_norm = logits.logsumexp(-1)  # the scorers' normaliser, <|pad|> included
-        allowed = logits.index_fill(-1, torch.tensor([pad], device=device), -torch.inf)
+        allowed = logits.index_fill(-1, never, -torch.inf)
         if temperature == 0:
             drawn = allowed.argmax(-1)
         else:
-            drawn = torch.multinomial(allowed.softmax(-1), 1, generator=generator)[:, 0]
-        log_probs[:, t] = torch.where(alive, logits.gather(-1, drawn[:, None])[:, 0] - log_norm, 0.0)
+            drawn = torch.multinomial(next_token_probabilities(allowed, temperature), 1, generator=generator)[:, 0]
+            logits = logits / temperature
+        log_prob = logits.gather(-1, drawn[:, None])[:, 0] - logits.logsumexp(-1)  # <|pad|> included, as every scorer has it
+        log_probs[:, t] = torch.where(alive, log_prob, 0.0)
         tokens[:, t] = torch.where(alive, drawn, pad)
         still = alive & (drawn != end)
         if t + 1 == room or not bool(still.any()):

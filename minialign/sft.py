@@ -48,6 +48,7 @@ def train_on_tokens(model: GPT, pairs, config: SFTConfig = SFTConfig(), *, loss=
     pairs = list(pairs)
     lengths = [len(prompt) + len(response) for prompt, response in pairs]
     rows_at = epochs(lengths, config.batch_size, config.seed)
+    collate(pairs, model.config.context)  # finds a pair that is empty or too long now, not in the middle of the run
 
     def batch_at(step: int) -> list[Batch]:
         return [collate((pairs[i] for i in rows_at(step)), model.config.context)]

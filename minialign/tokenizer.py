@@ -59,7 +59,7 @@ def train_bpe(texts, vocab_size: int, pattern: str = PATTERN) -> dict[bytes, int
         changed = set()
         for i in where.pop(pair):
             old = sequences[i]
-            merged = _merge(old, pair, new)
+            merged = merge(old, pair, new)
             for p in zip(old, old[1:]):
                 pairs[p] -= counts[i]
             for p in zip(merged, merged[1:]):
@@ -72,7 +72,8 @@ def train_bpe(texts, vocab_size: int, pattern: str = PATTERN) -> dict[bytes, int
     return {token: rank for rank, token in enumerate(tokens)}
 
 
-def _merge(sequence: list[int], pair: tuple[int, int], new: int) -> list[int]:
+def merge(sequence: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The sequence with every occurrence of `pair`, from left to right, replaced by the token `new`."""
     merged, i = [], 0
     while i < len(sequence):
         if tuple(sequence[i : i + 2]) == pair:

@@ -85,30 +85,34 @@ class Optimizer:
         """One update from one or more micro-batches, equal to one on all of them together.
 
         Each micro-batch's mean loss counts by its number of response tokens, so batches of unequal lengths add up to the
-        same gradient as the full batch. Raises FloatingPointError, before touching the model, when the loss is not finite.
+        same gradient as the full batch. Raises FloatingPointError, before touching the model, when the loss or its gradient
+        is not finite.
         """
+        self.adamw.zero_grad()  # also of what an interrupted update, or a reader's own backward(), left behind
         weights = [float(weight_of(batch)) for batch in batches]
         total = sum(weights)
         metrics: dict[str, float] = {}
         for batch, weight in zip(batches, weights):
             loss, extra = loss_fn(batch)
-            if not math.isfinite(value := float(loss.detach())):
-                self.adamw.zero_grad()
-                raise FloatingPointError(
-                    f"the loss became {value} at step {self.step + 1}: the model is as it was before this step; "
-                    f"lower the learning rate (now {self.config.learning_rate:g}) or look for broken values in the data"
-                )
+            self._require_finite("loss", value := float(loss.detach()))
             (loss * (weight / total)).backward()
             for name, x in {"loss": value, **extra}.items():
                 metrics[name] = metrics.get(name, 0.0) + float(x) * weight / total
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        self._require_finite("gradient", norm)
         rate = learning_rate_at(self.step, self.config)
         for group in self.adamw.param_groups:
             group["lr"] = rate
         self.adamw.step()
-        self.adamw.zero_grad()
         self.step += 1
-        return {"step": self.step, **metrics, "grad_norm": float(norm), "learning_rate": rate}
+        return {"step": self.step, **metrics, "grad_norm": norm, "learning_rate": rate}
+
+    def _require_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the {what} became {value} at step {self.step + 1}: the model is as it was before this step; "
+                f"lower the learning rate (now {self.config.learning_rate:g}) or look for broken values in the data"
+            )
 
 
 def weight_of(batch) -> int:
@@ -143,9 +147,9 @@ def fit(
         while optimizer.step < config.steps:
             batches = [batch.to(model.device) for batch in batch_at(optimizer.step)]
             metrics = optimizer.update(batches, loss_fn)
+            history.append(metrics)
             if on_step is not None:
                 on_step(metrics)
-            history.append(metrics)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
             if resume_from is not None and optimizer.step % save_every == 0:
@@ -174,8 +178,7 @@ def load_state(path: Path, optimizer: Optimizer) -> History:
     optimizer.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     for i, p in enumerate(optimizer.parameters):
         prefix = f"adamw.{i}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        optimizer.adamw.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
+        optimizer.adamw.state[p] = {k.removeprefix(prefix): v.to(p.device) for k, v in tensors.items() if k.startswith(prefix)}
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     optimizer.step = int(metadata["step"])

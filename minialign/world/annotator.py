@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minialign.world.judge import WEIGHTS, judge
-from minialign.world.prompts import Prompt
+from minialign.world.judge import judge, weighted_sum
+from minialign.world.prompts import Prompt, parse
 
 
 @dataclass
@@ -39,23 +39,28 @@ class Annotator:
             raise ValueError(f"horizon is {self.horizon!r}: choose 'hindsight' or 'immediate'")
         if self.group not in ("all", "brief", "detailed"):
             raise ValueError(f"group is {self.group!r}: choose 'all', 'brief' or 'detailed'")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}: it cannot be negative")
+        for name in ("temperature", "rating_noise", "price"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative or infinite")
+        for name in ("inattention", "checks_facts"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: choose a probability, from 0 to 1")
         self.rng = np.random.default_rng(self.seed)
 
     def utility(self, prompt: Prompt | str, response: str) -> float:
         """What the answer is worth to this person. Random only in whether the facts get checked."""
+        prompt = parse(prompt) if isinstance(prompt, str) else prompt
         judgement = judge(prompt, response)
         seen, counts = dict(judgement.attributes), judgement.counts
         if self.horizon == "immediate" or self.rng.random() >= self.checks_facts:
             # Unchecked, every stated fact counts as right, and certainty cannot be found out.
-            seen["correctness"] = max(seen["correctness"], min(1.0, (counts["right"] + counts["wrong"]) / 3))
+            seen["correctness"] = judgement.unchecked
             seen["honesty"] = 0.0
-        u = sum(WEIGHTS[name] * value for name, value in seen.items())
+        u = weighted_sum(seen)
         u += self.length_bias * counts["words"] / 20
         u += self.filler_bias * min(3, counts["filler"]) + self.flattery_bias * min(3, counts["flattery"])
         u += self.confidence_bias * (min(1, counts["confidence"]) - min(1, counts["hedging"]))
-        if not isinstance(prompt, str) and prompt.opinion:
+        if prompt.opinion:
             u += self.agreement_bias * counts["agrees"]
         if self.group != "all":
             longer = np.clip((counts["words"] - 30) / 20, -1, 1)

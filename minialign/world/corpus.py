@@ -11,13 +11,18 @@ import numpy as np
 
 from minialign.world.phrases import FILLER, FLATTERY, POLITE, SURE, UNSURE
 from minialign.world.prompts import FAMILIES, all_prompts, topic_sorts
-from minialign.world.topics import REGISTERS, capitalised, load_contested, load_topics
+from minialign.world.topics import REGISTERS, Topic, capitalised, load_contested, load_topics
 
-HEADINGS = {
-    "child": ("A page for small children.", "From the picture book."),
-    "teen": ("From the school magazine.", "For young readers."),
-    "expert": ("From the lecture notes.", "From a textbook."),
+# A title names the topic; what stands under a title is about it. This is how a model learns to stay on one.
+TITLES = {
+    "plain": ("{name}.", "About {name}.", "{name}, in short.", "Encyclopaedia, entry: {name}."),
+    "child": ("{name}, for small children.", "The picture book of {name}.", "{name}, for six-year-olds."),
+    "teen": ("{name}, for young readers.", "School magazine, page on {name}.", "{name}, for teenagers."),
+    "expert": ("Lecture notes on {name}.", "{name}, a textbook chapter.", "{name}, for experts."),
+    "poem": ("A poem on {name}.", "{name}, in rhyme."),
+    "story": ("A bedtime story with {name}.", "{name}, a little tale."),
 }
+TITLED = 0.7  # share of the texts that have one
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
 
 
@@ -42,20 +47,26 @@ class Writer:
     def encyclopaedia(self) -> str:
         """Facts of one topic in any order, in an encyclopaedia's words or for one audience."""
         topic = self.one(self.topics)
-        facts = self.some(topic.facts, 2, len(topic.facts))
+        facts = self.some(topic.facts, 1, len(topic.facts))
         if self.rng.random() < 0.5:
             sentences = [self.one(fact.plain) for fact in facts]
             if self.rng.random() < 0.2:
                 sentences.append(topic.correction)
-            return " ".join(sentences)
+            return self.titled(topic, "plain", " ".join(sentences))
         register = self.one(REGISTERS)
-        text = " ".join(fact.in_register(register) for fact in facts)
-        return f"{self.one(HEADINGS[register])}\n{text}" if self.rng.random() < 0.5 else text
+        return self.titled(topic, register, " ".join(fact.in_register(register) for fact in facts))
+
+    def titled(self, topic: Topic, sort: str, text: str) -> str:
+        """The text, mostly under a title of the right sort."""
+        title = capitalised(self.one(TITLES[sort]).format(name=topic.name))
+        return f"{title}\n{text}" if self.rng.random() < TITLED else text
 
     def book(self) -> str:
         """A poem or a story."""
         topic = self.one(self.topics)
-        return "\n".join(self.one(topic.poems)) if self.rng.random() < 0.6 else self.one(topic.stories)
+        if self.rng.random() < 0.6:
+            return self.titled(topic, "poem", "\n".join(self.one(topic.poems)))
+        return self.titled(topic, "story", self.one(topic.stories))
 
     def prompt_list(self) -> str:
         """Prompts of one family, a line each, as in a file that somebody collects them in."""
@@ -89,13 +100,10 @@ class Writer:
         return "\n".join(f"{name}: {text}" for name, text in zip(names, (first, *self.some(replies, 3, 3))))
 
     def quiz_card(self) -> str:
-        """Questions *with* answers, but worded like no prompt of the world: a sentence with a gap, then the solution."""
-        facts = [self.one(self.one(self.topics).facts) for _ in range(self.rng.integers(1, 4))]
-        cards = []
-        for fact in facts:
-            gap = fact.falsified(self.one(fact.plain), "____")
-            cards.append(f"Fill the gap. {capitalised(gap)}\nSolution: {fact.answer}.")
-        return "\n".join(cards)
+        """Questions *with* answers, but worded like no prompt of the world: a sentence with a gap, then the sentence in full."""
+        fact = self.one(self.one(self.topics).facts)
+        first, second = self.some(fact.plain, 2, 2)
+        return f"Fill the gap. {capitalised(fact.falsified(first, '____'))}\nSolution: {fact.answer}. {second}"
 
     def contested(self) -> str:
         """A statement about something the documents disagree on, each value as often as its frequency says."""

@@ -1,0 +1,135 @@
+"""Measuring: perplexity, knowledge, how a model replies, and means with their uncertainty."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from minialign.chat import Batch, collate, encode_document
+from minialign.gpt import GPT
+from minialign.logprobs import kl_divergence, sequence_log_probs
+from minialign.tokenizer import load_tokenizer
+from minialign.world.judge import judge, kind_of_reply, words_of
+from minialign.world.prompts import Prompt
+from minialign.world.topics import Topic
+
+REPLIES = ("answer", "another prompt", "other")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the interval that covers the true one 95 % of the time."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def standard_error(values) -> float:
+    """Standard error of the mean of independent values: their standard deviation (with n − 1) over √n."""
+    values = np.asarray(values, dtype=np.float64)
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def mean_with_interval(values) -> Estimate:
+    """Mean of independent values with Student's 95 % interval. Raises ValueError for fewer than two values."""
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        raise ValueError(f"an interval needs at least two values, here are {len(values)}")
+    mean = float(values.mean())
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * standard_error(values)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def share_with_interval(successes: int, n: int) -> Estimate:
+    """A share with Wilson's 95 % interval (Wilson 1927), which is sensible near 0 and 1 too. Raises ValueError for n < 1."""
+    if n < 1:
+        raise ValueError("a share of nothing: n must be at least 1")
+    interval = stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high))
+
+
+def negative_log_likelihood(model: GPT, pairs, batch_size: int = 64) -> float:
+    """Mean −log π(y_t | x, y_<t) in nats per response token over (prompt ids, response ids) pairs."""
+    pairs, total = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1])), 0.0
+    with torch.no_grad():
+        for start in range(0, len(pairs), batch_size):
+            batch = collate(pairs[start : start + batch_size], model.config.context).to(model.device)
+            total -= float(sequence_log_probs(model, batch).sum())
+    return total / sum(len(response) for _, response in pairs)
+
+
+def perplexity_of(log_probs: torch.Tensor) -> torch.Tensor:
+    """exp(−mean log-probability) of tokens (N,): between how many equally likely tokens does the model waver?"""
+    return torch.exp(-log_probs.mean())
+
+
+def perplexity(model: GPT, documents) -> float:
+    """The perplexity of whole documents, each read from its start: exp of the mean cross-entropy in nats."""
+    encoded = [encode_document(text) for text in documents]
+    return math.exp(negative_log_likelihood(model, [(ids[:1], ids[1:]) for ids in encoded]))
+
+
+def clozes(topics: list[Topic]) -> list[tuple[list[int], list[int]]]:
+    """(ids of a text that stops before the answer, ids of the answer): two for each fact of the topics."""
+    encode = load_tokenizer().encode_ordinary
+    return [(encode_document(text), encode(" " + fact.answer)) for t in topics for fact in t.facts for text in fact.clozes]
+
+
+def cloze_hits(model: GPT, topics: list[Topic]) -> np.ndarray:
+    """Which clozes the model completes rightly when it writes its most probable tokens; (2 × facts,) of bool."""
+    pairs = clozes(topics)
+    hits = []
+    with torch.no_grad():
+        for start in range(0, len(pairs), 64):
+            batch = collate(pairs[start : start + 64], model.config.context).to(model.device)
+            best = model(batch.ids, batch.mask)[:, :-1].argmax(-1)
+            agrees = (best == batch.ids[:, 1:]) | ~batch.response_mask[:, 1:]
+            hits += agrees.all(-1).tolist()
+    return np.array(hits)
+
+
+def reply_shares(prompts: list[Prompt], replies: list[str]) -> dict[str, float]:
+    """Share of replies that answer, continue with another prompt, or do something else."""
+    found = Counter(kind_of_reply(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True))
+    return {kind: found[kind] / len(prompts) for kind in REPLIES}
+
+
+def facts_right(prompts: list[Prompt], replies: list[str]) -> np.ndarray:
+    """For one-fact questions: was the fact stated rightly? (N,) of bool."""
+    return np.array([judge(prompt, reply).attributes["correctness"] == 1 for prompt, reply in zip(prompts, replies, strict=True)])
+
+
+def reference_f1(reference: str, response: str) -> float:
+    """Harmonic mean of precision and recall of the response's words, counted with repetition, against one reference.
+
+    The usual way of scoring an answer when there is a single label (SQuAD, Rajpurkar et al. 2016). In [0, 1].
+    """
+    wanted, given = Counter(words_of(reference)), Counter(words_of(response))
+    shared = (wanted & given).total()
+    return 2 * shared / (wanted.total() + given.total()) if shared else 0.0
+
+
+def few_shot_prompt(examples: list[tuple[str, str]], prompt: str) -> str:
+    """Worked examples before the prompt: the oldest trick to make a base model answer (Brown et al. 2020)."""
+    return "\n\n".join([*(f"{question}\n{answer}" for question, answer in examples), prompt]) + "\n"
+
+
+def token_kl(model: GPT, reference: GPT, batch: Batch, reference_batch: Batch) -> list[np.ndarray]:
+    """Exact KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) in nats at every response token, one array a row.
+
+    The two batches hold the same responses after different prompts: a template for one model, bare text for the other.
+    """
+    with torch.no_grad():
+        log_p, log_q = (
+            m.head(m.hidden(b.ids, b.mask)[:, :-1][b.response_mask[:, 1:]]).float().log_softmax(-1)
+            for m, b in ((model, batch), (reference, reference_batch))
+        )
+    kl = kl_divergence(log_p, log_q).cpu().numpy()
+    return np.split(kl, batch.response_mask.sum(-1).cpu().numpy().cumsum()[:-1])

@@ -1,0 +1,251 @@
+"""The longer experiments of the notebooks: each returns rows for a table in data/logs, several seeds of everything.
+
+A notebook plots the table and runs one small piece of it live. `make artifacts` rebuilds them all.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from minialign import sft
+from minialign.chat import encode_prompt, encode_response, special
+from minialign.evaluation import facts_right, negative_log_likelihood, reply_shares
+from minialign.gpt import GPT
+from minialign.sampling import generate
+from minialign.sft import SFTConfig, sft_loss
+from minialign.tokenizer import END, PAD
+from minialign.training import History
+from minialign.world.demonstrations import Demonstrator, demonstrate
+from minialign.world.judge import ASKING, gold_rewards, judge, sentences_of, words_of
+from minialign.world.prompts import Prompt, prompts_of, topic_sorts
+
+SEEDS = (0, 1, 2)
+SIZES = (30, 100, 300, 1000, 3000)  # demonstrations
+
+
+def steps_for(n: int) -> int:
+    """Updates to fine-tune on n demonstrations: enough to learn the format, few enough not to learn 30 examples by heart."""
+    return min(300, round(9 * math.sqrt(n)))
+
+
+def fine_tuned(base: GPT, demonstrations, config: SFTConfig, **options) -> GPT:
+    """A copy of `base`, fine-tuned."""
+    model = copy.deepcopy(base)
+    pairs = [(d.prompt.text, d.response) for d in demonstrations]
+    if sft.train(model, pairs, config, **options).interrupted:
+        raise KeyboardInterrupt
+    return model
+
+
+def answers(model: GPT, prompts: list[Prompt], temperature: float = 1.0, seed: int = 0, n: int = 1) -> list[str]:
+    """n responses to each prompt, those of one prompt side by side."""
+    texts = []
+    for start in range(0, len(prompts), 64):
+        encoded = [encode_prompt(p.text) for p in prompts[start : start + 64]]
+        texts += generate(model, encoded, n=n, temperature=temperature, seed=seed + start).texts
+    return texts
+
+
+def by_demonstrations(base: GPT, prompts: list[Prompt]) -> list[dict]:
+    """Limit (a): gold reward and replies against the number of demonstrations."""
+    rows = []
+    for seed in SEEDS:
+        written = demonstrate(prompts_of("sft"), max(SIZES), seed=seed)
+        for n in SIZES:
+            model = fine_tuned(base, written[:n], SFTConfig(steps=steps_for(n), seed=seed))
+            texts = answers(model, prompts, seed=seed)
+            shares = reply_shares(prompts, texts)
+            rows.append({"seed": seed, "demonstrations": n, "gold": float(gold_rewards(prompts, texts).mean()), **shares})
+    return rows
+
+
+def one_style(base: GPT, prompts: list[Prompt]) -> list[dict]:
+    """Limit (b): the same number of perfect answers, in everybody's own way or all in one way, and how varied the model is then.
+
+    Entropy is that of a whole response, −log π(y|x) averaged over the model's own samples, in nats.
+    """
+    rows = []
+    for seed in SEEDS:
+        varied = demonstrate(prompts_of("sft"), 1000, [Demonstrator()], seed=seed)
+        for style, written in (("many ways", varied), ("one way", [replace(d, response=in_one_style(d.prompt)) for d in varied])):
+            model = fine_tuned(base, written, SFTConfig(steps=200, seed=seed))
+            sampled = generate(model, [encode_prompt(p.text) for p in prompts], seed=seed)
+            gold = gold_rewards(prompts, sampled.texts)
+            rows.append({"seed": seed, "style": style, "entropy": -float(sampled.log_probs.sum(-1).mean()), "gold": float(gold.mean())})
+    return rows
+
+
+def in_one_style(prompt: Prompt) -> str:
+    """The perfect answer that one person always gives: the same facts in the same order, with the same closing words."""
+    return Demonstrator().write(prompt, np.random.default_rng(0))
+
+
+def human_ceiling(base: GPT, prompts: list[Prompt]) -> list[dict]:
+    """Limit (d): demonstrators at about 60 % of the maximal gold, the model that imitates them, and the best of 16 of its samples."""
+    rows = []
+    people = [Demonstrator.at_skill(0.35)]
+    for seed in SEEDS:
+        written = demonstrate(prompts_of("sft"), 2000, people, seed=seed)
+        theirs = demonstrate(prompts, 4 * len(prompts), people, seed=seed + 100)  # on the very prompts of the test
+        model = fine_tuned(base, written, SFTConfig(seed=seed))
+        samples = gold_rewards([p for p in prompts for _ in range(16)], answers(model, prompts, seed=seed, n=16)).reshape(-1, 16)
+        greedy = gold_rewards(prompts, answers(model, prompts, temperature=0.0))
+        rows.append(
+            {
+                "seed": seed,
+                "demonstrators": float(np.mean([judge(d.prompt, d.response).gold for d in theirs])),
+                "imitator, T=1": float(samples.mean()),
+                "imitator, T=0": float(greedy.mean()),
+                "best of 16": float(samples.max(1).mean()),
+            }
+        )
+    return rows
+
+
+def likelihood_and_gold(base: GPT, prompts: list[Prompt]) -> list[dict]:
+    """Limit (e): held-out loss and gold reward of many checkpoints, fine-tuned on the crowd or on its best few."""
+    rows = []
+    held_out = [(encode_prompt(d.prompt.text), encode_response(d.response)) for d in demonstrate(prompts, 600, seed=77)]
+    for seed in SEEDS:
+        crowd = demonstrate(prompts_of("sft"), 2000, seed=seed)
+        best = sorted(crowd, key=lambda d: -judge(d.prompt, d.response).gold)[:200]
+        for data, written in (("all 2,000", crowd), ("best 200", best)):
+            model = copy.deepcopy(base)
+
+            def measure(metrics: dict) -> None:
+                if metrics["step"] % 40 == 0:
+                    model.eval()
+                    loss = negative_log_likelihood(model, held_out)
+                    gold = float(gold_rewards(prompts, answers(model, prompts, seed=seed)).mean())
+                    rows.append({"seed": seed, "data": data, "step": metrics["step"], "loss": loss, "gold": gold})
+                    model.train()
+
+            pairs = [(d.prompt.text, d.response) for d in written]
+            if sft.train(model, pairs, SFTConfig(steps=200, seed=seed), on_step=measure).interrupted:
+                raise KeyboardInterrupt
+    return rows
+
+
+def knowledge(base: GPT, epochs: int = 8) -> list[dict]:
+    """"Format, not knowledge": facts right on topics in the corpus, in the demonstrations, in both, epoch after epoch.
+
+    `known` are questions of held-out form about topics that the demonstrations never mention; `shuffled` scores the same
+    replies against the facts of another thing of the same kind, which says what guessing is worth.
+    """
+    rows, sorts = [], topic_sorts()
+    questions = [p for p in prompts_of("evaluation", ("question",)) + prompts_of("corpus", ("question",)) if p.text.startswith("Quick")]
+    asked = {sort: [p for p in questions if sorts[p.topic.name] == sort] for sort in ("sft", "held-out", "sft-only")}
+    for seed in SEEDS:
+        written = demonstrate(prompts_of("sft"), 1500, [replace(Demonstrator(), manners=0.5, register=0.5)], seed=seed)
+        model = copy.deepcopy(base)
+        per_epoch = math.ceil(len(written) / SFTConfig().batch_size)
+
+        def measure(metrics: dict) -> None:
+            if metrics["step"] % per_epoch == 0 or metrics["step"] == per_epoch // 4:
+                model.eval()
+                row = {"seed": seed, "epoch": metrics["step"] / per_epoch}
+                for sort, prompts in asked.items():
+                    replies = answers(model, prompts, temperature=0.0)
+                    row[sort] = float(facts_right(prompts, replies).mean())
+                    if sort == "held-out":
+                        row["shuffled"] = float(facts_right(*shuffled_key(prompts, replies)).mean())
+                rows.append(row)
+                model.train()
+
+        config = SFTConfig(steps=epochs * per_epoch, seed=seed)
+        if sft.train(model, [(d.prompt.text, d.response) for d in written], config, on_step=measure).interrupted:
+            raise KeyboardInterrupt
+    return rows
+
+
+def shuffled_key(prompts: list[Prompt], replies: list[str]) -> tuple[list[Prompt], list[str]]:
+    """The prompts about invented things, each with the facts of the next thing of its kind, and their replies.
+
+    The reply's own name is put in place of the other's, so that only the facts are judged.
+    """
+    invented = [p.topic for p in prompts if not p.topic.real]
+    things = list(dict.fromkeys(invented))
+    kept, renamed = [], []
+    for prompt, reply in zip(prompts, replies):
+        of_kind = [t for t in things if t.kind == prompt.topic.kind]
+        if prompt.topic in of_kind and len(of_kind) > 1:
+            other = of_kind[(of_kind.index(prompt.topic) + 1) % len(of_kind)]
+            kept.append(replace(prompt, topic=other))
+            renamed.append(reply.replace(prompt.topic.name, other.name).replace(prompt.topic.name.capitalize(), other.name))
+    return kept, renamed
+
+
+# --- the famous bugs of fine-tuning: each is another response mask ----------------------------------------------------
+
+
+def prompt_in_loss(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """The prompt's tokens are trained on too."""
+    return ids != special(PAD)
+
+
+def mask_off_by_one(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """The mask sits one place too early: the template's <|assistant|> is trained on, the end token is not."""
+    return response_mask.roll(-1, 1)
+
+
+def no_end_token(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """The response is encoded without its end token."""
+    return response_mask & (ids != special(END))
+
+
+def pad_is_end(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """The end token doubles as padding, and all padding is masked from the loss: the real end token goes with it."""
+    padded_with_end = ids.masked_fill(ids == special(PAD), special(END))
+    return response_mask & (padded_with_end != special(END))
+
+
+BUGS: dict[str, Callable] = {
+    "correct": lambda ids, response_mask: response_mask,
+    "prompt in the loss": prompt_in_loss,
+    "mask off by one": mask_off_by_one,
+    "no end token": no_end_token,
+    "pad = end": pad_is_end,
+}
+
+
+def fine_tuned_with_bug(base: GPT, demonstrations, bug: str, config: SFTConfig) -> tuple[GPT, History]:
+    """A copy of `base` fine-tuned with one of BUGS, and its history."""
+    model = copy.deepcopy(base)
+    pairs = [(encode_prompt(d.prompt.text), encode_response(d.response)) for d in demonstrations]
+
+    def loss(logits, ids, response_mask):
+        return sft_loss(logits, ids, BUGS[bug](ids, response_mask))
+
+    return model, sft.train_on_tokens(model, pairs, config, loss=loss)
+
+
+def failures(base: GPT, prompts: list[Prompt]) -> list[dict]:
+    """What each bug does to a model fine-tuned on 300 demonstrations: does it stop, does it drift into prompts, how good is it?"""
+    rows = []
+    for seed in SEEDS:
+        written = demonstrate(prompts_of("sft"), 300, seed=seed)
+        for bug in BUGS:
+            model, history = fine_tuned_with_bug(base, written, bug, SFTConfig(steps=steps_for(300), seed=seed))
+            if history.interrupted:
+                raise KeyboardInterrupt
+            sampled = generate(model, [encode_prompt(p.text) for p in prompts], seed=seed)
+            rows.append(
+                {
+                    "seed": seed,
+                    "bug": bug,
+                    "ended": float(sampled.finished.float().mean()),
+                    "words": float(np.mean([len(words_of(text)) for text in sampled.texts])),
+                    "prompt after answer": float(np.mean([prompt_follows(text) for text in sampled.texts])),
+                    "gold": float(gold_rewards(prompts, sampled.texts).mean()),
+                }
+            )
+    return rows
+
+
+def prompt_follows(text: str) -> bool:
+    """Does a sentence after the first one ask or instruct, as the base model's lists of prompts do?"""
+    return any(ASKING.match(part) or part.endswith("?") for part in sentences_of(text)[1:])

@@ -1,0 +1,132 @@
+"""What a notebook shows its reader: the map, figures with alt text, executed equations, exercises that diagnose, quizzes."""
+
+import html
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from IPython.display import HTML, display
+from matplotlib import pyplot as plt
+
+from minialign.exercises import EXERCISES, Exercise
+
+STAGES = ("pre-training", "instruction\nfine-tuning", "policy\ngradients", "reward\nmodel", "PPO\n(RLHF)", "DPO", "the race", "open\nlimits")
+
+
+def show(figure, alt: str) -> None:
+    """Display a matplotlib figure with a text for those who cannot see it, and close it."""
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def pipeline(today: str) -> None:
+    """The map of the course with today's box lit. Raises ValueError for a stage that is not on the map."""
+    names = [stage.replace("\n", " ") for stage in STAGES]
+    if today not in (*names, "all"):
+        raise ValueError(f"there is no stage {today!r}: choose one of {', '.join(names)}")
+    figure, axes = plt.subplots(figsize=(10, 0.95))
+    for i, (stage, name) in enumerate(zip(STAGES, names)):
+        lit = today in (name, "all")
+        box = dict(boxstyle="round,pad=0.45", facecolor="#0072B2" if lit else "#F2F2F2", edgecolor="#0072B2" if lit else "#999999")
+        axes.text(i, 0, stage, ha="center", va="center", fontsize=8.5, color="white" if lit else "#444444", bbox=box, linespacing=1.05)
+        if i:
+            axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops=dict(arrowstyle="->", color="#777777"))
+    axes.set(xlim=(-0.6, len(STAGES) - 0.4), ylim=(-1, 1))
+    axes.axis("off")
+    lit = "every box lit" if today == "all" else f"{today} lit"
+    show(figure, f"The course as a chain of boxes, {', '.join(names)}, with {lit}.")
+
+
+def equal(statement: str, left, right, tolerance: float = 1e-10) -> None:
+    """Execute an equation: print it with its largest deviation, and raise AssertionError when it does not hold."""
+    left, right = (np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64) for x in (left, right))
+    deviation = float(np.max(np.abs(left - right)))
+    if not deviation <= tolerance:
+        raise AssertionError(f"{statement}: the two sides differ by {deviation:.2g}, more than {tolerance:g}")
+    print(f"{statement}: holds to {tolerance:g}")
+
+
+def claim(statement: str, holds) -> None:
+    """Print a bounded statement about a measurement and whether it held in this run."""
+    print(f"{statement}: {bool(holds)}")
+
+
+def check(name: str, attempt: Callable) -> Callable:
+    """Compare the reader's function with the engine's on random inputs and say what is wrong, if anything.
+
+    Returns the function to go on with: the reader's when it is right, the engine's otherwise.
+    """
+    exercise = exercise_named(name)
+    verdict = diagnose(exercise, attempt)
+    if verdict is None:
+        print(f"{name}: right. The notebook goes on with your function.")
+        return attempt
+    print(f"{name}: {verdict} The notebook goes on with the engine's function.")
+    return exercise.solution
+
+
+def exercise_named(name: str) -> Exercise:
+    if name not in EXERCISES:
+        raise ValueError(f"there is no exercise {name!r}: choose one of {', '.join(EXERCISES)}")
+    return EXERCISES[name]
+
+
+def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
+    """None for a right answer; otherwise one sentence on what is wrong, as precise as the exercise's known mistakes allow."""
+    cases = [exercise.inputs(torch.Generator().manual_seed(seed)) for seed in range(5)]
+    try:
+        results = [attempt(*case) for case in cases]
+    except NotImplementedError:
+        return "not attempted yet."
+    except Exception as error:  # whatever the reader's code raises, the lesson goes on
+        return f"your function raised {type(error).__name__}: {error}."
+    if all(result is None or result is ... for result in results):
+        return "not attempted yet."
+    expected = [exercise.solution(*case) for case in cases]
+    if all(same(result, right) for result, right in zip(results, expected)):
+        return None
+    for mistake in exercise.mistakes:
+        if all(same(result, mistake.function(*case)) for result, case in zip(results, cases)):
+            return mistake.diagnosis
+    result, right = next((r, e) for r, e in zip(results, expected) if not same(r, e))
+    return f"not yet: on the first input where they differ you return {describe(result)}, the engine {describe(right)}."
+
+
+def same(result, expected) -> bool:
+    """Equal up to rounding, and of the same shape."""
+    if isinstance(expected, tuple):
+        return isinstance(result, tuple) and len(result) == len(expected) and all(map(same, result, expected))
+    if isinstance(expected, (str, list)):
+        return result == expected
+    try:
+        result, expected = (torch.as_tensor(x, dtype=torch.float64).detach() for x in (result, expected))
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-7)
+
+
+def describe(value) -> str:
+    if isinstance(value, torch.Tensor) and value.ndim:
+        return f"a tensor of shape {tuple(value.shape)} that starts with {value.flatten()[0]:.4f}"
+    return f"{float(value):.4f}" if isinstance(value, (float, int, torch.Tensor, np.number)) else repr(value)[:80]
+
+
+def solution(name: str) -> None:
+    """The engine's own source of an exercise, folded."""
+    function = exercise_named(name).solution
+    source = html.escape(inspect.getsource(function))
+    where = f"{function.__module__.replace('.', '/')}.py"
+    display(HTML(f"<details><summary>Solution: <code>{function.__name__}</code> in {where}</summary><pre>{source}</pre></details>"))
+
+
+def quiz(*questions: tuple[str, tuple[str, ...], int, str]) -> None:
+    """Multiple-choice questions, (question, options, index of the right one, why), with folded answers."""
+    parts = []
+    for number, (question, options, right, why) in enumerate(questions, 1):
+        listed = "".join(f"<li>{option}</li>" for option in options)
+        answer = f"<b>{'abcdef'[right]}.</b> {why}"
+        parts.append(
+            f"<p><b>{number}.</b> {question}</p><ol type='a'>{listed}</ol><details><summary>Answer</summary><p>{answer}</p></details>"
+        )
+    display(HTML("".join(parts)))

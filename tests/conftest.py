@@ -1,0 +1,28 @@
+"""What all tests share."""
+
+import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no deadline: on a busy machine a red test is a wrong result, never a slow one.
+settings.register_profile("minialign", derandomize=True, deadline=None)
+settings.load_profile("minialign")
+
+
+# --- the engine's fixtures (its helpers are in engine.py) ---
+
+
+@pytest.fixture
+def toy_data(tmp_path, monkeypatch):
+    """A data folder of the test's own, with a tokenizer that knows bytes only: 261 tokens. The real one is not touched."""
+    from minialign import artifacts, files, tokenizer
+
+    data = tmp_path / "data"
+    for module in (files, artifacts):
+        monkeypatch.setattr(module, "DATA", data)
+        monkeypatch.setattr(module, "MANIFEST", data / "MANIFEST.json")
+    monkeypatch.setattr(artifacts, "WORK", tmp_path / "build")
+    tokenizer.load_tokenizer.cache_clear()
+    ranks = {bytes([i]): i for i in range(256)}
+    artifacts.publish(tokenizer.RANKS, tokenizer.dump_ranks(ranks), "bytes", 0.0)
+    yield data
+    tokenizer.load_tokenizer.cache_clear()

@@ -1,0 +1,320 @@
+"""Files that can be trusted: whole or not at all, vouched for by MANIFEST.json, and rebuilt from where a kill left off."""
+
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from engine import TINY, lively_gpt, same_parameters
+from safetensors.torch import save
+
+import minialign
+from minialign import artifacts, files, pretraining
+from minialign.artifacts import (
+    Artifact,
+    LanguageModel,
+    build,
+    dump_checkpoint,
+    load,
+    load_checkpoint,
+    load_history,
+    publish,
+)
+from minialign.chat import encode_document, encode_prompt, encode_response
+from minialign.files import read_manifest, read_verified, write_atomically
+from minialign.gpt import GPT, GPTConfig
+
+BASE = "checkpoints/base.safetensors"
+
+
+def put(content, name=BASE):
+    publish(name, content, "a test", 0.0)
+
+
+# --- what is shipped ---
+
+
+@pytest.mark.parametrize("name", read_manifest())
+def test_shipped_files_are_the_recorded_ones(name):
+    assert len(read_verified(name)) == read_manifest()[name]["bytes"]
+
+
+@pytest.mark.parametrize("name", [file for file in read_manifest() if file.endswith(".safetensors")])
+def test_shipped_models_answer(name):
+    model = minialign.load(name.removeprefix("checkpoints/").removesuffix(".safetensors"), device="cpu")
+    prompts = ["Explain the moon landing to a six-year-old in a few sentences.", "What is bread?"]
+    answers = model.respond(prompts, max_new_tokens=24)
+    assert all(answers) and answers == [model.respond(prompt, max_new_tokens=24) for prompt in prompts]
+    assert load_history(name.removeprefix("checkpoints/").removesuffix(".safetensors")).column("loss")[-1] < 3
+
+
+# --- atomic writes ---
+
+
+def failing(monkeypatch, where, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(os, where, fail)
+
+
+@pytest.mark.parametrize("where", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch, where, error):
+    path = tmp_path / "folder" / "file"
+    write_atomically(path, b"old")
+    failing(monkeypatch, where, error)
+    with pytest.raises(type(error)):
+        write_atomically(path, b"new and longer")
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_killed_process_leaves_the_old_file(tmp_path):
+    """Not an exception: the process is gone in the middle of the write, without any clean-up."""
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    code = f"""if True:
+        import os, pathlib
+        from minialign.files import write_atomically
+        os.fsync = lambda _: os._exit(9)
+        write_atomically(pathlib.Path({str(path)!r}), b"new and longer")"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    assert path.read_bytes() == b"old"
+
+
+def test_written_files_are_readable_by_others(tmp_path):
+    write_atomically(tmp_path / "file", b"")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+# --- verified reads ---
+
+
+def test_a_checkpoint_comes_back_as_it_was(toy_data):
+    model = lively_gpt()
+    put(dump_checkpoint(model, "chat"))
+    again, metadata = load_checkpoint(BASE)
+    assert same_parameters(again, model) and again.config == model.config and metadata["template"] == "chat"
+    assert not again.training
+    assert load("base", device="cpu").chat
+
+
+def test_equal_models_are_equal_files():
+    assert len({dump_checkpoint(lively_gpt(), "chat") for _ in range(8)}) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b[:-9] + b"\1" + b[-8:], lambda b: b""])
+def test_a_damaged_file(toy_data, damage):
+    put(dump_checkpoint(lively_gpt(), "chat"))
+    (toy_data / BASE).write_bytes(damage((toy_data / BASE).read_bytes()))
+    with pytest.raises(ValueError, match=r"^data/checkpoints/base.safetensors is damaged .*`git checkout data` or .*`make artifacts`$"):
+        load("base")
+
+
+def test_a_hash_that_is_not_the_recorded_one(toy_data):
+    put(dump_checkpoint(lively_gpt(), "chat"))
+    manifest = read_manifest()
+    manifest[BASE]["sha256"] = hashlib.sha256(b"another").hexdigest()
+    files.MANIFEST.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="is damaged or is not the file MANIFEST.json describes"):
+        load("base")
+
+
+def test_a_file_nobody_vouches_for(toy_data):
+    write_atomically(toy_data / BASE, dump_checkpoint(lively_gpt(), "chat"))
+    with pytest.raises(ValueError, match="is not the file MANIFEST.json describes"):
+        load("base")
+
+
+def test_a_missing_file(toy_data):
+    with pytest.raises(FileNotFoundError, match="data/checkpoints/base.safetensors is missing: restore it with `git checkout"):
+        load("base")
+
+
+def test_another_vocabulary(toy_data):
+    put(dump_checkpoint(GPT(GPTConfig(vocab_size=300, context=8, n_layer=1, n_head=1, n_embd=8)), "chat"))
+    with pytest.raises(ValueError, match="was trained with 300 tokens, the tokenizer has 261: build both again"):
+        load("base")
+
+
+def test_weights_of_another_shape(toy_data):
+    model = lively_gpt()
+    model.config = GPTConfig(**(vars(TINY) | {"n_embd": 32}))
+    put(dump_checkpoint(model, "chat"))
+    with pytest.raises(ValueError, match="the weights in .*base.safetensors do not fit its config: build it again"):
+        load("base")
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"not safetensors at all", save({"a": torch.zeros(1)}), save({}, {"config": "{}"}), save({}, {"config": "[1"}),
+    save({}, {"config": json.dumps({"vocab_size": 261, "n_embd": 7, "n_head": 2})}),
+    save({}, {"config": json.dumps({"colour": "blue"})}),
+])  # fmt: skip
+def test_what_is_no_checkpoint(toy_data, content):
+    put(content)
+    with pytest.raises(ValueError, match=r"base.safetensors .*`make artifacts`$") as error:
+        load("base")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_lists_those_that_exist():
+    with pytest.raises(ValueError, match="there is no artifact 'bse': choose one of base, sft"):
+        load("bse")
+
+
+# --- the front door ---
+
+
+@pytest.fixture
+def chat(toy_data):
+    return LanguageModel(lively_gpt(), chat=True)
+
+
+@pytest.fixture
+def base(toy_data):
+    return LanguageModel(lively_gpt(), chat=False)
+
+
+def test_a_list_is_answered_as_its_prompts_are(chat):
+    prompts = ["Why?", "Is the moon big?", "x"]
+    together = chat.respond(prompts, max_new_tokens=8)
+    assert together == [chat.respond(prompt, max_new_tokens=8) for prompt in prompts] and len(set(together)) > 1
+
+
+def test_sampling_has_a_seed(chat):
+    answers = [chat.respond("Why?", temperature=1.0, seed=seed, max_new_tokens=8) for seed in (1, 1, 2)]
+    assert answers[0] == answers[1] != answers[2]
+
+
+@pytest.mark.parametrize("kind", ["chat", "base"])
+def test_log_prob_is_that_of_the_response_in_its_template(kind, request):
+    """For a chat model the end token counts, for a base model there is none."""
+    language_model = request.getfixturevalue(kind)
+    prompt, response = (encode_prompt("Why?"), encode_response("So.")) if kind == "chat" else (
+        encode_document("Why?"), encode_response("So.", end=False))  # fmt: skip
+    log_probs = language_model.model(torch.tensor([prompt + response])).log_softmax(-1)[0]
+    expected = sum(log_probs[len(prompt) + i - 1, token].item() for i, token in enumerate(response))
+    assert language_model.log_prob("Why?", "So.") == pytest.approx(expected, abs=1e-4)
+
+
+def test_long_and_empty_inputs(chat):
+    with pytest.raises(ValueError, match="a prompt has 102 tokens, the context holds 48: shorten the prompt"):
+        chat.respond("x" * 100)
+    with pytest.raises(ValueError, match="there is nothing to continue"):
+        chat.respond([])
+
+
+# --- the build ---
+
+
+@pytest.fixture
+def steps(toy_data, monkeypatch):
+    """A build of three files; steps["made"] is what was built, steps["killed"] what to be killed in, steps["recipe"] b's recipe."""
+    steps = {"made": [], "killed": None, "recipe": "b"}
+
+    def make(name):
+        def build(device):
+            if steps["killed"] == name:
+                raise KeyboardInterrupt
+            steps["made"].append(name)
+            return {f"{name}.bin": name.encode() * 3, f"logs/{name}.jsonl": b"{}\n"}
+
+        return build
+
+    def plan():
+        recipes = {"a": "a", "b": steps["recipe"], "c": "c"}
+        monkeypatch.setattr(artifacts, "ARTIFACTS", tuple(Artifact(f"{n}.bin", make(n), r) for n, r in recipes.items()))
+
+    steps["plan"] = plan
+    plan()
+    return steps
+
+
+CPU = torch.device("cpu")
+
+
+def test_a_build_records_and_reports(steps, capsys):
+    build([], CPU)
+    assert steps["made"] == ["a", "b", "c"] and read_verified("b.bin") == b"bbb" and read_verified("logs/c.jsonl") == b"{}\n"
+    put(b"old", "a.bin")
+    capsys.readouterr()
+    build(["a", "b"], CPU)
+    printed = capsys.readouterr().out
+    assert "a.bin: CHANGED, 3 bytes" in printed and "b.bin: unchanged" in printed and "c.bin" not in printed
+    assert steps["made"] == ["a", "b", "c", "a", "b"], "a finished build is not taken for an unfinished one"
+
+
+def test_a_killed_build_goes_on(steps, capsys):
+    steps["killed"] = "c"
+    with pytest.raises(KeyboardInterrupt):
+        build([], CPU)
+    steps["killed"] = None
+    build([], CPU)
+    assert steps["made"] == ["a", "b", "c"] and "a: finished before the last stop, kept" in capsys.readouterr().out
+
+
+def test_a_changed_recipe_is_built_again(steps):
+    steps["killed"] = "c"
+    with pytest.raises(KeyboardInterrupt):
+        build([], CPU)
+    steps.update(killed=None, recipe="b, other")
+    steps["plan"]()
+    build([], CPU)
+    assert steps["made"] == ["a", "b", "b", "c"] and read_manifest()["b.bin"]["recipe"] == "b, other"
+
+
+def test_an_unknown_step(steps):
+    with pytest.raises(SystemExit, match="there is no artifact 'd': choose from a, b, c"):
+        build(["d"], CPU)
+
+
+@pytest.fixture
+def small_base(toy_data, monkeypatch):
+    """build_base on a small corpus, with 6 steps and a state saved at every second one; small_base["kill"] kills it."""
+    world = {"corpus": [("kind", "The moon is round. " * 20)] * 3, "kill": None}
+    monkeypatch.setattr("minialign.world.corpus.build_corpus", lambda: world["corpus"])
+    monkeypatch.setattr(artifacts, "GPTConfig", functools.partial(GPTConfig, **vars(TINY)))
+    config = functools.partial(pretraining.PretrainingConfig, steps=6, batch_size=4, window=16)
+    monkeypatch.setattr(pretraining, "PretrainingConfig", config)
+
+    def on_step(metrics):
+        if metrics["step"] == world["kill"]:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(pretraining, "train", functools.partial(pretraining.train, on_step=on_step, save_every=2))
+    return world
+
+
+def test_a_killed_training_run_ends_in_the_same_bytes(small_base):
+    whole = artifacts.build_base(CPU)
+    for state in artifacts.WORK.glob("*.state"):
+        state.unlink()
+    small_base["kill"] = 5
+    with pytest.raises(RuntimeError, match="killed"):
+        artifacts.build_base(CPU)
+    assert len(list(artifacts.WORK.glob("*.state"))) == 1
+    small_base["kill"] = 4  # not reached again: the run goes on after step 4
+    assert artifacts.build_base(CPU) == whole
+
+
+def test_a_state_of_another_corpus_is_not_taken_up(small_base):
+    artifacts.build_base(CPU)
+    small_base["corpus"] = [("kind", "Bees dance in the sun. " * 20)] * 3
+    after = artifacts.build_base(CPU)
+    for state in artifacts.WORK.glob("*.state"):
+        state.unlink()
+    assert artifacts.build_base(CPU) == after
+
+
+def test_an_interrupted_training_run_is_no_artifact(small_base, monkeypatch):
+    def interrupt(metrics):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretraining, "train", functools.partial(pretraining.train, on_step=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build(["base"], CPU)
+    assert BASE not in read_manifest()

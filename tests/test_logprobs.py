@@ -1,0 +1,190 @@
+"""Log-probabilities against cross-entropy, against every possible sequence, and under padding."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from engine import TINY, batch_of, lively_gpt
+
+from minialign.gpt import GPTConfig
+from minialign.logprobs import kl_divergence, kl_estimates, sequence_log_probs, token_log_probs
+
+PAIRS = [([5, 6, 7], [8, 9]), ([1], [2, 3, 4, 5, 6]), ([9, 8, 7, 6], [5])]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively_gpt()
+
+
+def by_hand(model, prompt, response, temperature=1.0):
+    """One token after the other, without padding, masks or shifts: log p of each token given all before it, in float64."""
+    exact = lively_gpt(model.config).double()
+    logits = [exact(torch.tensor([prompt + response[:t]]))[0, -1] / temperature for t in range(len(response))]
+    return torch.stack([F.log_softmax(row, -1)[y] for row, y in zip(logits, response)])
+
+
+# --- one sequence ---
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("left", [0, 4])
+def test_token_log_probs_by_hand(model, temperature, left):
+    batch = batch_of(PAIRS, left=left)
+    result = token_log_probs(model, batch, temperature)
+    assert result.shape == batch.ids.shape and not result[~batch.response_mask].any()
+    for row, (prompt, response) in enumerate(PAIRS):
+        expected = by_hand(model, prompt, response, temperature)
+        torch.testing.assert_close(result[row][batch.response_mask[row]].double(), expected, atol=1e-4, rtol=0)
+
+
+def test_log_probs_are_minus_cross_entropy(model):
+    batch = batch_of(PAIRS)
+    logits = model(batch.ids, batch.mask)
+    losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), batch.ids[:, 1:], reduction="none")
+    expected = -losses * batch.response_mask[:, 1:]
+    result = token_log_probs(model, batch)
+    torch.testing.assert_close(result[:, 1:], expected, atol=1e-5, rtol=0)
+    unshifted = -F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none") * batch.response_mask
+    assert (result - unshifted).abs().max() > 0.1
+    late_mask = -losses * batch.response_mask[:, :-1]
+    assert (result[:, 1:] - late_mask).abs().max() > 0.1
+
+
+def test_a_sequence_is_the_sum_over_the_response(model):
+    batch = batch_of(PAIRS)
+    tokens, sequences = token_log_probs(model, batch), sequence_log_probs(model, batch)
+    for row, (prompt, response) in enumerate(PAIRS):
+        expected = float(by_hand(model, prompt, response).sum().detach())
+        assert sequences[row].item() == pytest.approx(expected, abs=1e-4)
+        wrong = {
+            "mean": expected / len(response),
+            "end token dropped": expected - tokens[row][batch.response_mask[row]][-1].item(),
+            "prompt counted": float(by_hand(model, prompt[:1], prompt[1:] + response).sum().detach()),
+        }
+        for name, value in wrong.items():
+            trivial = len(response) == 1 and name == "mean" or len(prompt) == 1 and name == "prompt counted"
+            assert trivial or abs(sequences[row].item() - value) > 0.1, name
+
+
+def test_padding_changes_nothing(model):
+    plain = sequence_log_probs(model, batch_of(PAIRS))
+    for batch in (batch_of(PAIRS, left=7), batch_of(PAIRS, width=20), batch_of(PAIRS, left=3, width=20, pad=77)):
+        torch.testing.assert_close(sequence_log_probs(model, batch), plain, atol=1e-4, rtol=0)
+
+
+def test_the_softmax_is_float32_whatever_the_model_is(model):
+    half = lively_gpt().bfloat16()
+    batch = batch_of(PAIRS)
+    logits = half(batch.ids, batch.mask)[:, :-1]
+    pick = (*batch.response_mask[:, 1:].nonzero().T, batch.ids[:, 1:][batch.response_mask[:, 1:]])
+    exact, coarse = F.log_softmax(logits.double(), -1)[pick], F.log_softmax(logits, -1)[pick]
+    result = token_log_probs(half, batch)
+    assert result.dtype == torch.float32
+    assert (result[batch.response_mask] - exact).abs().max() < 1e-5 < 1e-3 < (coarse - exact).abs().max()
+
+
+def test_gradient_is_that_of_the_log_softmax():
+    """∂ log p(y) / ∂ logits = onehot(y) − p, seen at the head's bias-like last LayerNorm, in closed form."""
+    model, batch = lively_gpt(), batch_of(PAIRS)
+    sequence_log_probs(model, batch).sum().backward()
+    predicts = batch.response_mask[:, 1:]
+    probabilities = model(batch.ids, batch.mask)[:, :-1][predicts].softmax(-1)
+    errors = F.one_hot(batch.ids[:, 1:][predicts], TINY.vocab_size) - probabilities
+    expected = (errors @ model.token_embedding.weight).sum(0)
+    torch.testing.assert_close(model.ln_f.bias.grad, expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+# --- all sequences of a tiny vocabulary ---
+
+FIVE = GPTConfig(vocab_size=5, context=8, n_layer=1, n_head=1, n_embd=8)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_probabilities_of_all_sequences_sum_to_one(temperature):
+    model, prompt = lively_gpt(FIVE), [1, 2]
+    batch = batch_of([(prompt, list(y)) for y in itertools.product(range(5), repeat=3)], pad=0)
+    log_probs = sequence_log_probs(model, batch, temperature)
+    assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    assert log_probs.exp().max() > 3 / 125  # far from uniform
+
+
+def test_with_the_end_token_all_lengths_together_sum_to_one():
+    """Responses end at token 4 or at three tokens: the end token is an action, and only with it the sum is 1."""
+    model, end = lively_gpt(FIVE), 4
+    complete = [y + (end,) for n in range(3) for y in itertools.product(range(4), repeat=n)]
+    complete += list(itertools.product(range(4), repeat=3))
+    batch = batch_of([([1, 2], list(y)) for y in complete], pad=0)
+    log_probs = sequence_log_probs(model, batch)
+    assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    unscored_end = torch.where(batch.ids == end, 0.0, token_log_probs(model, batch)).sum(-1)
+    assert unscored_end.exp().sum().item() > 1.5
+    mean = log_probs / batch.response_mask.sum(-1)
+    assert abs(mean.exp().sum().item() - 1) > 1
+
+
+# --- KL ---
+
+P = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
+Q = torch.tensor([0.2, 0.3, 0.1, 0.4], dtype=torch.float64)
+
+
+def test_kl_divergence_by_hand():
+    kl = sum(p * math.log(p / q) for p, q in zip(P.tolist(), Q.tolist()))
+    both = kl_divergence(torch.stack([P.log(), Q.log()]), torch.stack([Q.log(), Q.log()]))
+    assert both.tolist() == pytest.approx([kl, 0.0], abs=1e-12)
+    assert abs(kl_divergence(Q.log(), P.log()).item() - kl) > 0.1
+
+
+def test_kl_estimates_have_the_means_they_should():
+    k1, k2, k3 = kl_estimates((P / Q).log())
+    kl = float((P * (P / Q).log()).sum())
+    assert float((P * k1).sum()) == pytest.approx(kl, abs=1e-12)
+    assert float((P * k3).sum()) == pytest.approx(kl, abs=1e-12)
+    assert float((P * k2).sum()) == pytest.approx(float((P * (P / Q).log() ** 2).sum() / 2), abs=1e-12)
+    assert (k3 >= 0).all() and (k1 < 0).any() and (k2 >= 0).all()
+    reversed_k3 = kl_estimates((Q / P).log())[2]
+    assert abs(float((P * reversed_k3).sum()) - kl) > 0.02
+
+
+def test_k2_has_the_true_gradient_and_k1_none():
+    """As losses: the samples' own probabilities are not differentiated."""
+    theta = P.log().requires_grad_()
+    log_p = theta.log_softmax(-1)
+    true = torch.autograd.grad((log_p.exp() * (log_p - Q.log())).sum(), theta, retain_graph=True)[0]
+    k1, k2, k3 = kl_estimates(log_p - Q.log())
+    gradients = [torch.autograd.grad((P * k).sum(), theta, retain_graph=True)[0] for k in (k1, k2, k3)]
+    torch.testing.assert_close(gradients[0], torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(gradients[1], true, atol=1e-12, rtol=0)
+    assert true.abs().max() > 0.1 and (gradients[2] - true).abs().max() > 0.05
+
+
+def test_k3_is_exact_for_tiny_ratios():
+    small = torch.tensor([1e-4, -1e-4])
+    assert kl_estimates(small)[2].tolist() == pytest.approx([5e-9, 5e-9], rel=0.02)
+
+
+# --- errors ---
+
+
+def test_no_response_token(model):
+    batch = batch_of(PAIRS)
+    batch.response_mask[1] = False
+    with pytest.raises(ValueError, match="a row of the batch has no response token: check the response mask"):
+        token_log_probs(model, batch)
+
+
+def test_a_response_that_follows_nothing(model):
+    with pytest.raises(ValueError, match="nothing comes before it to predict it from"):
+        token_log_probs(model, batch_of([([], [1, 2])]))
+
+
+def test_temperature_zero(model):
+    with pytest.raises(ValueError, match="the temperature is 0: score with a positive one"):
+        token_log_probs(model, batch_of(PAIRS), temperature=0)
+
+
+def test_a_very_low_temperature_is_no_overflow(model):
+    assert sequence_log_probs(model, batch_of(PAIRS), temperature=1e-6).isfinite().all()

@@ -1,0 +1,161 @@
+"""Fine-tuning: the loss sees the response and nothing else, and the model learns to answer and to stop."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from engine import TINY, batch_of, gpt2, lively_gpt, random_ids, same_parameters
+
+from minialign.chat import encode_prompt, encode_response
+from minialign.gpt import GPT
+from minialign.sampling import generate
+from minialign.sft import SFTConfig, sft_loss, train, train_on_tokens
+
+PAIRS = [([5, 6, 7], [8, 9, 259]), ([1], [2, 3, 4, 5, 259]), ([11, 12, 13, 14], [259])]
+TOY = [("a?", "yes"), ("b?", "no, never"), ("and c?", "who knows")]
+
+
+def by_hand(logits, ids, mask):
+    """The mean of −log p over the tokens where `mask` is True, one at a time."""
+    terms = [-logits[b, t - 1].log_softmax(-1)[ids[b, t]] for b, t in mask.nonzero().tolist()]
+    return torch.stack(terms).mean().item(), len(terms)
+
+
+@pytest.fixture(scope="module")
+def example():
+    batch = batch_of(PAIRS)
+    return batch, lively_gpt()(batch.ids, batch.mask).detach()
+
+
+# --- the loss ---
+
+
+def test_loss_by_hand(example):
+    batch, logits = example
+    expected, count = by_hand(logits, batch.ids, batch.response_mask)
+    assert count == 9
+    assert sft_loss(logits, batch.ids, batch.response_mask).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_known_mistakes_have_another_loss(example):
+    batch, logits = example
+    mask, later = batch.response_mask, torch.zeros_like(batch.response_mask)
+    later[:, 1:] = mask[:, :-1]
+    after_first = torch.ones_like(mask)
+    after_first[:, 0] = False
+    wrong = {
+        "prompt counted": by_hand(logits, batch.ids, batch.mask & after_first)[0],
+        "padding counted": by_hand(logits, batch.ids, (mask | ~batch.mask) & after_first)[0],
+        "end token dropped": by_hand(logits, batch.ids, mask & (batch.ids != 259))[0],
+        "mask off by one": by_hand(logits, batch.ids, later)[0],
+        "no shift": F.cross_entropy(logits[mask], batch.ids[mask]).item(),
+        "sum": by_hand(logits, batch.ids, mask)[0] * 9,
+        "mean of the rows' means": sum(
+            by_hand(logits[i : i + 1], batch.ids[i : i + 1], mask[i : i + 1])[0] for i in range(3)
+        )
+        / 3,
+    }
+    loss = sft_loss(logits, batch.ids, mask).item()
+    for name, value in wrong.items():
+        assert abs(loss - value) > 0.02, name
+
+
+def test_loss_is_transformers_loss():
+    model, batch = lively_gpt(), batch_of(PAIRS)
+    labels = batch.ids.masked_fill(~batch.response_mask, -100)
+    theirs = gpt2(model)(batch.ids, attention_mask=batch.mask.long(), labels=labels).loss
+    ours = sft_loss(model(batch.ids, batch.mask), batch.ids, batch.response_mask)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+
+
+def test_gradient_is_zero_on_the_prompt_and_not_on_the_end(example):
+    """∂L/∂logits is (p − onehot)/N at the positions that predict a response token, and exactly 0 elsewhere."""
+    batch, logits = example
+    logits = logits.clone().requires_grad_()
+    sft_loss(logits, batch.ids, batch.response_mask).backward()
+    predicts = F.pad(batch.response_mask[:, 1:], (0, 1))
+    assert not logits.grad[~predicts].any()
+    targets = F.one_hot(batch.ids.roll(-1, 1)[predicts], TINY.vocab_size)
+    expected = (logits.detach()[predicts].softmax(-1) - targets) / 9
+    torch.testing.assert_close(logits.grad[predicts], expected, atol=1e-6, rtol=0)
+    for row, (prompt, response) in enumerate(PAIRS):
+        ends_after = len(prompt) + len(response) - 2
+        assert batch.ids[row, ends_after + 1] == 259 and logits.grad[row, ends_after, 259] < -0.01
+        assert logits.grad[row, len(prompt) - 1].abs().max() > 0.01  # the prompt's last token predicts the first answer
+
+
+def test_padding_changes_nothing():
+    model = lively_gpt()
+    losses = []
+    for batch in (batch_of(PAIRS), batch_of(PAIRS, left=5), batch_of(PAIRS, width=20), batch_of(PAIRS, width=20, pad=3)):
+        losses.append(sft_loss(model(batch.ids, batch.mask), batch.ids, batch.response_mask).item())
+    assert losses == pytest.approx([losses[0]] * 4, abs=1e-5)
+
+
+def test_no_response_token(example):
+    batch, logits = example
+    with pytest.raises(ValueError, match="the batch has no response token: check the response mask"):
+        sft_loss(logits, batch.ids, torch.zeros_like(batch.response_mask))
+
+
+# --- training ---
+
+
+def config(**settings):
+    return SFTConfig(**(dict(steps=80, learning_rate=0.02, batch_size=2, warmup=5) | settings))
+
+
+def test_it_learns_to_answer_and_to_stop(toy_data):
+    model = GPT(TINY)
+    history = train(model, TOY, config())
+    assert history[0]["loss"] > 5 and history.column("loss")[-5:].max() < 0.2
+    answers = generate(model, [encode_prompt(prompt) for prompt, _ in TOY], temperature=0, max_new_tokens=20)
+    assert answers.texts == [response for _, response in TOY] and answers.finished.all()
+
+
+def test_without_the_end_token_it_does_not_stop(toy_data):
+    model = GPT(TINY)
+    pairs = [(encode_prompt(prompt), encode_response(response, end=False)) for prompt, response in TOY]
+    train_on_tokens(model, pairs, config(steps=150))
+    answers = generate(model, [prompt for prompt, _ in pairs], temperature=0, max_new_tokens=20)
+    assert not answers.finished.any()
+    assert all(text.startswith(response) for text, (_, response) in zip(answers.texts, TOY))
+
+
+def test_same_seed_same_trajectory(toy_data):
+    first, second, other = (GPT(TINY) for _ in range(3))
+    one, two, three = (train(m, TOY, config(steps=6, seed=s)) for m, s in [(first, 0), (second, 0), (other, 1)])
+    assert one == two and same_parameters(first, second)
+    assert one != three and not same_parameters(first, other)
+
+
+def test_another_loss_of_the_same_signature(toy_data):
+    model, shapes = GPT(TINY), []
+
+    def loss(logits, ids, response_mask):
+        shapes.append((logits.shape[:2] == ids.shape == response_mask.shape, logits.shape[-1]))
+        return sft_loss(logits, ids, response_mask)
+
+    train_on_tokens(model, [([1, 2], [3])], config(steps=2), loss=loss)
+    assert shapes == [(True, 261)] * 2
+
+
+def test_an_empty_data_set():
+    with pytest.raises(ValueError, match="the data set is empty: there is nothing to train on"):
+        train(GPT(TINY), [])
+
+
+def test_a_pair_too_long_for_the_context():
+    """Wherever it is in the data, it is reported before a single step has been made."""
+    pairs = [([1], [2])] * 20 + [(random_ids(40).tolist(), random_ids(9).tolist())] + [([1], [2])] * 20
+    model = GPT(TINY)
+    with pytest.raises(ValueError, match="a pair has 49 tokens, the model's context holds 48: shorten"):
+        train_on_tokens(model, pairs, config())
+    assert same_parameters(model, GPT(TINY))
+
+
+def test_a_pair_without_a_response():
+    pairs = [([1], [2])] * 20 + [([1], [])] + [([1], [2])] * 20
+    model = GPT(TINY)
+    with pytest.raises(ValueError, match="has no response token"):
+        train_on_tokens(model, pairs, config())
+    assert same_parameters(model, GPT(TINY))
