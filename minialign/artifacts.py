@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from minialign import pretraining, sft
+from minialign import experiments, pretraining, sft
 from minialign.chat import collate, encode_document, encode_prompt, encode_response
 from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_atomically
 from minialign.gpt import GPT, GPTConfig
@@ -166,6 +166,19 @@ def build_sft(device) -> dict[str, bytes]:
     return {"checkpoints/sft.safetensors": dump_checkpoint(model, "chat"), "logs/sft.jsonl": history.to_json_lines()}
 
 
+def table_of(experiment: Callable) -> Callable[[torch.device], dict[str, bytes]]:
+    """The build of a result table: run an experiment of minialign.experiments on the base model and 196 held-out prompts."""
+
+    def build_table(device) -> dict[str, bytes]:
+        from minialign.world.prompts import sample_prompts
+
+        model, _ = load_checkpoint("checkpoints/base.safetensors")
+        rows = experiment(model.to(device), sample_prompts("evaluation", 196, seed=1))
+        return {f"logs/{experiment.__name__}.jsonl": History(rows).to_json_lines()}
+
+    return build_table
+
+
 def stop_if_interrupted(history: History) -> None:
     """Half a run is no artifact."""
     if history.interrupted:
@@ -176,6 +189,10 @@ ARTIFACTS = (
     Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
     Artifact("checkpoints/base.safetensors", build_base, f"{GPTConfig()} {pretraining.PretrainingConfig()}"),
     Artifact("checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()}"),
+    *(
+        Artifact(f"logs/{experiment.__name__}.jsonl", table_of(experiment), f"seeds {experiments.SEEDS} {sft.SFTConfig()}")
+        for experiment in experiments.TABLES
+    ),
 )
 
 

@@ -130,7 +130,7 @@ def likelihood_and_gold(base: GPT, prompts: list[Prompt]) -> list[dict]:
     return rows
 
 
-def knowledge(base: GPT, epochs: int = 8) -> list[dict]:
+def knowledge(base: GPT, prompts: list[Prompt], epochs: int = 8) -> list[dict]:
     """"Format, not knowledge": facts right on topics in the corpus, in the demonstrations, in both, epoch after epoch.
 
     `known` are questions of held-out form about topics that the demonstrations never mention; `shuffled` scores the same
@@ -249,3 +249,6 @@ def failures(base: GPT, prompts: list[Prompt]) -> list[dict]:
 def prompt_follows(text: str) -> bool:
     """Does a sentence after the first one ask or instruct, as the base model's lists of prompts do?"""
     return any(ASKING.match(part) or part.endswith("?") for part in sentences_of(text)[1:])
+
+
+TABLES = (by_demonstrations, one_style, human_ceiling, likelihood_and_gold, knowledge, failures)

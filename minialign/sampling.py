@@ -87,7 +87,10 @@ def generate(
         if temperature == 0:
             drawn = allowed.argmax(-1)
         else:
-            drawn = torch.multinomial(next_token_probabilities(allowed, temperature), 1, generator=generator)[:, 0]
+            # Invert the cumulative distribution: one random number a row, where torch.multinomial draws one for every token.
+            cumulative = next_token_probabilities(allowed, temperature).cumsum(-1)
+            uniform = 1 - torch.rand(B, 1, generator=generator, device=device)  # in (0, 1]: never hits a probability of 0
+            drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0]
             logits = logits / temperature
         log_prob = logits.gather(-1, drawn[:, None])[:, 0] - logits.logsumexp(-1)  # <|pad|> included, as every scorer has it
         log_probs[:, t] = torch.where(alive, log_prob, 0.0)

@@ -60,7 +60,7 @@ def test_a_batch_is_its_rows(model):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_frequencies_are_the_softmax(model, temperature):
-    n, prompt = 5000, PROMPTS[0]
+    n, prompt = 10_000, PROMPTS[0]
     sampled = generate(model, [prompt], n=n, temperature=temperature, max_new_tokens=1)
     counts = torch.bincount(sampled.batch.ids[:, -1], minlength=TINY.vocab_size)
 

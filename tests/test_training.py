@@ -231,8 +231,8 @@ def test_a_gradient_that_is_not_finite_stops_and_leaves_the_model():
     assert same_parameters(model, lively_gpt())
 
 
-def test_modes(monkeypatch):
-    model = GPT(TINY)
+def test_the_model_trains_while_training_only():
+    model = GPT(TINY).eval()
     modes = []
     train(model=model, on_step=lambda metrics: modes.append(model.training))
     assert modes == [True] * 10 and not model.training
@@ -289,7 +289,7 @@ def test_buckets_save_padding_and_stay_random():
     shuffled = [order[i : i + 16] for i in range(0, 1000, 16)]
     batches = bucketed_batches(lengths, 16, 0)
     assert padding(batches) < 0.2 * padding(shuffled)
-    longest = [max(lengths[i] for i in batch) for batch in batches]
+    longest = [max(lengths[i] for i in batch) for batch in bucketed_batches(lengths[:256], 16, 0)]
     assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.3, "no order of lengths over the epoch"
     neighbours = [{frozenset(batch) for batch in bucketed_batches(lengths, 16, seed)} for seed in (0, 1)]
     assert not neighbours[0] & neighbours[1]
