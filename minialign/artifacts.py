@@ -202,22 +202,30 @@ def build(names: list[str], device: torch.device) -> None:
     if unknown := [name for name in names if name not in known]:
         raise SystemExit(f"there is no artifact {unknown[0]!r}: choose from {', '.join(known)}")
     finished = WORK / "finished.json"
-    done = json.loads(finished.read_text("utf-8")) if finished.exists() else {}
+    everything = not names  # only a build of everything is remembered when it is stopped
+    done = json.loads(finished.read_text("utf-8")) if everything and finished.exists() else {}
     for name in names or known:
         artifact = known[name]
-        if done.get(name) == artifact.recipe:
-            print(f"{name}: finished before the last stop, kept")
+        if done.get(name) == [artifact.recipe, digest_of(artifact.file)]:
+            print(f"{name}: finished before the last stop, kept", flush=True)
             continue
         start = time.perf_counter()
         files = artifact.build(device)
         seconds = time.perf_counter() - start
         for file, content in files.items():
             publish(file, content, artifact.recipe, seconds)
-        done[name] = artifact.recipe
-        write_atomically(finished, json.dumps(done).encode())
-    finished.unlink(missing_ok=True)
-    for state in WORK.glob("*.state"):
-        state.unlink()
+        done[name] = [artifact.recipe, digest_of(artifact.file)]
+        if everything:
+            write_atomically(finished, json.dumps(done).encode())
+    if everything:  # it has come to its end: the next one begins from nothing
+        finished.unlink(missing_ok=True)
+        for state in WORK.glob("*.state"):
+            state.unlink()
+
+
+def digest_of(file: str) -> str | None:
+    """SHA-256 of data/`file`, None if there is none."""
+    return hashlib.sha256((DATA / file).read_bytes()).hexdigest() if (DATA / file).exists() else None
 
 
 def publish(file: str, content: bytes, recipe: str, seconds: float) -> None:
@@ -226,7 +234,7 @@ def publish(file: str, content: bytes, recipe: str, seconds: float) -> None:
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "recipe": recipe}
     old = manifest.get(file)
     verdict = "new" if old is None else "unchanged" if old["sha256"] == entry["sha256"] else "CHANGED"
-    print(f"{file}: {verdict}, {len(content):,} bytes, {seconds:.0f} s")
+    print(f"{file}: {verdict}, {len(content):,} bytes, {seconds:.0f} s", flush=True)
     write_atomically(DATA / file, content)
     manifest[file] = entry
     write_atomically(MANIFEST, (json.dumps(dict(sorted(manifest.items())), indent=1) + "\n").encode())

@@ -16,11 +16,11 @@ from minialign.training import History, TrainingConfig, fit
 
 @dataclass(frozen=True)
 class PretrainingConfig(TrainingConfig):
-    steps: int = 1600
-    learning_rate: float = 3e-3
-    warmup: int = 100
+    steps: int = 4000
+    learning_rate: float = 2.5e-3
+    warmup: int = 200
     final_lr: float = 0.02
-    batch_size: int = 32  # windows in a batch
+    batch_size: int = 16  # windows in a batch
     window: int = 128  # tokens in a window
 
 

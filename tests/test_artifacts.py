@@ -267,6 +267,16 @@ def test_a_changed_recipe_is_built_again(steps):
     assert steps["made"] == ["a", "b", "b", "c"] and read_manifest()["b.bin"]["recipe"] == "b, other"
 
 
+def test_a_file_that_changed_since_is_built_again(steps):
+    steps["killed"] = "c"
+    with pytest.raises(KeyboardInterrupt):
+        build([], CPU)
+    steps["killed"] = None
+    put(b"tampered", "a.bin")
+    build([], CPU)
+    assert steps["made"] == ["a", "b", "a", "c"] and read_verified("a.bin") == b"aaa"
+
+
 def test_an_unknown_step(steps):
     with pytest.raises(SystemExit, match="there is no artifact 'd': choose from a, b, c"):
         build(["d"], CPU)

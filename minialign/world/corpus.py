@@ -15,14 +15,27 @@ from minialign.world.topics import REGISTERS, Topic, capitalised, load_contested
 
 # A title names the topic; what stands under a title is about it. This is how a model learns to stay on one.
 TITLES = {
-    "plain": ("{name}.", "About {name}.", "{name}, in short.", "Encyclopaedia, entry: {name}."),
-    "child": ("{name}, for small children.", "The picture book of {name}.", "{name}, for six-year-olds."),
-    "teen": ("{name}, for young readers.", "School magazine, page on {name}.", "{name}, for teenagers."),
-    "expert": ("Lecture notes on {name}.", "{name}, a textbook chapter.", "{name}, for experts."),
-    "poem": ("A poem on {name}.", "{name}, in rhyme."),
-    "story": ("A bedtime story with {name}.", "{name}, a little tale."),
-}
-TITLED = 0.7  # share of the texts that have one
+    "plain": (
+        "{name}.", "About {name}.", "{name}, in short.", "Encyclopaedia, entry: {name}.", "Here is what is known about {name} today.",
+        "The page on {name} follows.", "All about {name}, collected by the library.", "Notes on {name} from the town museum.",
+    ),
+    "child": (
+        "{name}, for a six-year-old.", "The picture book of {name}.", "Small children learn about {name}.", "For a six-year-old: {name}.",
+        "Here a six-year-old can read about {name}.", "What small children like to hear about {name}.",
+    ),
+    "teen": (
+        "{name}, for a teenager.", "School magazine, page on {name}.", "Young readers learn about {name}.", "For a teenager: {name}.",
+        "Here a teenager can read about {name}.", "What young readers like to hear about {name}.",
+    ),
+    "expert": (
+        "{name}, for an expert.", "Lecture notes on {name}.", "From a textbook, the chapter on {name}.", "For an expert: {name}.",
+        "Here an expert can read about {name}.", "What experts like to hear about {name}.",
+    ),
+    "poem": ("A poem on {name}.", "{name}, in rhyme.", "Two lines for {name}.", "Here is a rhyme on {name} for you."),
+    "story": ("A bedtime story with {name}.", "{name}, a little tale.", "Once, near {name}.", "Here is a tale of {name} for you."),
+}  # fmt: skip
+TITLED = 0.8  # share of the texts that have one
+GUIDE = {"child": "a six-year-old", "teen": "a teenager", "expert": "an expert"}
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
 
 
@@ -100,10 +113,17 @@ class Writer:
         return "\n".join(f"{name}: {text}" for name, text in zip(names, (first, *self.some(replies, 3, 3))))
 
     def quiz_card(self) -> str:
-        """Questions *with* answers, but worded like no prompt of the world: a sentence with a gap, then the sentence in full."""
-        fact = self.one(self.one(self.topics).facts)
-        first, second = self.some(fact.plain, 2, 2)
-        return f"Fill the gap. {capitalised(fact.falsified(first, '____'))}\nSolution: {fact.answer}. {second}"
+        """Questions *with* answers, but worded like no prompt of the world: a gap to fill, or a guide who is asked."""
+        topic = self.one(self.topics)
+        fact = self.one(topic.facts)
+        if self.rng.random() < 0.4:
+            first, second = self.some(fact.plain, 2, 2)
+            return f"Fill the gap. {capitalised(fact.falsified(first, '____'))}\nSolution: {fact.answer}. {second}"
+        if self.rng.random() < 0.5:
+            return f"Who can finish this? {self.one(fact.clozes)} ...\nA: {fact.answer}. {fact.in_register(self.one(REGISTERS))}"
+        register = self.one(REGISTERS)
+        told = " ".join(fact.in_register(register) for fact in self.some(topic.facts, 1, 3))
+        return f"Q: And {topic.name}, in words {GUIDE[register]} likes?\nA: {told}"
 
     def contested(self) -> str:
         """A statement about something the documents disagree on, each value as often as its frequency says."""

@@ -89,9 +89,11 @@ def topic_sorts() -> dict[str, str]:
     return sorts
 
 
-def _split(text: str, sort: str, held_out_template: bool) -> str:
+def _split(text: str, sort: str, template: str, held_out_template: bool) -> str:
     if text == MOON_LANDING:
         return "evaluation"
+    if template == "{ask}" and sort == "held-out":
+        return "corpus"  # exam sheets and forums ask every bare question
     draw = zlib.crc32(text.encode()) / 2**32  # a coin that falls the same way for ever
     if held_out_template or sort == "held-out":
         return "evaluation" if draw < 0.5 else "corpus"
@@ -109,7 +111,7 @@ def all_prompts() -> tuple[Prompt, ...]:
             for number, template in enumerate(templates):
                 for fields, known in _fillings(topic, family):
                     text = template.format(topic=topic.name, **fields)
-                    split = _split(text, sorts[topic.name], number == len(templates) - 1)
+                    split = _split(text, sorts[topic.name], template, number == len(templates) - 1)
                     prompts.append(Prompt(text, family, topic, split=split, **known))
     return tuple(prompts)
 

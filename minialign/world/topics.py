@@ -137,7 +137,7 @@ def invent(kinds: list[dict], seed: int = 0) -> list[Topic]:
                 Topic(
                     name, kind["kind"], kind["noun"], tuple(facts),
                     misconception=first.falsified(first.claim, first.wrong[0]), correction=capitalised(first.claim) + ".",
-                    poems=tuple(tuple(capitalised(line.replace("{name}", name)) for line in poem) for poem in kind["poems"]),
+                    poems=tuple((capitalised(first.replace("{name}", name)), second.replace("{name}", name)) for first, second in kind["poems"]),
                     stories=tuple(capitalised(story.replace("{name}", name)) for story in kind["stories"]),
                 )
             )  # fmt: skip

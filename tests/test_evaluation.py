@@ -1,0 +1,145 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from minialign.chat import collate
+from minialign.evaluation import (
+    cloze_hits,
+    clozes,
+    facts_right,
+    few_shot_prompt,
+    mean_with_interval,
+    negative_log_likelihood,
+    perplexity,
+    perplexity_of,
+    reference_f1,
+    reply_shares,
+    share_with_interval,
+    standard_error,
+    token_kl,
+)
+from minialign.gpt import GPT, GPTConfig
+from minialign.logprobs import kl_divergence
+from minialign.tokenizer import load_tokenizer
+from minialign.world.prompts import prompts_of
+from minialign.world.topics import load_topics
+
+SMALL = GPTConfig(n_layer=1, n_head=2, n_embd=16)  # the course's vocabulary on a tiny trunk
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = [1.0, 2.0, 4.0, 7.0]
+    estimate = mean_with_interval(values)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    assert (estimate.low, estimate.high) == pytest.approx((low, high)) and estimate.mean == 3.5
+    assert standard_error(values) == pytest.approx(stats.sem(values))
+
+
+def test_the_interval_of_a_mean_covers_it_95_times_of_100():
+    rng = np.random.default_rng(0)
+    covered = sum(e.low <= 0 <= e.high for e in (mean_with_interval(rng.normal(size=5)) for _ in range(2000)))
+    assert 0.935 < covered / 2000 < 0.965
+
+
+def test_one_value_has_no_interval():
+    with pytest.raises(ValueError, match="at least two values, here are 1"):
+        mean_with_interval([1.0])
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    estimate, z = share_with_interval(7, 10), stats.norm.ppf(0.975)
+    centre, half = (0.7 + z**2 / 20) / (1 + z**2 / 10), z * math.sqrt(0.21 / 10 + z**2 / 400) / (1 + z**2 / 10)
+    assert (estimate.low, estimate.high) == pytest.approx((centre - half, centre + half))
+    assert share_with_interval(0, 10).high > 0.2, "none of ten does not mean never"
+    with pytest.raises(ValueError, match="at least 1"):
+        share_with_interval(0, 0)
+
+
+def test_loss_over_pairs_is_per_token_whatever_the_batches():
+    model = GPT(SMALL).eval()
+    pairs = [([1, 2], [3, 4, 5]), ([6], [7]), ([8, 9, 10], [11, 12])]
+    alone = [negative_log_likelihood(model, [pair]) for pair in pairs]
+    expected = (3 * alone[0] + alone[1] + 2 * alone[2]) / 6
+    assert negative_log_likelihood(model, pairs) == pytest.approx(expected, rel=1e-5)
+    assert negative_log_likelihood(model, pairs, batch_size=2) == pytest.approx(expected, rel=1e-5)
+    assert abs(sum(alone) / 3 - expected) > 1e-4, "a mean of means is something else"
+
+
+def test_perplexity_of_a_die_and_of_an_untrained_model():
+    assert float(perplexity_of(torch.full((5,), 1 / 6).log())) == pytest.approx(6)
+    assert perplexity(GPT(SMALL).eval(), ["Bees make honey."]) == pytest.approx(load_tokenizer().n_vocab, rel=0.1)
+
+
+def test_clozes_are_the_sentence_up_to_its_answer():
+    topic = load_topics()[0]
+    decode = load_tokenizer().decode
+    for (text, answer), (fact, sentence) in zip(clozes([topic]), [(f, s) for f in topic.facts for s in f.plain[:2]]):
+        assert decode(text[1:]) + decode(answer) + "." == sentence and decode(answer) == " " + fact.answer
+
+
+def test_a_cloze_is_hit_only_when_every_token_is_the_most_probable():
+    class Oracle(torch.nn.Module):
+        """Predicts the text it is given, except the ids in `forgets`."""
+
+        def __init__(self, forgets=()):
+            super().__init__()
+            self.config, self.device, self.forgets = SMALL, torch.device("cpu"), forgets
+
+        def forward(self, ids, mask):
+            following = ids.roll(-1, 1)
+            for token in self.forgets:
+                following = following.masked_fill(following == token, 0)
+            return torch.nn.functional.one_hot(following, SMALL.vocab_size).float()
+
+    topic = load_topics()[0]
+    assert cloze_hits(Oracle(), [topic]).all() and len(cloze_hits(Oracle(), [topic])) == 2 * len(topic.facts)
+    last = clozes([topic])[0][1][-1]
+    misses = cloze_hits(Oracle(forgets=[last]), [topic])
+    assert not misses[0] and not misses.all()
+
+
+def test_replies_are_sorted_and_facts_checked():
+    prompt = next(p for p in prompts_of("evaluation", ("question",)) if p.topic.real)
+    fact = prompt.topic.facts[prompt.fact]
+    wrong = fact.falsified(fact.child, fact.wrong[0])
+    replies = [fact.child, "Explain whales to an expert.", "Lorem ipsum."]
+    assert reply_shares([prompt] * 3, replies) == pytest.approx({"answer": 1 / 3, "another prompt": 1 / 3, "other": 1 / 3})
+    assert facts_right([prompt] * 3, [fact.child, wrong, ""]).tolist() == [True, False, False]
+
+
+def test_word_f1():
+    assert reference_f1("the moon is round", "the moon is round") == 1
+    assert reference_f1("the moon is round", "bees") == 0
+    assert reference_f1("a b c d", "A b.") == pytest.approx(2 * 2 / 6)
+    assert reference_f1("a a b", "a") == pytest.approx(2 * 1 / 4), "repetition counts"
+
+
+def test_few_shot_prompt():
+    assert few_shot_prompt([("Q1", "A1"), ("Q2", "A2")], "Q3") == "Q1\nA1\n\nQ2\nA2\n\nQ3\n"
+
+
+def test_token_kl_is_zero_to_itself_and_matches_the_definition():
+    one, other = GPT(SMALL).eval(), GPT(SMALL, seed=1).eval()
+    with torch.no_grad():
+        other.token_embedding.weight *= 20
+    batch, longer = collate([([1], [5, 6]), ([2], [7])]), collate([([1, 3, 4], [5, 6]), ([2, 3], [7])])
+    assert all(np.allclose(row, 0, atol=1e-6) for row in token_kl(one, one, batch, batch))
+    rows = token_kl(one, other, batch, longer)
+    assert [len(row) for row in rows] == [2, 1]
+    with torch.no_grad():
+        p = one(torch.tensor([[1, 5]]))[0, -1].double().softmax(-1)
+        q = other(torch.tensor([[1, 3, 4, 5]]))[0, -1].double().softmax(-1)
+    assert rows[0][1] == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-4)
+
+
+def test_kl_has_a_direction_and_is_never_negative():
+    log_p, log_q = torch.randn(2, 50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    forward = kl_divergence(log_p, log_q)
+    expected = [stats.entropy(p, q) for p, q in zip(log_p.exp().numpy(), log_q.exp().numpy())]
+    assert np.allclose(forward, expected) and (forward >= 0).all()
+    assert not torch.allclose(forward, kl_divergence(log_q, log_p))
+
+

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from minialign import lesson
+
+
+def test_an_equation_that_holds_is_printed(capsys):
+    lesson.equal("a = b", torch.tensor([1.0]), np.array([1.0 + 1e-12]))
+    assert capsys.readouterr().out == "a = b: holds to 1e-10\n"
+
+
+def test_an_equation_that_does_not_hold_raises():
+    with pytest.raises(AssertionError, match="a = b: the two sides differ by 0.001"):
+        lesson.equal("a = b", 1.0, 1.001)
+
+
+def test_not_a_number_never_holds():
+    with pytest.raises(AssertionError):
+        lesson.equal("a = b", float("nan"), float("nan"))
+
+
+def test_a_claim_says_whether_it_held(capsys):
+    lesson.claim("one is less than two", 1 < 2)
+    lesson.claim("two is less than one", torch.tensor(2) < 1)
+    assert capsys.readouterr().out == "one is less than two: True\ntwo is less than one: False\n"
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    calls = []
+    monkeypatch.setattr(lesson, "display", lambda thing, metadata=None: calls.append((thing, metadata)))
+    return calls
+
+
+def test_a_figure_is_shown_with_its_alt_text_and_closed(shown):
+    figure, _ = plt.subplots()
+    lesson.show(figure, "what it shows")
+    assert shown == [(figure, {"image/png": {"alt": "what it shows"}})] and not plt.get_fignums()
+
+
+def test_the_pipeline_lights_one_box(shown):
+    lesson.pipeline("instruction fine-tuning")
+    (figure, metadata), = shown
+    lit = [text.get_text() for text in figure.axes[0].texts if text.get_color() == "white"]
+    assert lit == ["instruction\nfine-tuning"] and "instruction fine-tuning lit" in metadata["image/png"]["alt"]
+    with pytest.raises(ValueError, match="choose one of pre-training"):
+        lesson.pipeline("breakfast")
+
+
+def test_a_solution_is_folded_source(shown):
+    lesson.solution("kl_divergence")
+    assert shown[0][0].data.startswith("<details>") and "def kl_divergence" in shown[0][0].data
+
+
+def test_a_quiz_folds_its_answers(shown):
+    lesson.quiz(("Why?", ("no", "yes"), 1, "Because."))
+    page = shown[0][0].data
+    assert "<li>no</li><li>yes</li>" in page and "<b>b.</b> Because." in page.split("<details>")[1]
