@@ -14,9 +14,9 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a GPT. The defaults are the course's model: about one million parameters."""
+    """The shape of a GPT. The defaults are the course's model: about 1.3 million parameters."""
 
-    vocab_size: int = 2048
+    vocab_size: int = 4096
     context: int = 256  # the most tokens the model can see, prompt and response together
     n_layer: int = 4
     n_head: int = 4

@@ -16,7 +16,7 @@ from minialign.training import History, TrainingConfig, fit
 
 @dataclass(frozen=True)
 class PretrainingConfig(TrainingConfig):
-    steps: int = 4000
+    steps: int = 3500
     learning_rate: float = 2.5e-3
     warmup: int = 200
     final_lr: float = 0.02
