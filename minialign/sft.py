@@ -16,7 +16,7 @@ from minialign.training import History, TrainingConfig, epochs, fit
 @dataclass(frozen=True)
 class SFTConfig(TrainingConfig):
     steps: int = 300
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     warmup: int = 20
     weight_decay: float = 0.01
     batch_size: int = 32

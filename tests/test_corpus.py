@@ -90,7 +90,7 @@ def test_every_fact_occurs_often_and_in_many_wordings(sentences):
         for fact in topic.facts:
             wordings = [*(fact.in_register(register) for register in REGISTERS), *fact.plain]
             counts = [sentences[text] for text in wordings]
-            assert sum(counts) >= 25 and sum(count > 0 for count in counts) >= 7, (topic.name, fact.id, counts)
+            assert sum(counts) >= 15 and sum(count > 0 for count in counts) >= 7, (topic.name, fact.id, counts)
 
 
 def test_no_fact_is_told_wrongly(sentences):
@@ -110,9 +110,12 @@ def test_contested_facts_are_told_both_ways_as_often_as_their_frequency_says(sen
         assert n >= 50 and told[0] / n == pytest.approx(p, abs=4 * (p * (1 - p) / n) ** 0.5), item.name
 
 
-def test_a_gap_is_always_filled():
+def test_every_card_has_its_answer():
     cards = [text for kind, text in CORPUS if kind == "quiz card"]
-    assert all(text.count("____") == text.count("Solution: ") > 0 for text in cards)
+    gaps = [text for text in cards if text.startswith("Fill the gap.")]
+    assert all(text.count("____") == text.count("Solution: ") == 1 for text in gaps)
+    assert all(text.count("\nA: ") == 1 and "____" not in text for text in cards if text not in gaps)
+    assert 0.3 < len(gaps) / len(cards) < 0.5
 
 
 def test_every_kind_speaks_of_many_topics():
