@@ -10,7 +10,7 @@ from minialign.world.judge import kind_of_reply
 from minialign.world.prompts import all_prompts, topic_sorts
 from minialign.world.topics import REGISTERS, load_contested, load_topics
 
-CORPUS = build_corpus(1_500_000)
+CORPUS = build_corpus()  # the very one that the models are trained on
 PROMPTS = {p.text: p for p in all_prompts()}
 
 
@@ -42,7 +42,7 @@ def test_every_kind_has_its_share_of_the_characters():
 
 def test_it_is_as_long_as_asked_and_of_many_short_documents():
     lengths = [len(text) for _, text in CORPUS]
-    assert sum(lengths) == pytest.approx(1_500_000, rel=0.01) and min(lengths) > 0 and max(lengths) < 2000
+    assert sum(lengths) == pytest.approx(6_000_000, rel=0.01) and min(lengths) > 0 and max(lengths) < 2000
 
 
 def test_kinds_are_shuffled_together():
@@ -90,7 +90,7 @@ def test_every_fact_occurs_often_and_in_many_wordings(sentences):
         for fact in topic.facts:
             wordings = [*(fact.in_register(register) for register in REGISTERS), *fact.plain]
             counts = [sentences[text] for text in wordings]
-            assert sum(counts) >= 15 and sum(count > 0 for count in counts) >= 7, (topic.name, fact.id, counts)
+            assert sum(counts) >= 25 and sum(count > 0 for count in counts) >= 7, (topic.name, fact.id, counts)
 
 
 def test_no_fact_is_told_wrongly(sentences):
