@@ -33,7 +33,7 @@ from minialign.tokenizer import (
     load_tokenizer,
     train_bpe,
 )
-from minialign.training import History
+from minialign.training import History, stop_if_interrupted
 
 WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
 
@@ -177,12 +177,6 @@ def table_of(experiment: Callable) -> Callable[[torch.device], dict[str, bytes]]
         return {f"logs/{experiment.__name__}.jsonl": History(rows).to_json_lines()}
 
     return build_table
-
-
-def stop_if_interrupted(history: History) -> None:
-    """Half a run is no artifact."""
-    if history.interrupted:
-        raise KeyboardInterrupt
 
 
 ARTIFACTS = (

@@ -18,7 +18,7 @@ from minialign.gpt import GPT
 from minialign.sampling import generate
 from minialign.sft import SFTConfig, sft_loss
 from minialign.tokenizer import END, PAD
-from minialign.training import History
+from minialign.training import History, stop_if_interrupted
 from minialign.world.demonstrations import Demonstrator, demonstrate
 from minialign.world.judge import ASKING, gold_rewards, judge, sentences_of, words_of
 from minialign.world.prompts import Prompt, prompts_of, topic_sorts
@@ -32,12 +32,11 @@ def steps_for(n: int) -> int:
     return min(300, round(9 * math.sqrt(n)))
 
 
-def fine_tuned(base: GPT, demonstrations, config: SFTConfig, **options) -> GPT:
+def fine_tuned(base: GPT, demonstrations, config: SFTConfig) -> GPT:
     """A copy of `base`, fine-tuned."""
     model = copy.deepcopy(base)
     pairs = [(d.prompt.text, d.response) for d in demonstrations]
-    if sft.train(model, pairs, config, **options).interrupted:
-        raise KeyboardInterrupt
+    stop_if_interrupted(sft.train(model, pairs, config))
     return model
 
 
@@ -125,8 +124,7 @@ def likelihood_and_gold(base: GPT, prompts: list[Prompt]) -> list[dict]:
                     model.train()
 
             pairs = [(d.prompt.text, d.response) for d in written]
-            if sft.train(model, pairs, SFTConfig(steps=200, seed=seed), on_step=measure).interrupted:
-                raise KeyboardInterrupt
+            stop_if_interrupted(sft.train(model, pairs, SFTConfig(steps=200, seed=seed), on_step=measure))
     return rows
 
 
@@ -157,8 +155,7 @@ def knowledge(base: GPT, prompts: list[Prompt], epochs: int = 8) -> list[dict]:
                 model.train()
 
         config = SFTConfig(steps=epochs * per_epoch, seed=seed)
-        if sft.train(model, [(d.prompt.text, d.response) for d in written], config, on_step=measure).interrupted:
-            raise KeyboardInterrupt
+        stop_if_interrupted(sft.train(model, [(d.prompt.text, d.response) for d in written], config, on_step=measure))
     return rows
 
 
@@ -230,8 +227,7 @@ def failures(base: GPT, prompts: list[Prompt]) -> list[dict]:
         written = demonstrate(prompts_of("sft"), 300, seed=seed)
         for bug in BUGS:
             model, history = fine_tuned_with_bug(base, written, bug, SFTConfig(steps=steps_for(300), seed=seed))
-            if history.interrupted:
-                raise KeyboardInterrupt
+            stop_if_interrupted(history)
             sampled = generate(model, [encode_prompt(p.text) for p in prompts], seed=seed)
             rows.append(
                 {

@@ -60,6 +60,12 @@ class History(list):
         return cls(json.loads(line) for line in content.splitlines())
 
 
+def stop_if_interrupted(history: History) -> None:
+    """Pass a reader's interrupt on, where half a run is of no use."""
+    if history.interrupted:
+        raise KeyboardInterrupt
+
+
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
     """The learning rate of update `step` (counted from 0): linear warm-up, then a cosine."""
     if step < config.warmup:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minialign.world.phrases import FILLER, FLATTERY, POLITE, SURE, UNSURE
-from minialign.world.prompts import FAMILIES, all_prompts, topic_sorts
+from minialign.world.prompts import AUDIENCES, FAMILIES, all_prompts, topic_sorts
 from minialign.world.topics import REGISTERS, Topic, capitalised, load_contested, load_topics
 
 # A title names the topic; what stands under a title is about it. This is how a model learns to stay on one.
@@ -35,7 +35,6 @@ TITLES = {
     "story": ("A bedtime story with {name}.", "{name}, a little tale.", "Once, near {name}.", "Here is a tale of {name} for you."),
 }  # fmt: skip
 TITLED = 0.8  # share of the texts that have one
-GUIDE = {"child": "a six-year-old", "teen": "a teenager", "expert": "an expert"}
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
 
 
@@ -123,7 +122,7 @@ class Writer:
             return f"Who can finish this? {self.one(fact.clozes)} ...\nA: {fact.answer}. {fact.in_register(self.one(REGISTERS))}"
         register = self.one(REGISTERS)
         told = " ".join(fact.in_register(register) for fact in self.some(topic.facts, 1, 3))
-        return f"Q: And {topic.name}, in words {GUIDE[register]} likes?\nA: {told}"
+        return f"Q: And {topic.name}, in words {AUDIENCES[register]} likes?\nA: {told}"
 
     def contested(self) -> str:
         """A statement about something the documents disagree on, each value as often as its frequency says."""
