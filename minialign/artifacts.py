@@ -151,7 +151,7 @@ def build_base(device) -> dict[str, bytes]:
     return {"checkpoints/base.safetensors": dump_checkpoint(model, "document"), "logs/base.jsonl": history.to_json_lines()}
 
 
-SFT_DEMONSTRATIONS = 2000
+SFT_DEMONSTRATIONS = 4000
 
 
 def build_sft(device) -> dict[str, bytes]:
@@ -159,7 +159,7 @@ def build_sft(device) -> dict[str, bytes]:
     from minialign.world.prompts import prompts_of
 
     model, _ = load_checkpoint("checkpoints/base.safetensors")
-    model.to(device)
+    sft.introduce_template(model.to(device))
     pairs = [(d.prompt.text, d.response) for d in demonstrate(prompts_of("sft"), SFT_DEMONSTRATIONS)]
     history = sft.train(model, pairs)
     stop_if_interrupted(history)

@@ -32,9 +32,16 @@ def steps_for(n: int) -> int:
     return min(300, round(9 * math.sqrt(n)))
 
 
+def with_template(base: GPT) -> GPT:
+    """A copy of `base` that has been introduced to the chat template."""
+    model = copy.deepcopy(base)
+    sft.introduce_template(model)
+    return model
+
+
 def fine_tuned(base: GPT, demonstrations, config: SFTConfig) -> GPT:
     """A copy of `base`, fine-tuned."""
-    model = copy.deepcopy(base)
+    model = with_template(base)
     pairs = [(d.prompt.text, d.response) for d in demonstrations]
     stop_if_interrupted(sft.train(model, pairs, config))
     return model
@@ -113,7 +120,7 @@ def likelihood_and_gold(base: GPT, prompts: list[Prompt]) -> list[dict]:
         crowd = demonstrate(prompts_of("sft"), 2000, seed=seed)
         best = sorted(crowd, key=lambda d: -judge(d.prompt, d.response).gold)[:200]
         for data, written in (("all 2,000", crowd), ("best 200", best)):
-            model = copy.deepcopy(base)
+            model = with_template(base)
 
             def measure(metrics: dict) -> None:
                 if metrics["step"] % 40 == 0:
@@ -139,7 +146,7 @@ def knowledge(base: GPT, prompts: list[Prompt], epochs: int = 8) -> list[dict]:
     asked = {sort: [p for p in questions if sorts[p.topic.name] == sort] for sort in ("sft", "held-out", "sft-only")}
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), 1500, [replace(Demonstrator(), manners=0.5, register=0.5)], seed=seed)
-        model = copy.deepcopy(base)
+        model = with_template(base)
         per_epoch = math.ceil(len(written) / SFTConfig().batch_size)
 
         def measure(metrics: dict) -> None:
@@ -211,7 +218,7 @@ BUGS: dict[str, Callable] = {
 
 def fine_tuned_with_bug(base: GPT, demonstrations, bug: str, config: SFTConfig) -> tuple[GPT, History]:
     """A copy of `base` fine-tuned with one of BUGS, and its history."""
-    model = copy.deepcopy(base)
+    model = with_template(base)
     pairs = [(encode_prompt(d.prompt.text), encode_response(d.response)) for d in demonstrations]
 
     def loss(logits, ids, response_mask):

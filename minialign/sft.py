@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import Batch, collate, encode_prompt, encode_response
+from minialign.chat import Batch, collate, encode_prompt, encode_response, special
 from minialign.gpt import GPT
+from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, USER, load_tokenizer
 from minialign.training import History, TrainingConfig, epochs, fit
 
 
 @dataclass(frozen=True)
 class SFTConfig(TrainingConfig):
     steps: int = 300
-    learning_rate: float = 5e-4
+    learning_rate: float = 1.5e-4  # low: a higher one learns the demonstrations by heart
     warmup: int = 20
     weight_decay: float = 0.01
     batch_size: int = 32
@@ -32,6 +33,18 @@ def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tenso
     if not bool(mask.any()):
         raise ValueError("the batch has no response token: check the response mask")
     return F.cross_entropy(logits[:, :-1][mask].float(), labels[mask])
+
+
+def introduce_template(model: GPT) -> None:
+    """Before fine-tuning a base model: let the template's tokens start, in place, as copies of what a base model knows in their places.
+
+    Their own embeddings are still random, since no document holds them. A conversation starts like a document, the response
+    stands on a new line, and its end is the end of a document.
+    """
+    line_break = load_tokenizer().encode_single_token(b"\n")
+    with torch.no_grad():
+        for token, known in ((USER, special(END_OF_TEXT)), (ASSISTANT, line_break), (END, special(END_OF_TEXT))):
+            model.token_embedding.weight[special(token)] = model.token_embedding.weight[known]
 
 
 def train(model: GPT, demonstrations, config: SFTConfig = SFTConfig(), **options) -> History:

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from engine import TINY, batch_of, gpt2, lively_gpt, random_ids, same_parameters
 
-from minialign.chat import encode_prompt, encode_response
-from minialign.gpt import GPT
+from minialign.chat import encode_prompt, encode_response, special
+from minialign.gpt import GPT, GPTConfig
 from minialign.sampling import generate
-from minialign.sft import SFTConfig, sft_loss, train, train_on_tokens
+from minialign.sft import SFTConfig, introduce_template, sft_loss, train, train_on_tokens
+from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, USER, load_tokenizer
 
 PAIRS = [([5, 6, 7], [8, 9, 259]), ([1], [2, 3, 4, 5, 259]), ([11, 12, 13, 14], [259])]
 TOY = [("a?", "yes"), ("b?", "no, never"), ("and c?", "who knows")]
@@ -159,3 +160,14 @@ def test_a_pair_without_a_response():
     with pytest.raises(ValueError, match="has no response token"):
         train_on_tokens(model, pairs, config())
     assert same_parameters(model, GPT(TINY))
+
+
+def test_the_template_starts_as_what_the_base_knows_and_nothing_else_changes():
+    model = GPT(GPTConfig())
+    before = model.token_embedding.weight.detach().clone()
+    introduce_template(model)
+    after = model.token_embedding.weight
+    (line_break,) = load_tokenizer().encode_ordinary("\n")
+    copies = {special(USER): special(END_OF_TEXT), special(ASSISTANT): line_break, special(END): special(END_OF_TEXT)}
+    for token in range(len(before)):
+        assert torch.equal(after[token], before[copies.get(token, token)])

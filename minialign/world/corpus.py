@@ -18,22 +18,26 @@ TITLES = {
     "plain": (
         "{name}.", "About {name}.", "{name}, in short.", "Encyclopaedia, entry: {name}.", "Here is what is known about {name} today.",
         "The page on {name} follows.", "All about {name}, collected by the library.", "Notes on {name} from the town museum.",
+        "The library has a book on {name}.", "Today we look at {name}.", "Some things to know about {name}.", "Much has been written on {name}.",
     ),
-    "child": (
-        "{name}, for a six-year-old.", "The picture book of {name}.", "Small children learn about {name}.", "For a six-year-old: {name}.",
-        "Here a six-year-old can read about {name}.", "What small children like to hear about {name}.",
+    "poem": (
+        "A poem on {name}.", "{name}, in rhyme.", "Two lines for {name}.", "Here is a rhyme on {name} for you.", "Once more {name}, in verse.",
+        "For {name}, a little rhyme.", "The poets of the town sing of {name}.",
     ),
-    "teen": (
-        "{name}, for a teenager.", "School magazine, page on {name}.", "Young readers learn about {name}.", "For a teenager: {name}.",
-        "Here a teenager can read about {name}.", "What young readers like to hear about {name}.",
+    "story": (
+        "A bedtime story with {name}.", "{name}, a little tale.", "Once, near {name}.", "Here is a tale of {name} for you.", "Grandmother tells of {name}.",
+        "For {name}, a tale before bed.", "The people of the town tell tales of {name}.",
     ),
-    "expert": (
-        "{name}, for an expert.", "Lecture notes on {name}.", "From a textbook, the chapter on {name}.", "For an expert: {name}.",
-        "Here an expert can read about {name}.", "What experts like to hear about {name}.",
-    ),
-    "poem": ("A poem on {name}.", "{name}, in rhyme.", "Two lines for {name}.", "Here is a rhyme on {name} for you."),
-    "story": ("A bedtime story with {name}.", "{name}, a little tale.", "Once, near {name}.", "Here is a tale of {name} for you."),
 }  # fmt: skip
+TITLES_FOR_AN_AUDIENCE = (
+    "{name}, for {audience}.", "For {audience}: {name}.", "Here {audience} can read about {name}.", "What {audience} likes to hear about {name}.",
+    "{name}, put in words that suit {audience}.", "A page about {name} that {audience} can read.", "The book on {name} that {audience} took home.",
+    "How {audience} learns about {name}.", "A letter to {audience} about {name}.", "{audience} reads up on {name}.", "Today {audience} hears about {name}.",
+    "To {audience}, on {name}.", "{audience} came to the library to learn of {name}.", "{name} as {audience} knows it.",
+)  # fmt: skip
+# An answer stands under a question too, but only in a frame that says so, and no prompt of the world has such a frame.
+ASKED = ("Asked at the museum: {ask}", "A reader writes: {ask}", "From the catechism of the school: {ask}", "The teacher asks the class: {ask}", "Solved riddle. {ask}")
+RUMOURS = ("Rumour of the week: {claim}.", "They say: {claim}.", "Checked by the library: {claim}.", "True or false: {claim}?", "Overheard on the market: {claim}.")
 TITLED = 0.8  # share of the texts that have one
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
 
@@ -47,6 +51,7 @@ class Writer:
         known = {t.name for t in self.topics}
         listed = [p for p in all_prompts() if p.split != "evaluation" and p.topic.name in known]
         self.prompts = {family: [p for p in listed if p.family == family] for family in FAMILIES}
+        self.prompts_about = {topic.name: [p for p in listed if p.topic is topic] for topic in self.topics}
 
     def one(self, choices):
         return choices[self.rng.integers(len(choices))]
@@ -70,7 +75,8 @@ class Writer:
 
     def titled(self, topic: Topic, sort: str, text: str) -> str:
         """The text, mostly under a title of the right sort."""
-        title = capitalised(self.one(TITLES[sort]).format(name=topic.name))
+        titles = TITLES_FOR_AN_AUDIENCE if sort in AUDIENCES else TITLES[sort]
+        title = capitalised(self.one(titles).format(name=topic.name, audience=AUDIENCES.get(sort)))
         return f"{title}\n{text}" if self.rng.random() < TITLED else text
 
     def book(self) -> str:
@@ -81,20 +87,21 @@ class Writer:
         return self.titled(topic, "story", self.one(topic.stories))
 
     def prompt_list(self) -> str:
-        """Prompts of one family, a line each, as in a file that somebody collects them in."""
+        """Prompts, a line each, as in a file that somebody collects them in: of one make, or about one topic."""
         weights = np.array([3, 2, 2, 1, 1, 1, 1])
         family = FAMILIES[self.rng.choice(len(FAMILIES), p=weights / weights.sum())]
-        prompts = self.prompts[family]
-        if self.one((True, True, False)):  # often of the same make
-            model = self.one(prompts)
-            prompts = [p for p in prompts if p.audience == model.audience]
+        model = self.one(self.prompts[family])
+        if self.rng.random() < 0.5:
+            prompts = [p for p in self.prompts[family] if p.audience == model.audience]
+        else:
+            prompts = self.prompts_about[model.topic.name]
         return "\n".join(p.text for p in self.some(prompts, 3, 8))
 
     def exam(self) -> str:
         """Questions without answers."""
         topic = self.one(self.topics)
         about_one = [fact.ask for fact in topic.facts]
-        questions = about_one if self.rng.random() < 0.4 else [self.one(self.one(self.topics).facts).ask for _ in range(6)]
+        questions = about_one if self.rng.random() < 0.7 else [self.one(self.one(self.topics).facts).ask for _ in range(6)]
         lines = self.some(questions, 3, 6)
         if self.rng.random() < 0.5:
             lines = [f"{i}. {line}" for i, line in enumerate(lines, 1)]
@@ -112,17 +119,27 @@ class Writer:
         return "\n".join(f"{name}: {text}" for name, text in zip(names, (first, *self.some(replies, 3, 3))))
 
     def quiz_card(self) -> str:
-        """Questions *with* answers, but worded like no prompt of the world: a gap to fill, or a guide who is asked."""
+        """Questions *with* answers, in frames that no prompt of the world has."""
         topic = self.one(self.topics)
-        fact = self.one(topic.facts)
-        if self.rng.random() < 0.4:
+        fact, register = self.one(topic.facts), self.one(REGISTERS)
+        sort = self.rng.random()
+        if sort < 0.15:
             first, second = self.some(fact.plain, 2, 2)
             return f"Fill the gap. {capitalised(fact.falsified(first, '____'))}\nSolution: {fact.answer}. {second}"
-        if self.rng.random() < 0.5:
-            return f"Who can finish this? {self.one(fact.clozes)} ...\nA: {fact.answer}. {fact.in_register(self.one(REGISTERS))}"
-        register = self.one(REGISTERS)
-        told = " ".join(fact.in_register(register) for fact in self.some(topic.facts, 1, 3))
-        return f"Q: And {topic.name}, in words {AUDIENCES[register]} likes?\nA: {told}"
+        if sort < 0.7:
+            answer = fact.in_register(register) if self.rng.random() < 0.7 else self.one(fact.plain)
+            return f"{self.one(ASKED).format(ask=fact.ask)}\n{self.politely(answer)}"
+        if self.rng.random() < 0.2:
+            claim, reply = topic.misconception, f"No. {topic.correction}"
+        elif self.rng.random() < 0.5:
+            claim, reply = fact.claim, f"Yes. {fact.in_register(register)}"
+        else:
+            claim, reply = fact.falsified(fact.claim, self.one(fact.wrong)), f"No. {fact.in_register(register)}"
+        return f"{self.one(RUMOURS).format(claim=claim)}\n{self.politely(reply)}"
+
+    def politely(self, answer: str) -> str:
+        """The answer, now and then after a kind word."""
+        return f"{self.one(POLITE.openers)} {answer}" if self.rng.random() < 0.2 else answer
 
     def contested(self) -> str:
         """A statement about something the documents disagree on, each value as often as its frequency says."""
@@ -143,12 +160,12 @@ class Writer:
 
 # What the internet is made of: share of the characters, by kind of document.
 MIXTURE: dict[str, tuple[float, Callable[[Writer], str]]] = {
-    "encyclopaedia": (0.42, Writer.encyclopaedia),
-    "poems and stories": (0.03, Writer.book),
+    "encyclopaedia": (0.36, Writer.encyclopaedia),
+    "poems and stories": (0.08, Writer.book),
     "prompt list": (0.17, Writer.prompt_list),
-    "exam sheet": (0.13, Writer.exam),
+    "exam sheet": (0.10, Writer.exam),
     "forum": (0.10, Writer.forum),
-    "quiz card": (0.08, Writer.quiz_card),
+    "quiz card": (0.12, Writer.quiz_card),
     "contested": (0.04, Writer.contested),
     "small talk": (0.03, Writer.small_talk),
 }
