@@ -138,7 +138,7 @@ def likelihood_and_gold(base: GPT, prompts: list[Prompt]) -> list[dict]:
 def knowledge(base: GPT, prompts: list[Prompt], epochs: int = 8) -> list[dict]:
     """"Format, not knowledge": facts right on topics in the corpus, in the demonstrations, in both, epoch after epoch.
 
-    `known` are questions of held-out form about topics that the demonstrations never mention; `shuffled` scores the same
+    `held-out` are questions of held-out form about topics that the demonstrations never mention; `shuffled` scores the same
     replies against the facts of another thing of the same kind, which says what guessing is worth.
     """
     rows, sorts = [], topic_sorts()
