@@ -36,7 +36,7 @@ def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tenso
 
 
 def introduce_template(model: GPT) -> None:
-    """Before fine-tuning a base model: let the template's tokens start, in place, as copies of what a base model knows in their places.
+    """Let the template's tokens of a base model start, in place, as copies of tokens that it knows.
 
     Their own embeddings are still random, since no document holds them. A conversation starts like a document, the response
     stands on a new line, and its end is the end of a document.

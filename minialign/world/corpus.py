@@ -28,16 +28,22 @@ TITLES = {
         "A bedtime story with {name}.", "{name}, a little tale.", "Once, near {name}.", "Here is a tale of {name} for you.", "Grandmother tells of {name}.",
         "For {name}, a tale before bed.", "The people of the town tell tales of {name}.",
     ),
+    **dict.fromkeys(REGISTERS, (
+        "{name}, for {audience}.", "For {audience}: {name}.", "Here {audience} can read about {name}.", "What {audience} likes to hear about {name}.",
+        "{name}, put in words that suit {audience}.", "A page about {name} that {audience} can read.", "The book on {name} that {audience} took home.",
+        "How {audience} learns about {name}.", "A letter to {audience} about {name}.", "{audience} reads up on {name}.", "Today {audience} hears about {name}.",
+        "To {audience}, on {name}.", "{audience} came to the library to learn of {name}.", "{name} as {audience} knows it.",
+    )),
 }  # fmt: skip
-TITLES_FOR_AN_AUDIENCE = (
-    "{name}, for {audience}.", "For {audience}: {name}.", "Here {audience} can read about {name}.", "What {audience} likes to hear about {name}.",
-    "{name}, put in words that suit {audience}.", "A page about {name} that {audience} can read.", "The book on {name} that {audience} took home.",
-    "How {audience} learns about {name}.", "A letter to {audience} about {name}.", "{audience} reads up on {name}.", "Today {audience} hears about {name}.",
-    "To {audience}, on {name}.", "{audience} came to the library to learn of {name}.", "{name} as {audience} knows it.",
-)  # fmt: skip
 # An answer stands under a question too, but only in a frame that says so, and no prompt of the world has such a frame.
-ASKED = ("Asked at the museum: {ask}", "A reader writes: {ask}", "From the catechism of the school: {ask}", "The teacher asks the class: {ask}", "Solved riddle. {ask}")
-RUMOURS = ("Rumour of the week: {claim}.", "They say: {claim}.", "Checked by the library: {claim}.", "True or false: {claim}?", "Overheard on the market: {claim}.")
+ASKED = (
+    "Asked at the museum: {ask}", "A reader writes: {ask}", "From the catechism of the school: {ask}", "The teacher asks the class: {ask}",
+    "Solved riddle. {ask}",
+)  # fmt: skip
+RUMOURS = (
+    "Rumour of the week: {claim}.", "They say: {claim}.", "Checked by the library: {claim}.", "True or false: {claim}?",
+    "Overheard on the market: {claim}.",
+)  # fmt: skip
 TITLED = 0.8  # share of the texts that have one
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
 
@@ -75,8 +81,7 @@ class Writer:
 
     def titled(self, topic: Topic, sort: str, text: str) -> str:
         """The text, mostly under a title of the right sort."""
-        titles = TITLES_FOR_AN_AUDIENCE if sort in AUDIENCES else TITLES[sort]
-        title = capitalised(self.one(titles).format(name=topic.name, audience=AUDIENCES.get(sort)))
+        title = capitalised(self.one(TITLES[sort]).format(name=topic.name, audience=AUDIENCES.get(sort)))
         return f"{title}\n{text}" if self.rng.random() < TITLED else text
 
     def book(self) -> str:
