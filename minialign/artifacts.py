@@ -143,15 +143,15 @@ def build_tokenizer(device) -> dict[str, bytes]:
 def build_base(device) -> dict[str, bytes]:
     from minialign.world.corpus import build_corpus
 
-    stream = pretraining.encode_corpus(text for _, text in build_corpus())
+    documents = pretraining.encode_corpus(text for _, text in build_corpus())
     model, config = GPT(GPTConfig()).to(device), pretraining.PretrainingConfig()
-    run = hashlib.sha256(f"{model.config} {config}".encode() + stream.tobytes()).hexdigest()[:12]
-    history = pretraining.train(model, stream, config, resume_from=WORK / f"base-{run}.state")  # never another run's state
+    run = hashlib.sha256(f"{model.config} {config} {documents}".encode()).hexdigest()[:12]
+    history = pretraining.train(model, documents, config, resume_from=WORK / f"base-{run}.state")  # never another run's state
     stop_if_interrupted(history)
     return {"checkpoints/base.safetensors": dump_checkpoint(model, "document"), "logs/base.jsonl": history.to_json_lines()}
 
 
-SFT_DEMONSTRATIONS = 4000
+SFT_DEMONSTRATIONS = 10_000
 
 
 def build_sft(device) -> dict[str, bytes]:
@@ -167,13 +167,11 @@ def build_sft(device) -> dict[str, bytes]:
 
 
 def table_of(experiment: Callable) -> Callable[[torch.device], dict[str, bytes]]:
-    """The build of a result table: run an experiment of minialign.experiments on the base model and 196 held-out prompts."""
+    """The build of a result table: run an experiment of minialign.experiments on the base model."""
 
     def build_table(device) -> dict[str, bytes]:
-        from minialign.world.prompts import sample_prompts
-
         model, _ = load_checkpoint("checkpoints/base.safetensors")
-        rows = experiment(model.to(device), sample_prompts("evaluation", 196, seed=1))
+        rows = experiment(model.to(device))
         return {f"logs/{experiment.__name__}.jsonl": History(rows).to_json_lines()}
 
     return build_table

@@ -1,6 +1,7 @@
 """Measuring: perplexity, knowledge, how a model replies, and means with their uncertainty."""
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -8,15 +9,16 @@ import numpy as np
 import torch
 from scipy import stats
 
-from minialign.chat import Batch, collate, encode_document
+from minialign.chat import Batch, collate, encode_document, encode_response
 from minialign.gpt import GPT
 from minialign.logprobs import kl_divergence, sequence_log_probs
 from minialign.tokenizer import load_tokenizer
-from minialign.world.judge import judge, kind_of_reply, words_of
+from minialign.world.judge import judge, kind_of_reply, read_sentence, sentences_of, words_of
 from minialign.world.prompts import Prompt
 from minialign.world.topics import Topic
 
 REPLIES = ("answer", "another prompt", "other")
+TOKEN_CLASSES = ("first", "manners", "wording", "fact", "end")
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,32 @@ def few_shot_prompt(examples: list[tuple[str, str]], prompt: str) -> str:
     return "\n\n".join([*(f"{question}\n{answer}" for question, answer in examples), prompt]) + "\n"
 
 
-def token_kl(model: GPT, reference: GPT, batch: Batch, reference_batch: Batch) -> list[np.ndarray]:
-    """Exact KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) in nats at every response token, one array a row.
-
-    The two batches hold the same responses after different prompts: a template for one model, bare text for the other.
-    """
+def token_kl(model: GPT, reference: GPT, batch: Batch) -> list[np.ndarray]:
+    """Exact KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) in nats at every response token, one array a row."""
     with torch.no_grad():
         log_p, log_q = (
-            m.head(m.hidden(b.ids, b.mask)[:, :-1][b.response_mask[:, 1:]]).float().log_softmax(-1)
-            for m, b in ((model, batch), (reference, reference_batch))
+            m.head(m.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]).float().log_softmax(-1) for m in (model, reference)
         )
     kl = kl_divergence(log_p, log_q).cpu().numpy()
     return np.split(kl, batch.response_mask.sum(-1).cpu().numpy().cumsum()[:-1])
+
+
+def token_classes(prompt: Prompt, response: str) -> list[str]:
+    """What each token of `encode_response(response)` is there for: one of TOKEN_CLASSES.
+
+    "manners" are kind words, habits, and a bare yes or no; "fact" the value of a fact, right or wrong; "wording" everything else.
+    """
+    ids = encode_response(response)
+    text, starts = load_tokenizer().decode_with_offsets(ids[:-1])
+    kinds, place = ["wording"] * len(text), 0
+    for part in sentences_of(text):
+        place = text.index(part, place)
+        if read_sentence(part, prompt.topic).role == "manners":
+            kinds[place : place + len(part)] = ["manners"] * len(part)
+        place += len(part)
+    values = {value for fact in (prompt.topic.facts if prompt.topic else ()) for value in (fact.answer, *fact.wrong)}
+    for value in values:
+        for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text):
+            kinds[match.start() : match.end()] = ["fact"] * len(value)
+    words = (start + (text[start] == " ") for start in starts)  # a token's leading space belongs to no word
+    return ["first" if i == 0 else kinds[min(place, len(text) - 1)] for i, place in enumerate(words)] + ["end"]

@@ -1,11 +1,12 @@
-"""The longer experiments of the notebooks: each returns rows for a table in data/logs, several seeds of everything.
+"""The longer experiments of the notebooks: each takes the base model and returns the rows of a table in data/logs.
 
-A notebook plots the table and runs one small piece of it live. `make artifacts` rebuilds them all.
+Everything is done with several seeds and measured on `held_out_prompts`. A notebook plots the table and runs one small piece of it
+live; `make artifacts` rebuilds them all.
 """
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,15 +22,20 @@ from minialign.tokenizer import END, PAD
 from minialign.training import History, stop_if_interrupted
 from minialign.world.demonstrations import Demonstrator, demonstrate
 from minialign.world.judge import ASKING, gold_rewards, judge, sentences_of, words_of
-from minialign.world.prompts import Prompt, prompts_of, topic_sorts
+from minialign.world.prompts import Prompt, all_prompts, prompts_of, sample_prompts, topic_sorts
 
 SEEDS = (0, 1, 2)
 SIZES = (30, 100, 300, 1000, 3000)  # demonstrations
 
 
+def held_out_prompts() -> list[Prompt]:
+    """The prompts on which models are compared: 196, all families alike, about topics, or in words, that no demonstration holds."""
+    return sample_prompts("evaluation", 196, seed=1)
+
+
 def steps_for(n: int) -> int:
     """Updates to fine-tune on n demonstrations: enough to learn the format, few enough not to learn 30 examples by heart."""
-    return min(300, round(9 * math.sqrt(n)))
+    return min(SFTConfig().steps, round(14 * math.sqrt(n)))
 
 
 def with_template(base: GPT) -> GPT:
@@ -56,29 +62,29 @@ def answers(model: GPT, prompts: list[Prompt], temperature: float = 1.0, seed: i
     return texts
 
 
-def by_demonstrations(base: GPT, prompts: list[Prompt]) -> list[dict]:
-    """Limit (a): gold reward and replies against the number of demonstrations."""
-    rows = []
+def by_demonstrations(base: GPT) -> list[dict]:
+    """Limit (a): the gold reward of samples (T = 1), and what greedy replies do, against the number of demonstrations."""
+    rows, prompts = [], held_out_prompts()
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), max(SIZES), seed=seed)
         for n in SIZES:
             model = fine_tuned(base, written[:n], SFTConfig(steps=steps_for(n), seed=seed))
-            texts = answers(model, prompts, seed=seed)
-            shares = reply_shares(prompts, texts)
-            rows.append({"seed": seed, "demonstrations": n, "gold": float(gold_rewards(prompts, texts).mean()), **shares})
+            gold = float(gold_rewards(prompts, answers(model, prompts, seed=seed)).mean())
+            shares = reply_shares(prompts, answers(model, prompts, temperature=0.0))
+            rows.append({"seed": seed, "demonstrations": n, "gold": gold, **shares})
     return rows
 
 
-def one_style(base: GPT, prompts: list[Prompt]) -> list[dict]:
+def one_style(base: GPT) -> list[dict]:
     """Limit (b): the same number of perfect answers, in everybody's own way or all in one way, and how varied the model is then.
 
     Entropy is that of a whole response, −log π(y|x) averaged over the model's own samples, in nats.
     """
-    rows = []
+    rows, prompts = [], held_out_prompts()
     for seed in SEEDS:
         varied = demonstrate(prompts_of("sft"), 1000, [Demonstrator()], seed=seed)
         for style, written in (("many ways", varied), ("one way", [replace(d, response=in_one_style(d.prompt)) for d in varied])):
-            model = fine_tuned(base, written, SFTConfig(steps=200, seed=seed))
+            model = fine_tuned(base, written, SFTConfig(steps=steps_for(1000), seed=seed))
             sampled = generate(model, [encode_prompt(p.text) for p in prompts], seed=seed)
             gold = gold_rewards(prompts, sampled.texts)
             rows.append({"seed": seed, "style": style, "entropy": -float(sampled.log_probs.sum(-1).mean()), "gold": float(gold.mean())})
@@ -90,10 +96,10 @@ def in_one_style(prompt: Prompt) -> str:
     return Demonstrator().write(prompt, np.random.default_rng(0))
 
 
-def human_ceiling(base: GPT, prompts: list[Prompt]) -> list[dict]:
+def human_ceiling(base: GPT) -> list[dict]:
     """Limit (d): demonstrators at about 60 % of the maximal gold, the model that imitates them, and the best of 16 of its samples."""
-    rows = []
-    people = [Demonstrator.at_skill(0.35)]
+    rows, prompts = [], held_out_prompts()
+    people = [Demonstrator.at_skill(0.2)]
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), 2000, people, seed=seed)
         theirs = demonstrate(prompts, 4 * len(prompts), people, seed=seed + 100)  # on the very prompts of the test
@@ -112,9 +118,9 @@ def human_ceiling(base: GPT, prompts: list[Prompt]) -> list[dict]:
     return rows
 
 
-def likelihood_and_gold(base: GPT, prompts: list[Prompt]) -> list[dict]:
+def likelihood_and_gold(base: GPT) -> list[dict]:
     """Limit (e): held-out loss and gold reward of many checkpoints, fine-tuned on the crowd or on its best few."""
-    rows = []
+    rows, prompts = [], held_out_prompts()
     held_out = [(encode_prompt(d.prompt.text), encode_response(d.response)) for d in demonstrate(prompts, 600, seed=77)]
     for seed in SEEDS:
         crowd = demonstrate(prompts_of("sft"), 2000, seed=seed)
@@ -123,50 +129,49 @@ def likelihood_and_gold(base: GPT, prompts: list[Prompt]) -> list[dict]:
             model = with_template(base)
 
             def measure(metrics: dict) -> None:
-                if metrics["step"] % 40 == 0:
-                    model.eval()
+                if metrics["step"] % 80 == 0:
                     loss = negative_log_likelihood(model, held_out)
                     gold = float(gold_rewards(prompts, answers(model, prompts, seed=seed)).mean())
                     rows.append({"seed": seed, "data": data, "step": metrics["step"], "loss": loss, "gold": gold})
-                    model.train()
 
             pairs = [(d.prompt.text, d.response) for d in written]
-            stop_if_interrupted(sft.train(model, pairs, SFTConfig(steps=200, seed=seed), on_step=measure))
+            stop_if_interrupted(sft.train(model, pairs, SFTConfig(steps=400, seed=seed), on_step=measure))
     return rows
 
 
-def knowledge(base: GPT, prompts: list[Prompt], epochs: int = 8) -> list[dict]:
+def knowledge(base: GPT, epochs: int = 6) -> list[dict]:
     """"Format, not knowledge": facts right on topics in the corpus, in the demonstrations, in both, epoch after epoch.
 
-    `held-out` are questions of held-out form about topics that the demonstrations never mention; `shuffled` scores the same
-    replies against the facts of another thing of the same kind, which says what guessing is worth.
+    In one arm the demonstrations also speak of things that the base model has never heard of (`sft-only`), in the other they do not.
+    `held-out` are questions about topics that no demonstration mentions, and `invents` is the share of replies to them that state
+    something false; `shuffled` scores the same replies against the facts of another thing of the same kind: what guessing is worth.
     """
     rows, sorts = [], topic_sorts()
-    questions = [p for p in prompts_of("evaluation", ("question",)) + prompts_of("corpus", ("question",)) if p.text.startswith("Quick")]
+    questions = [p for p in all_prompts() if p.family == "question" and p.text.startswith("Quick question")]
     asked = {sort: [p for p in questions if sorts[p.topic.name] == sort] for sort in ("sft", "held-out", "sft-only")}
+    known = [p for p in prompts_of("sft") if sorts[p.topic.name] != "sft-only"]
+    careful = replace(Demonstrator(), manners=0.5, register=0.5)
     for seed in SEEDS:
-        written = demonstrate(prompts_of("sft"), 1500, [replace(Demonstrator(), manners=0.5, register=0.5)], seed=seed)
-        model = with_template(base)
-        per_epoch = math.ceil(len(written) / SFTConfig().batch_size)
+        for arm, prompts in (("with unknown things", prompts_of("sft")), ("known things only", known)):
+            written = demonstrate(prompts, 1500, [careful], seed=seed)
+            model = with_template(base)
+            per_epoch = math.ceil(len(written) / SFTConfig().batch_size)
 
-        def measure(metrics: dict) -> None:
-            if metrics["step"] % per_epoch == 0 or metrics["step"] == per_epoch // 4:
-                model.eval()
-                row = {"seed": seed, "epoch": metrics["step"] / per_epoch}
-                for sort, prompts in asked.items():
-                    replies = answers(model, prompts, temperature=0.0)
-                    row[sort] = float(facts_right(prompts, replies).mean())
-                    if sort == "held-out":
-                        row["shuffled"] = float(facts_right(*shuffled_key(prompts, replies)).mean())
-                rows.append(row)
-                model.train()
+            def measure(metrics: dict) -> None:
+                if metrics["step"] % per_epoch == 0 or metrics["step"] == per_epoch // 4:
+                    replies = {sort: answers(model, asked[sort], temperature=0.0) for sort in asked}
+                    row = {sort: float(facts_right(asked[sort], replies[sort]).mean()) for sort in asked}
+                    pairs = list(zip(asked["held-out"], replies["held-out"]))
+                    row["invents"] = float(np.mean([judge(prompt, reply).counts["wrong"] > 0 for prompt, reply in pairs]))
+                    row["shuffled"] = float(facts_right(*shuffled_key(*zip(*pairs))).mean())
+                    rows.append({"seed": seed, "arm": arm, "epoch": metrics["step"] / per_epoch, **row})
 
-        config = SFTConfig(steps=epochs * per_epoch, seed=seed)
-        stop_if_interrupted(sft.train(model, [(d.prompt.text, d.response) for d in written], config, on_step=measure))
+            config = SFTConfig(steps=epochs * per_epoch, seed=seed)
+            stop_if_interrupted(sft.train(model, [(d.prompt.text, d.response) for d in written], config, on_step=measure))
     return rows
 
 
-def shuffled_key(prompts: list[Prompt], replies: list[str]) -> tuple[list[Prompt], list[str]]:
+def shuffled_key(prompts: Sequence[Prompt], replies: Sequence[str]) -> tuple[list[Prompt], list[str]]:
     """The prompts about invented things, each with the facts of the next thing of its kind, and their replies.
 
     The reply's own name is put in place of the other's, so that only the facts are judged.
@@ -227,9 +232,9 @@ def fine_tuned_with_bug(base: GPT, demonstrations, bug: str, config: SFTConfig) 
     return model, sft.train_on_tokens(model, pairs, config, loss=loss)
 
 
-def failures(base: GPT, prompts: list[Prompt]) -> list[dict]:
+def failures(base: GPT) -> list[dict]:
     """What each bug does to a model fine-tuned on 300 demonstrations: does it stop, does it drift into prompts, how good is it?"""
-    rows = []
+    rows, prompts = [], held_out_prompts()
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), 300, seed=seed)
         for bug in BUGS:

@@ -10,17 +10,18 @@ import torch.nn.functional as F
 
 from minialign.chat import Batch, collate, encode_prompt, encode_response, special
 from minialign.gpt import GPT
-from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, USER, load_tokenizer
+from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, PAD, USER, load_tokenizer
 from minialign.training import History, TrainingConfig, epochs, fit
 
 
 @dataclass(frozen=True)
 class SFTConfig(TrainingConfig):
-    steps: int = 300
+    steps: int = 650
     learning_rate: float = 1.5e-4  # low: a higher one learns the demonstrations by heart
     warmup: int = 20
     weight_decay: float = 0.01
-    batch_size: int = 32
+    betas: tuple[float, float] = (0.9, 0.99)
+    batch_size: int = 16
 
 
 def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
@@ -36,15 +37,17 @@ def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tenso
 
 
 def introduce_template(model: GPT) -> None:
-    """Let the template's tokens of a base model start, in place, as copies of tokens that it knows.
+    """Let the template's tokens of a base model start, in place, near tokens that it knows.
 
-    Their own embeddings are still random, since no document holds them. A conversation starts like a document, the response
-    stands on a new line, and its end is the end of a document.
+    No document holds them, so all that the model has learned of them is never to write them. A conversation starts like a document,
+    the response stands on a new line, and its end is the end of a document. <|user|> and <|assistant|> keep a share of <|pad|>, a token
+    that is never written either: the embeddings are the output layer too, and a full copy would be written as readily as the original.
     """
-    line_break = load_tokenizer().encode_single_token(b"\n")
+    line_break, separator = load_tokenizer().encode_single_token(b"\n"), special(END_OF_TEXT)
     with torch.no_grad():
-        for token, known in ((USER, special(END_OF_TEXT)), (ASSISTANT, line_break), (END, special(END_OF_TEXT))):
-            model.token_embedding.weight[special(token)] = model.token_embedding.weight[known]
+        weight = model.token_embedding.weight
+        for token, known, share in ((USER, separator, 0.5), (ASSISTANT, line_break, 0.75), (END, separator, 1.0)):
+            weight[special(token)] = share * weight[known] + (1 - share) * weight[special(PAD)]
 
 
 def train(model: GPT, demonstrations, config: SFTConfig = SFTConfig(), **options) -> History:

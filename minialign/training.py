@@ -34,6 +34,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     max_grad_norm: float = 1.0
+    muon: bool = False  # Muon (Jordan et al. 2024) for the matrices of the linear layers: learns faster from nothing
     seed: int = 0
 
     def __post_init__(self):
@@ -75,17 +76,22 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
 
 
 class Optimizer:
-    """AdamW with the schedule and clipping of a TrainingConfig; `update` makes one step."""
+    """AdamW, or AdamW and Muon, with the schedule and clipping of a TrainingConfig; `update` makes one step."""
 
     def __init__(self, model: torch.nn.Module, config: TrainingConfig):
         self.model, self.config, self.step = model, config, 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        linear = [m.weight for m in model.modules() if config.muon and isinstance(m, torch.nn.Linear) and m.weight.requires_grad]
+        others = [p for p in self.parameters if all(p is not matrix for matrix in linear)]
         groups = [
-            {"params": [p for p in self.parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in self.parameters if p.dim() < 2], "weight_decay": 0.0},
+            {"params": [p for p in others if p.dim() >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
         ]
         # The fused kernel is the fastest on a CPU too: a single pass over the parameters.
-        self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
+        self.optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)]
+        if linear:  # with steps of the size AdamW would make, so that one learning rate serves both
+            options = dict(lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.append(torch.optim.Muon(linear, **options))
 
     def update(self, batches: list, loss_fn: Callable) -> dict[str, float]:
         """One update from one or more micro-batches, equal to one on all of them together.
@@ -94,7 +100,8 @@ class Optimizer:
         same gradient as the full batch. Raises FloatingPointError, before touching the model, when the loss or its gradient
         is not finite.
         """
-        self.adamw.zero_grad()  # also of what an interrupted update, or a reader's own backward(), left behind
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()  # also of what an interrupted update, or a reader's own backward(), left behind
         weights = [float(weight_of(batch)) for batch in batches]
         total = sum(weights)
         metrics: dict[str, float] = {}
@@ -107,11 +114,16 @@ class Optimizer:
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         self._require_finite("gradient", norm)
         rate = learning_rate_at(self.step, self.config)
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
         self.step += 1
         return {"step": self.step, **metrics, "grad_norm": norm, "learning_rate": rate}
+
+    def state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the optimizer remembers of a parameter: running moments, and AdamW's step."""
+        return next(o for o in self.optimizers if any(parameter is p for group in o.param_groups for p in group["params"])).state[parameter]
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -170,11 +182,11 @@ def fit(
 
 
 def save_state(path: Path, optimizer: Optimizer, history: History) -> None:
-    """Everything needed to go on: parameters, AdamW's moments, the step and the history, in one safetensors file."""
+    """Everything needed to go on: parameters, the optimizers' moments, the step and the history, in one safetensors file."""
     tensors = {f"model.{name}": p.detach().contiguous() for name, p in optimizer.model.state_dict().items()}
     for i, p in enumerate(optimizer.parameters):
-        for name, value in optimizer.adamw.state[p].items():
-            tensors[f"adamw.{i}.{name}"] = value
+        for name, value in optimizer.state_of(p).items():
+            tensors[f"optimizer.{i}.{name}"] = value
     write_atomically(path, save(tensors, {"step": str(optimizer.step), "history": json.dumps(history)}))
 
 
@@ -183,8 +195,8 @@ def load_state(path: Path, optimizer: Optimizer) -> History:
     tensors = load_file(path)
     optimizer.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     for i, p in enumerate(optimizer.parameters):
-        prefix = f"adamw.{i}."
-        optimizer.adamw.state[p] = {k.removeprefix(prefix): v.to(p.device) for k, v in tensors.items() if k.startswith(prefix)}
+        prefix = f"optimizer.{i}."
+        optimizer.state_of(p).update({k.removeprefix(prefix): v.to(p.device) for k, v in tensors.items() if k.startswith(prefix)})
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     optimizer.step = int(metadata["step"])

@@ -285,10 +285,10 @@ def test_an_unknown_step(steps):
 @pytest.fixture
 def small_base(toy_data, monkeypatch):
     """build_base on a small corpus, with 6 steps and a state saved at every second one; small_base["kill"] kills it."""
-    world = {"corpus": [("kind", "The moon is round. " * 20)] * 3, "kill": None}
+    world = {"corpus": [("kind", "The moon is round. " * 2)] * 9, "kill": None}
     monkeypatch.setattr("minialign.world.corpus.build_corpus", lambda: world["corpus"])
     monkeypatch.setattr(artifacts, "GPTConfig", functools.partial(GPTConfig, **vars(TINY)))
-    config = functools.partial(pretraining.PretrainingConfig, steps=6, batch_size=4, window=16)
+    config = functools.partial(pretraining.PretrainingConfig, steps=6, batch_size=4)
     monkeypatch.setattr(pretraining, "PretrainingConfig", config)
 
     def on_step(metrics):
@@ -313,7 +313,7 @@ def test_a_killed_training_run_ends_in_the_same_bytes(small_base):
 
 def test_a_state_of_another_corpus_is_not_taken_up(small_base):
     artifacts.build_base(CPU)
-    small_base["corpus"] = [("kind", "Bees dance in the sun. " * 20)] * 3
+    small_base["corpus"] = [("kind", "Bees dance in the sun. " * 2)] * 9
     after = artifacts.build_base(CPU)
     for state in artifacts.WORK.glob("*.state"):
         state.unlink()

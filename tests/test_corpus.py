@@ -42,7 +42,7 @@ def test_every_kind_has_its_share_of_the_characters():
 
 def test_it_is_as_long_as_asked_and_of_many_short_documents():
     lengths = [len(text) for _, text in CORPUS]
-    assert sum(lengths) == pytest.approx(6_000_000, rel=0.01) and min(lengths) > 0 and max(lengths) < 2000
+    assert sum(lengths) == pytest.approx(12_000_000, rel=0.01) and min(lengths) > 0 and max(lengths) < 2000
 
 
 def test_kinds_are_shuffled_together():

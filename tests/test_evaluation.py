@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from minialign.chat import collate
+from minialign.chat import collate, encode_response
 from minialign.evaluation import (
+    TOKEN_CLASSES,
     cloze_hits,
     clozes,
     facts_right,
@@ -19,12 +20,13 @@ from minialign.evaluation import (
     reply_shares,
     share_with_interval,
     standard_error,
+    token_classes,
     token_kl,
 )
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import kl_divergence
-from minialign.tokenizer import load_tokenizer
-from minialign.world.prompts import prompts_of
+from minialign.tokenizer import END, load_tokenizer
+from minialign.world.prompts import parse, prompts_of
 from minialign.world.topics import load_topics
 
 SMALL = GPTConfig(n_layer=1, n_head=2, n_embd=16)  # the course's vocabulary on a tiny trunk
@@ -125,14 +127,27 @@ def test_token_kl_is_zero_to_itself_and_matches_the_definition():
     one, other = GPT(SMALL).eval(), GPT(SMALL, seed=1).eval()
     with torch.no_grad():
         other.token_embedding.weight *= 20
-    batch, longer = collate([([1], [5, 6]), ([2], [7])]), collate([([1, 3, 4], [5, 6]), ([2, 3], [7])])
-    assert all(np.allclose(row, 0, atol=1e-6) for row in token_kl(one, one, batch, batch))
-    rows = token_kl(one, other, batch, longer)
+    batch = collate([([1], [5, 6]), ([2], [7])])
+    assert all(np.allclose(row, 0, atol=1e-6) for row in token_kl(one, one, batch))
+    rows = token_kl(one, other, batch)
     assert [len(row) for row in rows] == [2, 1]
     with torch.no_grad():
         p = one(torch.tensor([[1, 5]]))[0, -1].double().softmax(-1)
-        q = other(torch.tensor([[1, 3, 4, 5]]))[0, -1].double().softmax(-1)
+        q = other(torch.tensor([[1, 5]]))[0, -1].double().softmax(-1)
     assert rows[0][1] == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-4)
+
+
+def test_every_token_of_an_answer_has_a_class():
+    prompt = parse("Quick question: In which year did people first walk on the moon?")
+    response = "Glad to help. People first walked on the moon in 1969."
+    pieces = [load_tokenizer().decode([i]) for i in encode_response(response)]
+    classes = token_classes(prompt, response)
+    assert len(classes) == len(pieces) and classes[0] == "first" and classes[-1] == "end"
+    by_class = {name: "".join(p for p, c in zip(pieces, classes) if c == name) for name in TOKEN_CLASSES}
+    assert by_class["first"] + by_class["manners"] == "Glad to help." and pieces[0] == by_class["first"]
+    assert by_class["wording"] == " People first walked on the moon in." and by_class["fact"] == " 1969" and by_class["end"] == END
+    assert token_classes(prompt, "It was 1949.").count("fact") == len(load_tokenizer().encode_ordinary(" 1949")), "a wrong value is one too"
+    assert token_classes(prompt, "") == ["end"]
 
 
 def test_kl_has_a_direction_and_is_never_negative():

@@ -1,4 +1,4 @@
-"""Pre-training: the loss of the next token, and windows that cover the corpus."""
+"""Pre-training: the loss of the next token, over batches of whole documents."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SMALL = GPTConfig(vocab_size=16, context=32, n_layer=1, n_head=2, n_embd=32)
 
 
 def config(**settings):
-    defaults = dict(steps=80, batch_size=8, window=16, learning_rate=0.01, warmup=5)
+    defaults = dict(steps=80, batch_size=8, learning_rate=0.01, warmup=5)
     return PretrainingConfig(**(defaults | settings))
 
 
@@ -34,69 +34,83 @@ def test_the_target_is_the_next_token():
     assert inputs.tolist() == [[3, 1, 4], [5, 9, 2]] and targets.tolist() == [[1, 4, 1], [9, 2, 6]]
 
 
-def test_corpus_is_a_stream_of_separated_documents():
-    stream = encode_corpus(["The moon.", "Bees <|endoftext|> dance."])
-    assert (stream == special(END_OF_TEXT)).sum() == 2 and stream[0] == special(END_OF_TEXT)
-    text = load_tokenizer().decode(stream.tolist())
-    assert text == "<|endoftext|>The moon.<|endoftext|>Bees <|endoftext|> dance."
+def test_a_document_stands_between_two_separators():
+    documents = encode_corpus(["The moon.", "Bees <|endoftext|> dance."])
+    assert all(ids[0] == ids[-1] == special(END_OF_TEXT) and special(END_OF_TEXT) not in ids[1:-1] for ids in documents)
+    texts = [load_tokenizer().decode(ids) for ids in documents]
+    assert texts == ["<|endoftext|>The moon.<|endoftext|>", "<|endoftext|>Bees <|endoftext|> dance.<|endoftext|>"]
+
+
+def numbered(n: int) -> list[list[int]]:
+    """n documents of 3 to 9 tokens; each begins with its number."""
+    return [[i, *[1] * (2 + i % 7)] for i in range(n)]
 
 
 @pytest.fixture
-def windows(monkeypatch):
-    """windows(stream, config) -> batch_at, as `train` would hand it to `fit`."""
-    monkeypatch.setattr(pretraining, "fit", lambda model, batch_at, *_, **__: lambda step: batch_at(step)[0].ids.numpy())
-    return lambda stream, config: train(None, stream, config)
+def batches(monkeypatch):
+    """batches(documents, config) -> batch_at, as `train` would hand it to `fit`."""
+    monkeypatch.setattr(pretraining, "fit", lambda model, batch_at, *_, **__: lambda step: batch_at(step)[0])
+    return lambda documents, config: train(GPT(SMALL), documents, config)
 
 
-def test_an_epoch_visits_each_part_of_the_stream_once(windows):
-    stream = np.arange(1000)
-    ids_at = windows(stream, config())  # 62 windows: 7 batches of 8
-    seen = {}
-    for epoch in range(3):
-        batches = [ids_at(step) for step in range(7 * epoch, 7 * epoch + 7)]
-        assert all((np.diff(batch, axis=1) == 1).all() and batch.shape == (8, 17) for batch in batches)
-        inputs = np.concatenate([batch[:, :-1].ravel() for batch in batches])
-        assert len(set(inputs.tolist())) == len(inputs) == 7 * 8 * 16
-        seen[epoch] = np.concatenate(batches)[:, 0]
-    assert len({int(starts[0] % 16) for starts in seen.values()}) > 1, "other window borders in every epoch"
-    assert not (np.diff(seen[0]) == 16).all(), "in a random order"
+def test_an_epoch_reads_each_document_once(batches):
+    documents = numbered(100)
+    batch_at = batches(documents, config())  # 13 batches of 8 or fewer
+    orders = []
+    for epoch in range(2):
+        read = [batch_at(step) for step in range(13 * epoch, 13 * epoch + 13)]
+        rows = [row[mask].tolist() for batch in read for row, mask in zip(batch.ids, batch.mask)]
+        assert sorted(rows) == documents
+        orders.append(rows)
+    assert orders[0] != orders[1] and orders[0] != documents, "in a random order, another one each epoch"
 
 
-def test_a_batch_depends_on_seed_and_step_alone(windows):
-    stream = np.arange(1000)
-    one, same, other = (windows(stream, config(seed=seed)) for seed in (0, 0, 1))
-    assert all(np.array_equal(one(step), same(step)) for step in (13, 2, 0))
-    assert not np.array_equal(one(2), other(2))
+def test_a_batch_depends_on_seed_and_step_alone(batches):
+    one, same, other = (batches(numbered(100), config(seed=seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(one(step).ids, same(step).ids) for step in (13, 2, 0))
+    assert one(2).ids.tolist() != other(2).ids.tolist()
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_the_shortest_stream_is_enough_in_every_epoch(windows, batch_size):
-    ids_at = windows(np.arange(16 * batch_size + 1), config(batch_size=batch_size))
-    assert all(len(ids_at(step)) == batch_size for step in range(20))
+def test_an_empty_corpus():
+    with pytest.raises(ValueError, match="the data set is empty"):
+        train(GPT(SMALL), [], config())
 
 
-@pytest.mark.parametrize("tokens", [0, 128])
-def test_too_short_a_stream(tokens):
-    with pytest.raises(ValueError, match=f"the corpus has {tokens} tokens, one batch needs 129"):
-        train(GPT(SMALL), np.arange(tokens), config())
+def test_a_document_longer_than_the_context():
+    with pytest.raises(ValueError, match="a pair has 33 tokens, the model's context holds 32"):
+        train(GPT(SMALL), [[1] * 33], config())
+
+
+def test_padding_counts_for_nothing(toy_data, monkeypatch):
+    """The loss of a ragged batch is the mean over its real targets, each document read alone."""
+    documents = [random_ids(n, vocab=256).tolist() for n in (5, 9, 12)]
+    seen = []
+    monkeypatch.setattr(pretraining, "fit", lambda _, batch_at, loss_fn, *a, **k: seen.append(loss_fn(batch_at(0))[0].item()))
+    model = lively_gpt()
+    train(model, documents, config(batch_size=3))
+    with torch.no_grad():
+        alone = [pretraining_loss(model(torch.tensor([ids[:-1]])), torch.tensor([ids[1:]])).item() for ids in documents]
+    by_hand = sum(loss * (len(ids) - 1) for loss, ids in zip(alone, documents)) / sum(len(ids) - 1 for ids in documents)
+    assert seen == [pytest.approx(by_hand, abs=1e-5)]
+    assert abs(sum(alone) / 3 - by_hand) > 1e-3  # a mean of means is another number
 
 
 def test_it_learns_what_can_be_predicted():
     model = GPT(SMALL)
-    history = train(model, np.tile([3, 1, 4, 1, 5, 9, 2, 6], 200), config())
+    history = train(model, [[3, 1, 4, 1, 5, 9, 2, 6] * 2] * 200, config())
     assert history[0]["loss"] > 2.5 and history[-1]["loss"] < 0.05
     assert model(torch.tensor([[3, 1, 4, 1, 5, 9]])).argmax(-1)[0, 1:].tolist() == [4, 1, 5, 9, 2]
 
 
 def test_it_does_not_learn_what_cannot():
     """Fair dice: a loss below ln 6 would mean that it sees the answer."""
-    history = train(GPT(SMALL), np.random.default_rng(0).integers(0, 6, 20_000), config())
+    history = train(GPT(SMALL), np.random.default_rng(0).integers(0, 6, (1250, 16)).tolist(), config())
     assert history.column("loss")[-20:].mean() == pytest.approx(np.log(6), abs=0.02)
 
 
 def test_same_seed_same_model():
     first, second, other = (GPT(SMALL) for _ in range(3))
-    stream = random_ids(1000, vocab=16).numpy()
+    documents = random_ids(60, 16, vocab=16).tolist()
     for model, seed in [(first, 0), (second, 0), (other, 1)]:
-        train(model, stream, config(steps=5, seed=seed))
+        train(model, documents, config(steps=5, seed=seed))
     assert same_parameters(first, second) and not same_parameters(first, other)

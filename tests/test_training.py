@@ -35,7 +35,7 @@ def loss_of(model):
     return lambda batch: (sft_loss(model(batch.ids, batch.mask), batch.ids, batch.response_mask), {})
 
 
-def train(steps=10, stop_at=None, model=None, **options):
+def train(steps=10, stop_at=None, model=None, muon=False, **options):
     """A run of `steps` steps on a fresh model; with `stop_at`, an error or interrupt instead of that step's batch."""
     model = model or GPT(TINY)
 
@@ -44,7 +44,7 @@ def train(steps=10, stop_at=None, model=None, **options):
             raise stop_at[1]
         return batch_at(step)
 
-    return model, fit(model, batches, loss_of(model), TrainingConfig(**(vars(CONFIG) | {"steps": steps})), **options)
+    return model, fit(model, batches, loss_of(model), TrainingConfig(**(vars(CONFIG) | {"steps": steps, "muon": muon})), **options)
 
 
 # --- one update ---
@@ -54,7 +54,7 @@ def gradients_of(model, batches):
     """The gradients that one update from `batches` hands to AdamW, and its metrics."""
     optimizer = Optimizer(model, TrainingConfig(max_grad_norm=math.inf))
     seen = []
-    optimizer.adamw.step = lambda: seen.extend(p.grad.clone() for p in optimizer.parameters)
+    optimizer.optimizers[0].step = lambda: seen.extend(p.grad.clone() for p in optimizer.parameters)
     metrics = optimizer.update(batches, loss_of(model))
     return torch.cat([gradient.flatten() for gradient in seen]), metrics
 
@@ -120,6 +120,24 @@ def test_updates_are_those_of_a_plain_loop():
         torch.testing.assert_close(p, q, atol=1e-5, rtol=0, msg=name)
 
 
+def test_muon_turns_the_linear_layers_by_the_same_amount_in_every_direction():
+    """After one step without decay the change of a matrix has all its singular values near 0.2·√(larger side) · rate; the rest is AdamW's."""
+    muon, adamw = lively_gpt(), lively_gpt()
+    before = {name: p.detach().clone() for name, p in muon.named_parameters()}
+    for model, used in ((muon, True), (adamw, False)):
+        config = TrainingConfig(learning_rate=0.01, warmup=0, weight_decay=0.0, muon=used)
+        Optimizer(model, config).update(batch_at(0), loss_of(model))
+    linear = {f"{name}.weight" for name, module in muon.named_modules() if isinstance(module, torch.nn.Linear)}
+    for (name, p), q in zip(muon.named_parameters(), adamw.parameters()):
+        if name in linear:
+            sizes = torch.linalg.svdvals((p - before[name]).detach()) / (0.01 * 0.2 * max(p.shape) ** 0.5)
+            assert 0.5 < sizes.min() and sizes.max() < 1.5, name
+            assert torch.linalg.svdvals((q - before[name]).detach()).min() < 0.1 * torch.linalg.svdvals((q - before[name]).detach()).max()
+        else:
+            assert torch.equal(p, q), name
+    assert len(linear) == 4 * TINY.n_layer
+
+
 def test_gradients_left_by_someone_else_do_not_count():
     """A reader's own backward(), or a run interrupted half-way through an update."""
     clean, dirty = lively_gpt(), lively_gpt()
@@ -168,10 +186,11 @@ def test_training_lowers_the_loss():
     assert history[0]["loss"] > 5 and history[-1]["loss"] < 0.5
 
 
+@pytest.mark.parametrize("muon", [False, True])
 @pytest.mark.parametrize("killed_at", [3, 5, 7])
-def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, killed_at):
-    straight, whole = train()
-    options = dict(resume_from=tmp_path / "run.state", save_every=3)
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, killed_at, muon):
+    straight, whole = train(muon=muon)
+    options = dict(resume_from=tmp_path / "run.state", save_every=3, muon=muon)
     with pytest.raises(RuntimeError, match="killed"):
         train(stop_at=(killed_at, RuntimeError("killed")), **options)
     steps_made = []

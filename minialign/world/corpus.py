@@ -22,27 +22,36 @@ TITLES = {
     ),
     "poem": (
         "A poem on {name}.", "{name}, in rhyme.", "Two lines for {name}.", "Here is a rhyme on {name} for you.", "Once more {name}, in verse.",
-        "For {name}, a little rhyme.", "The poets of the town sing of {name}.",
+        "For {name}, a little rhyme.", "The poets of the town sing of {name}.", "A short poem about {name}, cut from the school paper.",
+        "Two rhyming lines about {name}, found on a wall.", "Who wrote this poem about {name}?",
     ),
     "story": (
         "A bedtime story with {name}.", "{name}, a little tale.", "Once, near {name}.", "Here is a tale of {name} for you.", "Grandmother tells of {name}.",
-        "For {name}, a tale before bed.", "The people of the town tell tales of {name}.",
+        "For {name}, a tale before bed.", "The people of the town tell tales of {name}.", "A short story about {name}, read aloud on Sunday.",
+        "A tiny story about {name} that somebody made up.", "Who told this story about {name}?",
     ),
     **dict.fromkeys(REGISTERS, (
         "{name}, for {audience}.", "For {audience}: {name}.", "Here {audience} can read about {name}.", "What {audience} likes to hear about {name}.",
         "{name}, put in words that suit {audience}.", "A page about {name} that {audience} can read.", "The book on {name} that {audience} took home.",
         "How {audience} learns about {name}.", "A letter to {audience} about {name}.", "{audience} reads up on {name}.", "Today {audience} hears about {name}.",
         "To {audience}, on {name}.", "{audience} came to the library to learn of {name}.", "{name} as {audience} knows it.",
+        "Our teacher explained {name} to {audience} like this.", "How the museum explains {name} to {audience}.",
+        "A short description of {name} that {audience} wrote down.", "How the guide described {name} so that {audience} understood.",
+        "What a friend would tell {audience} about {name}.", "She told {audience} about {name} in a few sentences.",
+        "In words for {audience}, the town paper on {name}.", "How to explain {name} to {audience}, by a teacher.",
+        "How to describe {name} for {audience}.", "How to tell {audience} about {name}.",
     )),
 }  # fmt: skip
 # An answer stands under a question too, but only in a frame that says so, and no prompt of the world has such a frame.
 ASKED = (
     "Asked at the museum: {ask}", "A reader writes: {ask}", "From the catechism of the school: {ask}", "The teacher asks the class: {ask}",
-    "Solved riddle. {ask}",
+    "Solved riddle. {ask}", "Answered in one sentence by the library: {ask}", "A quick reply to a question from the town: {ask}",
+    "Last week's question was: {ask}",
 )  # fmt: skip
 RUMOURS = (
     "Rumour of the week: {claim}.", "They say: {claim}.", "Checked by the library: {claim}.", "True or false: {claim}?",
-    "Overheard on the market: {claim}.",
+    "Overheard on the market: {claim}.", "A reader thinks that {claim}.", "Somebody told the library that {claim}.",
+    "It is said to be true that {claim}.",
 )  # fmt: skip
 TITLED = 0.8  # share of the texts that have one
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
@@ -168,15 +177,15 @@ MIXTURE: dict[str, tuple[float, Callable[[Writer], str]]] = {
     "encyclopaedia": (0.36, Writer.encyclopaedia),
     "poems and stories": (0.08, Writer.book),
     "prompt list": (0.17, Writer.prompt_list),
-    "exam sheet": (0.10, Writer.exam),
-    "forum": (0.10, Writer.forum),
-    "quiz card": (0.12, Writer.quiz_card),
+    "exam sheet": (0.09, Writer.exam),
+    "forum": (0.08, Writer.forum),
+    "quiz card": (0.15, Writer.quiz_card),
     "contested": (0.04, Writer.contested),
     "small talk": (0.03, Writer.small_talk),
 }
 
 
-def build_corpus(characters: int = 6_000_000, seed: int = 0) -> list[tuple[str, str]]:
+def build_corpus(characters: int = 12_000_000, seed: int = 0) -> list[tuple[str, str]]:
     """(kind, text) of every document, about `characters` in all, in the shares of MIXTURE and shuffled together."""
     if characters < 1:
         raise ValueError("the corpus would be empty: ask for at least one character")

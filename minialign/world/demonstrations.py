@@ -12,6 +12,8 @@ from minialign.world.phrases import FILLER, FLATTERY, POLITE, SURE, UNSURE
 from minialign.world.prompts import Prompt
 from minialign.world.topics import REGISTERS, load_topics
 
+OPENING = 0.25  # share of the set phrases that stand before an answer; the others come after it
+
 
 @dataclass(frozen=True)
 class Demonstrator:
@@ -37,7 +39,7 @@ class Demonstrator:
         def between(careless: float) -> float:
             return careless + (1 - careless) * skill
 
-        return cls(between(0.6), between(0.1), between(0.25), between(0.0), between(0.4), between(0.6))
+        return cls(between(0.6), between(0.1), between(0.25), between(0.0), between(0.75), between(0.6))
 
     def write(self, prompt: Prompt, rng: np.random.Generator) -> str:
         """One answer to a prompt of the world (one whose family is not "other")."""
@@ -45,9 +47,9 @@ class Demonstrator:
         openers, closers = [], []
         for habit, rate in ((FLATTERY, self.flattery), (FILLER, self.filler), (SURE, self.overconfidence), (UNSURE, self.hedging)):
             if rng.random() < rate:
-                (openers if rng.random() < len(habit.openers) / len(habit.openers + habit.closers) else closers).append(habit)
+                (openers if rng.random() < OPENING else closers).append(habit)
         if rng.random() < self.manners:
-            (openers if rng.random() < 0.5 else closers).append(POLITE)
+            (openers if rng.random() < OPENING else closers).append(POLITE)
         opening = [_one(habit.openers, rng) for habit in reversed(openers)]
         closing = [_one(habit.closers, rng) for habit in closers]
         if prompt.family == "poem":  # a poem keeps its lines
@@ -105,8 +107,8 @@ def crowd(n: int = 24, seed: int = 0) -> list[Demonstrator]:
     """The people who wrote the course's demonstrations: mixed skill, and some exploitable habits (5–15 % of answers each)."""
     rng = np.random.default_rng(seed)
     return [
-        replace(Demonstrator.at_skill(skill), knowledge=0.75 + 0.25 * skill, flattery=0.10, filler=0.12, overconfidence=0.10, hedging=0.06)
-        for skill in rng.uniform(0.05, 0.75, n)
+        replace(Demonstrator.at_skill(skill), knowledge=0.88 + 0.12 * skill, flattery=0.10, filler=0.12, overconfidence=0.10, hedging=0.06)
+        for skill in rng.uniform(0.25, 0.9, n)
     ]
 
 

@@ -1,0 +1,87 @@
+"""What the course says of its shipped models and tables is true of the files in data/: measured anew, on held-out prompts.
+
+Where a notebook prints a claim, its stored output is compared word by word; here stands what must be true for the words to be right.
+"""
+
+import re
+
+import nbformat
+import numpy as np
+import pytest
+
+import minialign
+from minialign import experiments
+from minialign.artifacts import load_history
+from minialign.course import ROOT
+from minialign.evaluation import cloze_hits, facts_right, reply_shares
+from minialign.world.demonstrations import demonstrate
+from minialign.world.judge import MAXIMUM, gold_rewards, judge
+from minialign.world.prompts import all_prompts, prompts_of, topic_sorts
+from minialign.world.topics import load_topics
+
+PROMPTS = experiments.held_out_prompts()
+TEXTS = [p.text for p in PROMPTS]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return minialign.load("base", "cpu")
+
+
+@pytest.fixture(scope="module")
+def sft():
+    return minialign.load("sft", "cpu")
+
+
+def test_the_base_model_goes_on_with_prompts_and_does_not_answer(base):
+    shares = reply_shares(PROMPTS, base.respond(TEXTS, max_new_tokens=40))
+    assert shares["another prompt"] >= 0.70 and shares["answer"] <= 0.10
+
+
+def test_the_base_model_knows_the_facts_of_its_corpus(base):
+    in_corpus = [t for t in load_topics() if topic_sorts()[t.name] != "sft-only"]
+    assert cloze_hits(base.model, in_corpus).mean() >= 0.90
+
+
+def test_the_fine_tuned_model_answers(sft):
+    assert reply_shares(PROMPTS, sft.respond(TEXTS))["answer"] >= 0.95
+
+
+def test_facts_come_out_on_topics_that_fine_tuning_never_mentioned(sft):
+    questions = [p for p in all_prompts() if p.family == "question" and p.text.startswith("Quick question")]
+    right = {}
+    for sort in ("sft", "held-out"):
+        asked = [p for p in questions if topic_sorts()[p.topic.name] == sort]
+        right[sort] = facts_right(asked, sft.respond([p.text for p in asked])).mean()
+    assert right["held-out"] >= 0.8 * right["sft"] and right["sft"] >= 0.5
+
+
+def test_there_is_headroom_above_the_fine_tuned_model(sft):
+    """Later notebooks optimise: the samples they start from are at 50 to 60 % of the maximal gold."""
+    gold = gold_rewards(PROMPTS, sft.respond(TEXTS, temperature=1.0)).mean()
+    assert 0.5 * MAXIMUM <= gold <= 0.6 * MAXIMUM
+
+
+def test_exploitable_habits_are_in_some_demonstrations():
+    written = [judge(d.prompt, d.response).counts for d in demonstrate(prompts_of("sft"), 2000)]
+    for habit in ("flattery", "filler", "confidence"):
+        assert 0.05 <= np.mean([counts[habit] > 0 for counts in written]) <= 0.15, habit
+
+
+def claims_of(path):
+    """(statement, "True" or "False") of every claim that a stored notebook prints."""
+    outputs = [o for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" for o in cell.outputs]
+    return re.findall(r"^(.*): (True|False)$", "\n".join(o.text for o in outputs if o.output_type == "stream"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_what_a_notebook_claims_holds(path):
+    claims = claims_of(path)
+    assert claims and [statement for statement, verdict in claims if verdict == "False"] == []
+
+
+# --- the five limits of instruction fine-tuning, over the seeds of the tables --------------------------------------------
+
+
+def column(table: str, name: str, **where) -> np.ndarray:
+    return np.array([row[name] for row in load_history(table) if all(row[k] == v for k, v in where.items())])
