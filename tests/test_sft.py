@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 from engine import TINY, batch_of, gpt2, lively_gpt, random_ids, same_parameters
 
+import minialign
 from minialign.chat import encode_prompt, encode_response, special
 from minialign.gpt import GPT, GPTConfig
 from minialign.sampling import generate
 from minialign.sft import SFTConfig, introduce_template, sft_loss, train, train_on_tokens
-from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, USER, load_tokenizer
+from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, PAD, USER, load_tokenizer
 
 PAIRS = [([5, 6, 7], [8, 9, 259]), ([1], [2, 3, 4, 5, 259]), ([11, 12, 13, 14], [259])]
 TOY = [("a?", "yes"), ("b?", "no, never"), ("and c?", "who knows")]
@@ -162,12 +163,22 @@ def test_a_pair_without_a_response():
     assert same_parameters(model, GPT(TINY))
 
 
-def test_the_template_starts_as_what_the_base_knows_and_nothing_else_changes():
+def test_the_template_starts_near_what_the_base_knows_and_nothing_else_changes():
     model = GPT(GPTConfig())
     before = model.token_embedding.weight.detach().clone()
     introduce_template(model)
     after = model.token_embedding.weight
     (line_break,) = load_tokenizer().encode_ordinary("\n")
-    copies = {special(USER): special(END_OF_TEXT), special(ASSISTANT): line_break, special(END): special(END_OF_TEXT)}
+    separator, pad = before[special(END_OF_TEXT)], before[special(PAD)]
+    near = {special(USER): (separator + pad) / 2, special(ASSISTANT): (3 * before[line_break] + pad) / 4, special(END): separator}
     for token in range(len(before)):
-        assert torch.equal(after[token], before[copies.get(token, token)])
+        torch.testing.assert_close(after[token], near.get(token, before[token]), atol=1e-7, rtol=0)
+
+
+def test_a_fine_tuned_model_does_not_write_the_template():
+    """A full copy of a token that ends documents would be written where a document may end."""
+    base = minialign.load("base", "cpu").model
+    document = [special(END_OF_TEXT), *load_tokenizer().encode_ordinary("People first walked on the moon in 1969.")]
+    introduce_template(base)
+    p = base(torch.tensor([document]))[0, -1].softmax(-1)
+    assert p[special(USER)] < 0.01 * p[special(END)] and p[special(ASSISTANT)] < 0.01 * p[special(END)]

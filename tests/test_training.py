@@ -132,7 +132,8 @@ def test_muon_turns_the_linear_layers_by_the_same_amount_in_every_direction():
         if name in linear:
             sizes = torch.linalg.svdvals((p - before[name]).detach()) / (0.01 * 0.2 * max(p.shape) ** 0.5)
             assert 0.5 < sizes.min() and sizes.max() < 1.5, name
-            assert torch.linalg.svdvals((q - before[name]).detach()).min() < 0.1 * torch.linalg.svdvals((q - before[name]).detach()).max()
+            by_adamw = torch.linalg.svdvals((q - before[name]).detach())
+            assert by_adamw.max() > 4 * by_adamw.min(), "a step of AdamW would not pass"
         else:
             assert torch.equal(p, q), name
     assert len(linear) == 4 * TINY.n_layer
