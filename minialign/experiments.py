@@ -76,15 +76,16 @@ def by_demonstrations(base: GPT) -> list[dict]:
 
 
 def one_style(base: GPT) -> list[dict]:
-    """Limit (b): the same number of perfect answers, in everybody's own way or all in one way, and how varied the model is then.
+    """Limit (b): 4,000 perfect answers, in everybody's own way or all in one way, and how varied the model is then.
 
-    Entropy is that of a whole response, −log π(y|x) averaged over the model's own samples, in nats.
+    Entropy is that of a whole response, −log π(y|x) averaged over the model's own samples, in nats, on the demonstrated prompts: there the
+    data has one answer or many.
     """
-    rows, prompts = [], held_out_prompts()
+    rows, prompts = [], sample_prompts("sft", 196)
     for seed in SEEDS:
-        varied = demonstrate(prompts_of("sft"), 1000, [Demonstrator()], seed=seed)
+        varied = demonstrate(prompts_of("sft"), 4000, [Demonstrator()], seed=seed)
         for style, written in (("many ways", varied), ("one way", [replace(d, response=in_one_style(d.prompt)) for d in varied])):
-            model = fine_tuned(base, written, SFTConfig(steps=steps_for(1000), seed=seed))
+            model = fine_tuned(base, written, SFTConfig(seed=seed))
             sampled = generate(model, [encode_prompt(p.text) for p in prompts], seed=seed)
             gold = gold_rewards(prompts, sampled.texts)
             rows.append({"seed": seed, "style": style, "entropy": -float(sampled.log_probs.sum(-1).mean()), "gold": float(gold.mean())})

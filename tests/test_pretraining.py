@@ -85,7 +85,7 @@ def test_padding_counts_for_nothing(toy_data, monkeypatch):
     """The loss of a ragged batch is the mean over its real targets, each document read alone."""
     documents = [random_ids(n, vocab=256).tolist() for n in (5, 9, 12)]
     seen = []
-    monkeypatch.setattr(pretraining, "fit", lambda _, batch_at, loss_fn, *a, **k: seen.append(loss_fn(batch_at(0))[0].item()))
+    monkeypatch.setattr(pretraining, "fit", lambda _, batch_at, loss_fn, *a, **k: seen.append(loss_fn(batch_at(0)[0])[0].item()))
     model = lively_gpt()
     train(model, documents, config(batch_size=3))
     with torch.no_grad():

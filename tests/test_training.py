@@ -121,7 +121,8 @@ def test_updates_are_those_of_a_plain_loop():
 
 
 def test_muon_turns_the_linear_layers_by_the_same_amount_in_every_direction():
-    """After one step without decay the change of a matrix has all its singular values near 0.2·√(larger side) · rate; the rest is AdamW's."""
+    """After one step without decay the singular values of a matrix' change are near 0.2·√(larger side) · rate, but for those of a gradient without
+    full rank. What is no linear layer is AdamW's."""
     muon, adamw = lively_gpt(), lively_gpt()
     before = {name: p.detach().clone() for name, p in muon.named_parameters()}
     for model, used in ((muon, True), (adamw, False)):
@@ -131,9 +132,9 @@ def test_muon_turns_the_linear_layers_by_the_same_amount_in_every_direction():
     for (name, p), q in zip(muon.named_parameters(), adamw.parameters()):
         if name in linear:
             sizes = torch.linalg.svdvals((p - before[name]).detach()) / (0.01 * 0.2 * max(p.shape) ** 0.5)
-            assert 0.5 < sizes.min() and sizes.max() < 1.5, name
+            assert 0.6 < sizes.median() and sizes.max() < 1.5 * sizes.median(), name
             by_adamw = torch.linalg.svdvals((q - before[name]).detach())
-            assert by_adamw.max() > 4 * by_adamw.min(), "a step of AdamW would not pass"
+            assert by_adamw.max() > 2 * by_adamw.median(), "a step of AdamW would not pass"
         else:
             assert torch.equal(p, q), name
     assert len(linear) == 4 * TINY.n_layer
