@@ -94,9 +94,9 @@ def test_a_the_last_doublings_of_demonstrations_gain_less_than_a_third_of_the_fi
     assert 0 < (gold[3000] - gold[1000]) / np.log2(3) < first / 3
 
 
-def test_b_one_style_makes_a_model_less_varied_and_no_better():
+def test_b_one_style_makes_a_model_less_varied():
     many, one = (column("one_style", "entropy", style=style) for style in ("many ways", "one way"))
-    assert len(many) == len(experiments.SEEDS) and (one < many).all()
+    assert len(many) == len(experiments.SEEDS) and (one < 0.9 * many).all()
 
 
 def test_d_an_imitator_does_not_pass_its_demonstrators_and_choosing_among_its_samples_does():
