@@ -175,7 +175,7 @@ FINE_TUNING = {
             ),
             Mistake("the sign is wrong: the loss is *minus* the log-probability.", lambda x, y, m: -sft_loss(x, y, m)),
             Mistake(
-                "the last response token is missing: that is the end token, and a model that never learns it never stops.",
+                "the last response token is missing: that is the end token, and a model that never learns it does not know when to stop.",
                 lambda x, y, m: sft_loss(x, y, m & m.roll(-1, 1)),
             ),
         ),

@@ -120,13 +120,13 @@ def human_ceiling(base: GPT) -> list[dict]:
 
 
 def likelihood_and_gold(base: GPT) -> list[dict]:
-    """Limit (e): held-out loss and gold reward of many checkpoints, fine-tuned on the crowd or on its best few."""
+    """Limit (e): held-out loss and gold reward of many checkpoints, fine-tuned on the crowd, on its best few, or on as many drawn at random."""
     rows, prompts = [], held_out_prompts()
     held_out = [(encode_prompt(d.prompt.text), encode_response(d.response)) for d in demonstrate(prompts, 600, seed=77)]
     for seed in SEEDS:
         crowd = demonstrate(prompts_of("sft"), 2000, seed=seed)
         best = sorted(crowd, key=lambda d: -judge(d.prompt, d.response).gold)[:200]
-        for data, written in (("all 2,000", crowd), ("best 200", best)):
+        for data, written in (("all 2,000", crowd), ("best 200", best), ("random 200", crowd[:200])):
             model = with_template(base)
 
             def measure(metrics: dict) -> None:
@@ -143,18 +143,19 @@ def likelihood_and_gold(base: GPT) -> list[dict]:
 def knowledge(base: GPT, epochs: int = 6) -> list[dict]:
     """"Format, not knowledge": facts right on topics in the corpus, in the demonstrations, in both, epoch after epoch.
 
-    In one arm the demonstrations also speak of things that the base model has never heard of (`sft-only`), in the other they do not.
+    In one arm the demonstrations also speak of things that the base model has never heard of (`sft-only`); the other has the very same
+    demonstrations without those, and as many epochs.
     `held-out` are questions about topics that no demonstration mentions, and `invents` is the share of replies to them that state
     something false; `shuffled` scores the same replies against the facts of another thing of the same kind: what guessing is worth.
     """
     rows, sorts = [], topic_sorts()
     questions = [p for p in all_prompts() if p.family == "question" and p.text.startswith("Quick question")]
     asked = {sort: [p for p in questions if sorts[p.topic.name] == sort] for sort in ("sft", "held-out", "sft-only")}
-    known = [p for p in prompts_of("sft") if sorts[p.topic.name] != "sft-only"]
     careful = replace(Demonstrator(), manners=0.5, register=0.5)
     for seed in SEEDS:
-        for arm, prompts in (("with unknown things", prompts_of("sft")), ("known things only", known)):
-            written = demonstrate(prompts, 1500, [careful], seed=seed)
+        everything = demonstrate(prompts_of("sft"), 1500, [careful], seed=seed)
+        known = [d for d in everything if sorts[d.prompt.topic.name] != "sft-only"]
+        for arm, written in (("with unknown things", everything), ("known things only", known)):
             model = with_template(base)
             per_epoch = math.ceil(len(written) / SFTConfig().batch_size)
 
@@ -165,7 +166,7 @@ def knowledge(base: GPT, epochs: int = 6) -> list[dict]:
                     pairs = list(zip(asked["held-out"], replies["held-out"]))
                     row["invents"] = float(np.mean([judge(prompt, reply).counts["wrong"] > 0 for prompt, reply in pairs]))
                     row["shuffled"] = float(facts_right(*shuffled_key(*zip(*pairs))).mean())
-                    rows.append({"seed": seed, "arm": arm, "epoch": metrics["step"] / per_epoch, **row})
+                    rows.append({"seed": seed, "arm": arm, "epoch": round(metrics["step"] / per_epoch, 2), **row})
 
             config = SFTConfig(steps=epochs * per_epoch, seed=seed)
             stop_if_interrupted(sft.train(model, [(d.prompt.text, d.response) for d in written], config, on_step=measure))
