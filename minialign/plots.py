@@ -60,6 +60,7 @@ def attribute_bars(judgements: dict, weights: dict[str, float]):
     axes.axvline(0, color="#444444", linewidth=0.8)
     axes.invert_yaxis()
     axes.set_xlabel("contribution to the gold reward")
+    axes.set_xlim(right=1.05 * max(right.max(), max(j.gold for j in judgements.values())))  # the last mark stays whole
     axes.legend(frameon=False, ncols=5, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
