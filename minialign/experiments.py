@@ -1,7 +1,7 @@
 """The longer experiments of the notebooks: each takes the base model and returns the rows of a table in data/logs.
 
-Everything is done with several seeds and measured on `held_out_prompts`. A notebook plots the table and runs one small piece of it
-live; `make artifacts` rebuilds them all.
+Everything is done with several seeds, and measured on `held_out_prompts` where the experiment does not say otherwise. A notebook plots
+the table and runs one small piece of it live; `make artifacts` rebuilds them all.
 """
 
 import copy
@@ -140,6 +140,12 @@ def likelihood_and_gold(base: GPT) -> list[dict]:
     return rows
 
 
+def questions_by_sort() -> dict[str, list[Prompt]]:
+    """One-fact questions, in the wording that no demonstration has, by the sort of their topic (see `prompts.topic_sorts`)."""
+    questions = [p for p in all_prompts() if p.family == "question" and p.text.startswith("Quick question")]
+    return {sort: [p for p in questions if topic_sorts()[p.topic.name] == sort] for sort in ("sft", "held-out", "sft-only")}
+
+
 def knowledge(base: GPT, epochs: int = 6) -> list[dict]:
     """"Format, not knowledge": facts right on topics in the corpus, in the demonstrations, in both, epoch after epoch.
 
@@ -149,8 +155,7 @@ def knowledge(base: GPT, epochs: int = 6) -> list[dict]:
     something false; `shuffled` scores the same replies against the facts of another thing of the same kind: what guessing is worth.
     """
     rows, sorts = [], topic_sorts()
-    questions = [p for p in all_prompts() if p.family == "question" and p.text.startswith("Quick question")]
-    asked = {sort: [p for p in questions if sorts[p.topic.name] == sort] for sort in ("sft", "held-out", "sft-only")}
+    asked = questions_by_sort()
     careful = replace(Demonstrator(), manners=0.5, register=0.5)
     for seed in SEEDS:
         everything = demonstrate(prompts_of("sft"), 1500, [careful], seed=seed)

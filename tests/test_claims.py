@@ -16,7 +16,7 @@ from minialign.course import ROOT
 from minialign.evaluation import cloze_hits, facts_right, reply_shares
 from minialign.world.demonstrations import demonstrate
 from minialign.world.judge import MAXIMUM, gold_rewards, judge
-from minialign.world.prompts import all_prompts, prompts_of, topic_sorts
+from minialign.world.prompts import prompts_of, topic_sorts
 from minialign.world.topics import load_topics
 
 PROMPTS = experiments.held_out_prompts()
@@ -48,11 +48,8 @@ def test_the_fine_tuned_model_answers(sft):
 
 
 def test_facts_come_out_on_topics_that_fine_tuning_never_mentioned(sft):
-    questions = [p for p in all_prompts() if p.family == "question" and p.text.startswith("Quick question")]
-    right = {}
-    for sort in ("sft", "held-out"):
-        asked = [p for p in questions if topic_sorts()[p.topic.name] == sort]
-        right[sort] = facts_right(asked, sft.respond([p.text for p in asked])).mean()
+    asked = experiments.questions_by_sort()
+    right = {sort: facts_right(asked[sort], sft.respond([p.text for p in asked[sort]])).mean() for sort in ("sft", "held-out")}
     assert right["held-out"] >= 0.8 * right["sft"] and right["sft"] >= 0.5
 
 
