@@ -9,10 +9,10 @@ from minialign.chat import Batch
 
 
 def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
-    """log π(y_t | x, y_<t) in nats, (B, T) float32, aligned with batch.ids and 0 wherever response_mask is False.
+    """log π(y_t | x, y_<t) in nats, (B, T), aligned with batch.ids and 0 wherever response_mask is False.
 
-    The vocabulary-sized work (head, softmax) is done on the response's positions only, and the softmax always in float32:
-    in bfloat16 its error can reach several hundredths of a nat. `temperature` divides the logits: score with the one you sample with.
+    The vocabulary-sized work (head, softmax) is done on the response's positions only, and the softmax in float32 or, for a float64
+    model, float64: in bfloat16 its error can reach several hundredths of a nat. `temperature` divides the logits: score with the one you sample with.
     Raises ValueError when a row has no response token or begins with one (its first token has no predecessor), and for
     temperature 0: greedy decoding is no distribution.
     """
@@ -24,10 +24,11 @@ def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tens
         raise ValueError("the first token of a row is marked as response, but nothing comes before it to predict it from")
     predicts = batch.response_mask[:, 1:]  # position t - 1 predicts token t
     states = model.hidden(batch.ids, batch.mask)[:, :-1][predicts]  # (N, C), N response tokens in all
-    logits = model.head(states).float() / temperature
+    logits = model.head(states)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     targets = batch.ids[:, 1:][predicts]
     chosen = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
-    result = torch.zeros(batch.ids.shape, dtype=torch.float32, device=chosen.device)
+    result = torch.zeros(batch.ids.shape, dtype=chosen.dtype, device=chosen.device)
     result[:, 1:][predicts] = chosen
     return result
 

@@ -1,0 +1,101 @@
+"""Policy gradients: sample, score, and make what scored well more probable.
+
+∇J(θ) = E_{y ~ π_θ}[ (r(x, y) − b) ∇ log π_θ(y | x) ]. (REINFORCE: Williams 1992; leave-one-out baseline: Kool et al. 2019,
+Ahmadian et al. 2024, "Back to basics", Eq. 7.)
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from minialign.gpt import GPT
+from minialign.logprobs import sequence_log_probs
+from minialign.rollouts import Reward, Rollout, roll_out
+from minialign.training import History, TrainingConfig, epochs, fit
+
+
+@dataclass(frozen=True)
+class PolicyGradientConfig(TrainingConfig):
+    steps: int = 25
+    learning_rate: float = 3e-4
+    warmup: int = 3
+    final_lr: float = 1.0
+    weight_decay: float = 0.0
+    prompts_per_step: int = 16
+    samples_per_prompt: int = 8
+    max_new_tokens: int = 96
+    temperature: float = 1.0  # of the sampler and of log π alike
+    baseline: str = "rloo"  # or "none"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.baseline not in ("rloo", "none"):
+            raise ValueError(f"baseline is {self.baseline!r}: choose 'rloo' or 'none'")
+        if self.baseline == "rloo" and self.samples_per_prompt < 2:
+            raise ValueError("leave-one-out needs another sample to compare with: set samples_per_prompt to 2 or more")
+
+
+def reinforce_loss(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """−(1/B) Σ (r − b) log π(y|x): a loss whose *gradient* is the policy gradient; its value means nothing.
+
+    log_probs (B,) in nats, of whole responses, end token included; rewards (B,); baseline a number or (B,). Or all of them
+    (B, T), for token log-probabilities with a reward-to-go each. Rewards and baseline are constants: no gradient flows into
+    them. Raises ValueError when log_probs and rewards differ in shape ((B,) and (B, 1) would silently become (B, B)).
+    """
+    if log_probs.shape != rewards.shape:
+        raise ValueError(f"log_probs has shape {tuple(log_probs.shape)} and rewards {tuple(rewards.shape)}: they must be the same")
+    advantages = (rewards - baseline).detach()
+    return -(advantages * log_probs).sum() / len(log_probs)
+
+
+def rloo_advantages(rewards: torch.Tensor) -> torch.Tensor:
+    """r_i − (mean reward of the other k − 1 samples of the same prompt): rewards (..., k) -> advantages (..., k).
+
+    A sample is no part of its own baseline, so the gradient stays unbiased. Raises ValueError for k < 2.
+    """
+    k = rewards.shape[-1]
+    if k < 2:
+        raise ValueError(f"leave-one-out needs at least 2 samples of each prompt, here is {k}")
+    others = (rewards.sum(-1, keepdim=True) - rewards) / (k - 1)
+    return rewards - others
+
+
+def reward_to_go(rewards: torch.Tensor) -> torch.Tensor:
+    """Σ_{s ≥ t} r_s: what is still to come when token t is chosen, its own reward included. (..., T) -> (..., T)."""
+    return rewards.flip(-1).cumsum(-1).flip(-1)
+
+
+def train(policy: GPT, prompts: list[str], reward: Reward, config: PolicyGradientConfig = PolicyGradientConfig(), **options) -> History:
+    """REINFORCE: teach `policy`, in place, to write what `reward(prompts, responses)` scores high. `options` go to `training.fit`.
+
+    The reward may be anything that turns two lists of texts into a list of finite numbers; it need not be differentiable.
+    """
+    prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
+    sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+
+    def rollout_at(step: int) -> list[Rollout]:
+        chosen = [prompts[i] for i in prompts_at(step)]
+        return [roll_out(policy, chosen, reward, seed=(config.seed, step), **sampling)]
+
+    def loss_fn(rollout: Rollout):
+        log_probs = sequence_log_probs(policy, rollout.batch, config.temperature)
+        baseline = 0.0
+        if config.baseline == "rloo":
+            baseline = rollout.rewards - rloo_advantages(rollout.rewards.view(-1, rollout.n)).flatten()
+        return reinforce_loss(log_probs, rollout.rewards, baseline), metrics_of(rollout)
+
+    return fit(policy, rollout_at, loss_fn, config, title="policy gradient", **options)
+
+
+def metrics_of(rollout: Rollout) -> dict[str, float]:
+    """What is worth a curve, under TRL's names; token means run over the responses' tokens only, never over padding."""
+    lengths = rollout.batch.response_mask.sum(-1).float()
+    surprise = -rollout.log_probs.sum(-1)  # −log π(y|x), whose mean over samples is the entropy
+    return {
+        "objective/scores": float(rollout.rewards.mean()),
+        "objective/scores_std": float(rollout.rewards.std()),
+        "objective/entropy": float(surprise.mean()),  # nats a response
+        "policy/entropy_avg": float(surprise.sum() / lengths.sum()),  # nats a token
+        "response_length": float(lengths.mean()),
+        "finished": float(rollout.finished.float().mean()),
+    }

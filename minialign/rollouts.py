@@ -1,0 +1,75 @@
+"""Rollouts: a policy answers prompts, and somebody scores the answers. What every method that learns from its own samples begins with."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from minialign.chat import Batch, encode_prompt
+from minialign.gpt import GPT
+from minialign.sampling import generate
+
+Reward = Callable[[list[str], list[str]], Sequence[float]]  # (prompts, responses) -> one number for each
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B = (number of prompts) · n sampled responses and their rewards, the n of one prompt side by side.
+
+    | field     | shape  | meaning                                                                     |
+    |-----------|--------|-----------------------------------------------------------------------------|
+    | prompts   | B      | the prompts as text                                                         |
+    | responses | B      | the responses as text                                                       |
+    | rewards   | (B,)   | r(x, y), float32                                                            |
+    | n         |        | samples of each prompt                                                      |
+    | batch     | Batch  | the token ids and their masks                                               |
+    | log_probs | (B, T) | log π(y_t | x, y_<t) at the time of sampling, 0 outside the responses       |
+    | finished  | (B,)   | True where the response ended by itself, False where it was cut off         |
+    """
+
+    prompts: list[str]
+    responses: list[str]
+    rewards: torch.Tensor
+    n: int
+    batch: Batch
+    log_probs: torch.Tensor
+    finished: torch.Tensor
+
+    @property
+    def weight(self) -> int:
+        """Responses: what the mean loss of a rollout is a mean over."""
+        return len(self.responses)
+
+    def to(self, device) -> "Rollout":
+        moved = {name: getattr(self, name).to(device) for name in ("rewards", "batch", "log_probs", "finished")}
+        return replace(self, **moved)
+
+
+def roll_out(
+    policy: GPT, prompts: list[str], reward: Reward, *, n: int = 1, max_new_tokens: int = 96, temperature: float = 1.0, seed=0
+) -> Rollout:
+    """Sample n responses to each prompt and score them. `seed` is a number or a sequence of numbers, such as (seed of the run, step)."""
+    drawn = generate(
+        policy,
+        [encode_prompt(prompt) for prompt in prompts],
+        n=n,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
+    )
+    asked = [prompt for prompt in prompts for _ in range(n)]
+    rewards = score(reward, asked, drawn.texts).to(drawn.log_probs.device)
+    return Rollout(asked, drawn.texts, rewards, n, drawn.batch, drawn.log_probs, drawn.finished)
+
+
+def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Tensor:
+    """The rewards of some responses, (B,) float32. Raises ValueError unless `reward` gives one finite number for each of them."""
+    values = [float(value) for value in reward(prompts, responses)]
+    if len(values) != len(responses):
+        raise ValueError(f"the reward function gave {len(values)} numbers for {len(responses)} responses: it must give one for each")
+    for prompt, response, value in zip(prompts, responses, values):
+        if not math.isfinite(value):
+            raise ValueError(f"the reward of {response[:60]!r} to {prompt[:60]!r} is {value}: a reward must be a finite number")
+    return torch.tensor(values, dtype=torch.float32)
