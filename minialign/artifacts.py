@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from minialign import experiments, pretraining, sft
+from minialign import experiments, policy_gradient, pretraining, sft
 from minialign.chat import collate, encode_document, encode_prompt, encode_response
+from minialign.experiments import fine_tuning, policy_gradients
 from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_atomically
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs
@@ -166,25 +167,23 @@ def build_sft(device) -> dict[str, bytes]:
     return {"checkpoints/sft.safetensors": dump_checkpoint(model, "chat"), "logs/sft.jsonl": history.to_json_lines()}
 
 
-def table_of(experiment: Callable) -> Callable[[torch.device], dict[str, bytes]]:
-    """The build of a result table: run an experiment of minialign.experiments on the base model."""
+def table(experiment: Callable, start: str, recipe: str) -> "Artifact":
+    """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped model `start`."""
 
     def build_table(device) -> dict[str, bytes]:
-        model, _ = load_checkpoint("checkpoints/base.safetensors")
+        model, _ = load_checkpoint(f"checkpoints/{start}.safetensors")
         rows = experiment(model.to(device))
         return {f"logs/{experiment.__name__}.jsonl": History(rows).to_json_lines()}
 
-    return build_table
+    return Artifact(f"logs/{experiment.__name__}.jsonl", build_table, f"seeds {experiments.SEEDS} {recipe}")
 
 
 ARTIFACTS = (
     Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
     Artifact("checkpoints/base.safetensors", build_base, f"{GPTConfig()} {pretraining.PretrainingConfig()}"),
     Artifact("checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()}"),
-    *(
-        Artifact(f"logs/{experiment.__name__}.jsonl", table_of(experiment), f"seeds {experiments.SEEDS} {sft.SFTConfig()}")
-        for experiment in experiments.TABLES
-    ),
+    *(table(experiment, "base", f"{sft.SFTConfig()}") for experiment in fine_tuning.TABLES),
+    *(table(experiment, "sft", f"{policy_gradient.PolicyGradientConfig()}") for experiment in policy_gradients.TABLES),
 )
 
 

@@ -20,22 +20,21 @@ def show(figure, alt: str) -> None:
     plt.close(figure)
 
 
-def pipeline(today: str) -> None:
-    """The map of the course with today's box lit. Raises ValueError for a stage that is not on the map."""
+def pipeline(*today: str) -> None:
+    """The map of the course with today's box (or boxes) lit. Raises ValueError for a stage that is not on the map."""
     names = [stage.replace("\n", " ") for stage in STAGES]
-    if today not in (*names, "all"):
-        raise ValueError(f"there is no stage {today!r}: choose one of {', '.join(names)}")
+    if unknown := set(today) - set(names):
+        raise ValueError(f"there is no stage {min(unknown)!r}: choose one of {', '.join(names)}")
     figure, axes = plt.subplots(figsize=(10, 0.95))
     for i, (stage, name) in enumerate(zip(STAGES, names)):
-        lit = today in (name, "all")
+        lit = name in today
         box = dict(boxstyle="round,pad=0.45", facecolor="#0072B2" if lit else "#F2F2F2", edgecolor="#0072B2" if lit else "#999999")
         axes.text(i, 0, stage, ha="center", va="center", fontsize=8.5, color="white" if lit else "#444444", bbox=box, linespacing=1.05)
         if i:
             axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops=dict(arrowstyle="->", color="#777777"))
     axes.set(xlim=(-0.6, len(STAGES) - 0.4), ylim=(-1, 1))
     axes.axis("off")
-    lit = "every box lit" if today == "all" else f"{today} lit"
-    show(figure, f"The course as a chain of boxes, {', '.join(names)}, with {lit}.")
+    show(figure, f"The course as a chain of boxes, {', '.join(names)}, with {' and '.join(today)} lit.")
 
 
 def equal(statement: str, left, right, tolerance: float = 1e-10) -> None:
@@ -76,21 +75,35 @@ def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
     """None for a right answer; otherwise one sentence on what is wrong, as precise as the exercise's known mistakes allow."""
     cases = [exercise.inputs(torch.Generator().manual_seed(seed)) for seed in range(5)]
     try:
-        results = [attempt(*case) for case in cases]
+        results = [outcome(attempt, case) for case in cases]
     except NotImplementedError:
         return "not attempted yet."
     except Exception as error:  # whatever the reader's code raises, the lesson goes on
         return f"your function raised {type(error).__name__}: {error}."
-    if all(result is None or result is ... for result in results):
+    if all(value is None or value is ... for value, _ in results):
         return "not attempted yet."
-    expected = [exercise.solution(*case) for case in cases]
+    expected = [outcome(exercise.solution, case) for case in cases]
     if all(same(result, right) for result, right in zip(results, expected)):
         return None
     for mistake in exercise.mistakes:
-        if all(same(result, mistake.function(*case)) for result, case in zip(results, cases)):
+        if all(same(result, outcome(mistake.function, case)) for result, case in zip(results, cases)):
             return mistake.diagnosis
-    result, right = next((r, e) for r, e in zip(results, expected) if not same(r, e))
-    return f"not yet: on the first input where they differ you return {describe(result)}, the engine {describe(right)}."
+    (value, _), (right, _) = next((r, e) for r, e in zip(results, expected) if not same(r, e))
+    if same(value, right):
+        return "the value is right, its gradient is not: check what must be a constant and what must not."
+    return f"not yet: on the first input where they differ you return {describe(value)}, the engine {describe(right)}."
+
+
+def outcome(function: Callable, arguments: tuple) -> tuple:
+    """(what a function returns, the gradients of its sum for those of the arguments that require one)."""
+    value = function(*arguments)
+    inputs = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
+    if not inputs or not isinstance(value, torch.Tensor):
+        return value, ()
+    if not value.requires_grad:
+        return value, tuple(map(torch.zeros_like, inputs))
+    found = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
+    return value.detach(), tuple(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found))
 
 
 def same(result, expected) -> bool:

@@ -4,6 +4,7 @@
 Ahmadian et al. 2024, "Back to basics", Eq. 7.)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from minialign.training import History, TrainingConfig, epochs, fit
 @dataclass(frozen=True)
 class PolicyGradientConfig(TrainingConfig):
     steps: int = 25
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4
     warmup: int = 3
     final_lr: float = 1.0
     weight_decay: float = 0.0
@@ -65,10 +66,19 @@ def reward_to_go(rewards: torch.Tensor) -> torch.Tensor:
     return rewards.flip(-1).cumsum(-1).flip(-1)
 
 
-def train(policy: GPT, prompts: list[str], reward: Reward, config: PolicyGradientConfig = PolicyGradientConfig(), **options) -> History:
+def train(
+    policy: GPT,
+    prompts: list[str],
+    reward: Reward,
+    config: PolicyGradientConfig = PolicyGradientConfig(),
+    *,
+    log_prob: Callable = sequence_log_probs,
+    **options,
+) -> History:
     """REINFORCE: teach `policy`, in place, to write what `reward(prompts, responses)` scores high. `options` go to `training.fit`.
 
     The reward may be anything that turns two lists of texts into a list of finite numbers; it need not be differentiable.
+    `log_prob(policy, batch, temperature)` gives log π(y|x), (B,); another one is another algorithm, or a bug.
     """
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
     sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature)
@@ -78,7 +88,7 @@ def train(policy: GPT, prompts: list[str], reward: Reward, config: PolicyGradien
         return [roll_out(policy, chosen, reward, seed=(config.seed, step), **sampling)]
 
     def loss_fn(rollout: Rollout):
-        log_probs = sequence_log_probs(policy, rollout.batch, config.temperature)
+        log_probs = log_prob(policy, rollout.batch, config.temperature)
         baseline = 0.0
         if config.baseline == "rloo":
             baseline = rollout.rewards - rloo_advantages(rollout.rewards.view(-1, rollout.n)).flatten()

@@ -14,6 +14,7 @@ from minialign import experiments
 from minialign.artifacts import load_history
 from minialign.course import ROOT
 from minialign.evaluation import cloze_hits, facts_right, reply_shares
+from minialign.experiments import fine_tuning
 from minialign.world.demonstrations import demonstrate
 from minialign.world.judge import MAXIMUM, gold_rewards, judge
 from minialign.world.prompts import prompts_of, topic_sorts
@@ -48,7 +49,7 @@ def test_the_fine_tuned_model_answers(sft):
 
 
 def test_facts_come_out_on_topics_that_fine_tuning_never_mentioned(sft):
-    asked = experiments.questions_by_sort()
+    asked = fine_tuning.questions_by_sort()
     right = {sort: facts_right(asked[sort], sft.respond([p.text for p in asked[sort]])).mean() for sort in ("sft", "held-out")}
     assert right["held-out"] >= 0.8 * right["sft"] and right["sft"] >= 0.5
 
@@ -85,7 +86,7 @@ def column(table: str, name: str, **where) -> np.ndarray:
 
 
 def test_a_the_last_doublings_of_demonstrations_gain_less_than_a_third_of_the_first(base):
-    gold = {n: column("by_demonstrations", "gold", demonstrations=n).mean() for n in experiments.SIZES}
+    gold = {n: column("by_demonstrations", "gold", demonstrations=n).mean() for n in fine_tuning.SIZES}
     nothing = gold_rewards(PROMPTS, base.respond(TEXTS, temperature=1.0, max_new_tokens=60)).mean()
     first = (gold[30] - nothing) / np.log2(30)  # from one demonstration to thirty
     assert 0 < (gold[3000] - gold[1000]) / np.log2(3) < first / 3

@@ -1,12 +1,17 @@
-"""The experiments' own machinery: the famous bugs do to the mask what they say, and the shuffled key judges other facts."""
+"""The experiments' own machinery: the famous bugs do what they say, and the shuffled key judges other facts."""
 
+import pytest
 import torch
 
 from minialign.chat import collate_chat, special
 from minialign.evaluation import facts_right
-from minialign.experiments import BUGS, no_end_token, pad_is_end, prompt_follows, shuffled_key, steps_for
-from minialign.tokenizer import ASSISTANT, END, PAD
+from minialign.experiments.fine_tuning import BUGS, no_end_token, pad_is_end, prompt_follows, shuffled_key, steps_for
+from minialign.experiments import policy_gradients
+from minialign.gpt import GPTConfig
+from minialign.logprobs import token_log_probs
+from minialign.tokenizer import ASSISTANT, END, PAD, load_tokenizer
 from minialign.world.prompts import prompts_of
+from tests.engine import lively_gpt
 
 BATCH = collate_chat([("Why?", "Because it is so."), ("Who was it, then?", "Me.")])
 IDS, MASK = BATCH.ids, BATCH.response_mask
@@ -55,3 +60,18 @@ def test_the_shuffled_key_asks_for_another_things_facts():
 
 def test_more_demonstrations_more_steps_up_to_a_bound():
     assert [steps_for(n) for n in (30, 100, 300, 3000)] == [77, 140, 242, 650]
+
+
+# --- policy gradients: the bugs are other log-probabilities ---
+
+
+def test_the_bugs_of_policy_gradients_do_what_they_say():
+    model = lively_gpt(GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8))
+    with torch.no_grad():
+        tokens = [row[mask].tolist() for row, mask in zip(token_log_probs(model, BATCH), MASK)]
+        found = {bug: log_prob(model, BATCH, 1.0).tolist() for bug, log_prob in policy_gradients.BUGS.items()}
+    for row, log_probs in enumerate(tokens):
+        assert found["correct"][row] == pytest.approx(sum(log_probs), rel=1e-5)
+        assert found["sign flipped"][row] == pytest.approx(-sum(log_probs), rel=1e-5)
+        assert found["averaged over tokens"][row] == pytest.approx(sum(log_probs) / len(log_probs), rel=1e-5)
+        assert found["end token dropped"][row] == pytest.approx(sum(log_probs[:-1]), rel=1e-5)

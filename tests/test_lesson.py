@@ -49,6 +49,21 @@ def test_the_pipeline_lights_one_box(shown):
         lesson.pipeline("breakfast")
 
 
+def test_the_pipeline_lights_what_is_built(shown):
+    lesson.pipeline("pre-training", "DPO")
+    ((figure, metadata),) = shown
+    assert [text.get_text() for text in figure.axes[0].texts if text.get_color() == "white"] == ["pre-training", "DPO"]
+    assert metadata["image/png"]["alt"].endswith("with pre-training and DPO lit.")
+
+
+def test_a_right_value_with_a_wrong_gradient_is_told_apart():
+    def half_detached(log_probs, rewards, baseline):
+        loss = lesson.EXERCISES["reinforce_loss"].solution(log_probs, rewards, baseline)
+        return loss / 2 + loss.detach() / 2
+
+    assert "the value is right, its gradient is not" in lesson.diagnose(lesson.EXERCISES["reinforce_loss"], half_detached)
+
+
 def test_a_solution_is_folded_source(shown):
     lesson.solution("kl_divergence")
     assert shown[0][0].data.startswith("<details>") and "def kl_divergence" in shown[0][0].data

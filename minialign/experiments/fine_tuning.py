@@ -1,8 +1,4 @@
-"""The longer experiments of the notebooks: each takes the base model and returns the rows of a table in data/logs.
-
-Everything is done with several seeds, and measured on `held_out_prompts` where the experiment does not say otherwise. A notebook plots
-the table and runs one small piece of it live; `make artifacts` rebuilds them all.
-"""
+"""Notebook 02: the five limits of instruction fine-tuning, "format, not knowledge", and the bugs of the response mask."""
 
 import copy
 import math
@@ -15,6 +11,7 @@ import torch
 from minialign import sft
 from minialign.chat import encode_prompt, encode_response, special
 from minialign.evaluation import facts_right, negative_log_likelihood, reply_shares
+from minialign.experiments import SEEDS, answers, held_out_prompts
 from minialign.gpt import GPT
 from minialign.sampling import generate
 from minialign.sft import SFTConfig, sft_loss
@@ -24,13 +21,7 @@ from minialign.world.demonstrations import Demonstrator, demonstrate
 from minialign.world.judge import ASKING, gold_rewards, judge, sentences_of, words_of
 from minialign.world.prompts import Prompt, all_prompts, prompts_of, sample_prompts, topic_sorts
 
-SEEDS = (0, 1, 2)
 SIZES = (30, 100, 300, 1000, 3000)  # demonstrations
-
-
-def held_out_prompts() -> list[Prompt]:
-    """The prompts on which models are compared: 196, all families alike, about topics, or in words, that no demonstration holds."""
-    return sample_prompts("evaluation", 196, seed=1)
 
 
 def steps_for(n: int) -> int:
@@ -51,15 +42,6 @@ def fine_tuned(base: GPT, demonstrations, config: SFTConfig) -> GPT:
     pairs = [(d.prompt.text, d.response) for d in demonstrations]
     stop_if_interrupted(sft.train(model, pairs, config))
     return model
-
-
-def answers(model: GPT, prompts: list[Prompt], temperature: float = 1.0, seed: int = 0, n: int = 1) -> list[str]:
-    """n responses to each prompt, those of one prompt side by side."""
-    texts = []
-    for start in range(0, len(prompts), 64):
-        encoded = [encode_prompt(p.text) for p in prompts[start : start + 64]]
-        texts += generate(model, encoded, n=n, temperature=temperature, seed=seed + start).texts
-    return texts
 
 
 def by_demonstrations(base: GPT) -> list[dict]:

@@ -1,0 +1,26 @@
+"""The longer experiments of the notebooks, one module for each part of the course: their functions return the rows of tables in data/logs.
+
+Everything is done with several seeds, and measured on `held_out_prompts` where the experiment does not say otherwise. A notebook plots
+the table and runs one small piece of it live; `make artifacts` rebuilds them all.
+"""
+
+from minialign.chat import encode_prompt
+from minialign.gpt import GPT
+from minialign.sampling import generate
+from minialign.world.prompts import Prompt, sample_prompts
+
+SEEDS = (0, 1, 2)
+
+
+def held_out_prompts() -> list[Prompt]:
+    """The prompts on which models are compared: 196, all families alike, about topics, or in words, that no demonstration holds."""
+    return sample_prompts("evaluation", 196, seed=1)
+
+
+def answers(model: GPT, prompts: list[Prompt], temperature: float = 1.0, seed: int = 0, n: int = 1) -> list[str]:
+    """n responses to each prompt, those of one prompt side by side."""
+    texts = []
+    for start in range(0, len(prompts), 64):
+        encoded = [encode_prompt(p.text) for p in prompts[start : start + 64]]
+        texts += generate(model, encoded, n=n, temperature=temperature, seed=seed + start).texts
+    return texts
