@@ -5,8 +5,8 @@ import torch
 
 from minialign.chat import collate_chat, special
 from minialign.evaluation import facts_right
-from minialign.experiments.fine_tuning import BUGS, no_end_token, pad_is_end, prompt_follows, shuffled_key, steps_for
 from minialign.experiments import policy_gradients
+from minialign.experiments.fine_tuning import BUGS, no_end_token, pad_is_end, prompt_follows, shuffled_key, steps_for
 from minialign.gpt import GPTConfig
 from minialign.logprobs import token_log_probs
 from minialign.tokenizer import ASSISTANT, END, PAD, load_tokenizer
