@@ -125,8 +125,12 @@ def expected_reward(log_probs: torch.Tensor, rewards: torch.Tensor) -> torch.Ten
 
 def logit_gradient(log_probs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
     """∂J/∂logits of a tabular policy, (P, N): π(y|x) (r(x, y) − E_π r) / P."""
-    advantages = rewards - (log_probs.exp() * rewards).sum(-1, keepdim=True)
-    return log_probs.exp() * advantages / len(rewards)
+    return _prompt_gradients(log_probs, rewards) / len(rewards)
+
+
+def _prompt_gradients(log_probs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
+    """∇_logits E_{π(·|x)} r of each prompt, (P, N)."""
+    return log_probs.exp() * (rewards - (log_probs.exp() * rewards).sum(-1, keepdim=True))
 
 
 def kl_penalised_reward(log_probs: torch.Tensor, reference: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
@@ -149,12 +153,18 @@ def optimal_policy(reference: torch.Tensor, rewards: torch.Tensor, beta: float) 
 def best_of_n(log_probs: torch.Tensor, rewards: torch.Tensor, n: int) -> torch.Tensor:
     """log-probabilities (P, N) of the response with the highest reward among n samples; ties go to the sample drawn first.
 
-    P(best has reward r) = P(all n ≤ r) − P(all n < r); within equal rewards the policy's own proportions stay.
+    P(best has reward r) = P(all n ≤ r) − P(all n < r); within equal rewards the policy's own proportions stay. In logarithms, so
+    that responses of probability e^(−60) come out right too. Raises ValueError for n < 1.
     """
-    probabilities = log_probs.exp()
-    below = (probabilities[:, None, :] * (rewards[:, None, :] < rewards[:, :, None])).sum(-1)
-    tied = (probabilities[:, None, :] * (rewards[:, None, :] == rewards[:, :, None])).sum(-1)
-    return log_probs - tied.log() + ((below + tied) ** n - below**n).log()
+    if n < 1:
+        raise ValueError(f"n is {n}: choose among at least one sample")
+    mine, others = rewards[:, :, None], rewards[:, None, :]
+    everyone = log_probs[:, None, :].expand(-1, log_probs.shape[1], -1)
+    below = everyone.masked_fill(others >= mine, -torch.inf).logsumexp(-1)
+    tied = everyone.masked_fill(others != mine, -torch.inf).logsumexp(-1)
+    # log((B + T)^n − B^n) = n log(B + T) + log(1 − (1 + T/B)^(−n))
+    best = n * torch.logaddexp(below, tied) + torch.log(-torch.expm1(-n * torch.nn.functional.softplus(tied - below)))
+    return log_probs - tied + best
 
 
 def squared_scores(log_probs: torch.Tensor) -> torch.Tensor:
@@ -174,36 +184,36 @@ def optimal_baseline(probabilities: torch.Tensor, rewards: torch.Tensor, squared
 
 def gradient_variance(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: torch.Tensor | float = 0.0) -> torch.Tensor:
     """Total variance, (P,), of (r − b) ∇_logits log π(y|x) for one y ~ π: E‖·‖² − ‖E·‖². baseline: a number or (P,)."""
-    advantages = rewards - torch.as_tensor(baseline, dtype=rewards.dtype).view(-1, 1)
+    advantages = rewards - torch.as_tensor(baseline, dtype=rewards.dtype).expand(len(rewards))[:, None]
     second_moment = (log_probs.exp() * advantages**2 * squared_scores(log_probs)).sum(-1)
-    return second_moment - _squared_gradient(log_probs, rewards)
+    return second_moment - _prompt_gradients(log_probs, rewards).square().sum(-1)
 
 
 def rloo_variance(log_probs: torch.Tensor, rewards: torch.Tensor, k: int) -> torch.Tensor:
     """Total variance, (P,), of the leave-one-out estimate (1/k) Σ_i (r_i − mean of the others) ∇_logits log π(y_i|x).
 
     Each term has the variance of a baseline E r that is itself noisy, by Var(r)/(k − 1); two terms share
-    ‖∇J‖²/(k − 1)² of covariance, because each is in the other's baseline.
+    ‖∇J‖²/(k − 1)² of covariance, because each is in the other's baseline. Raises ValueError for k < 2.
     """
-    probabilities, squared_gradient = log_probs.exp(), _squared_gradient(log_probs, rewards)
+    if k < 2:
+        raise ValueError(f"leave-one-out needs at least 2 samples of each prompt, here is {k}")
+    probabilities, squared_gradient = log_probs.exp(), _prompt_gradients(log_probs, rewards).square().sum(-1)
     mean = (probabilities * rewards).sum(-1, keepdim=True)
     spread = (probabilities * (rewards - mean) ** 2).sum(-1, keepdim=True)
     own = (probabilities * ((rewards - mean) ** 2 + spread / (k - 1)) * squared_scores(log_probs)).sum(-1) - squared_gradient
     return (own + squared_gradient / (k - 1)) / k
 
 
-def _squared_gradient(log_probs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
-    """‖∇_logits E_{π(·|x)} r‖² for each prompt, (P,)."""
-    return (len(rewards) * logit_gradient(log_probs, rewards)).square().sum(-1)
-
-
-def bradley_terry_optimum(wins: torch.Tensor, steps: int = 100) -> torch.Tensor:
+def bradley_terry_optimum(wins: torch.Tensor, steps: int = 1000) -> torch.Tensor:
     """The scores (N,), of mean 0, that make observed comparisons most likely when P(i beats j) = σ(s_i − s_j).
 
     wins (N, N): how often, or with what weight, i beat j. Newton's method on a convex loss (Bradley and Terry 1952). Raises
-    ValueError when no finite scores exist: some group of responses never lost to, or was never compared with, the rest.
+    ValueError when no finite scores exist (some group of responses never lost to, or was never compared with, the rest), for weights
+    that are negative or not finite, and when they are so lopsided that float64 cannot tell the scores.
     """
     n = len(wins)
+    if not bool((wins.isfinite() & (wins >= 0)).all()):
+        raise ValueError("a number of wins is negative or not finite: count how often i beat j")
     if connected_components(wins.numpy() > 0, connection="strong")[0] > 1:
         raise ValueError("the comparisons do not pin down finite scores: some responses never lost to the rest, or never met it")
     games, scores = wins + wins.T, torch.zeros(n, dtype=torch.float64)
@@ -212,8 +222,10 @@ def bradley_terry_optimum(wins: torch.Tensor, steps: int = 100) -> torch.Tensor:
         gradient = (games * p - wins).sum(1)
         weights = games * p * (1 - p)
         hessian = torch.diag(weights.sum(1)) - weights
-        step = torch.linalg.solve(hessian + 1.0 / n, gradient)  # + 1/n: shifting all scores changes nothing, so pin their mean
-        scores = scores - step.clamp(-1, 1)  # far from the optimum a full step overshoots
-        if float(step.abs().max()) < 1e-12:
+        step, failed = torch.linalg.solve_ex(hessian + 1.0 / n, gradient)  # + 1/n: a shift changes nothing, so pin the mean
+        if int(failed):
             break
-    return scores - scores.mean()
+        scores = scores - step.clamp(-1, 1)  # far from the optimum a full step overshoots
+        if float(step.abs().max()) < 1e-10:
+            return scores - scores.mean()
+    raise ValueError("the comparisons are too lopsided: the scores cannot be told from infinite ones")

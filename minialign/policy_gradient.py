@@ -1,7 +1,7 @@
 """Policy gradients: sample, score, and make what scored well more probable.
 
 ∇J(θ) = E_{y ~ π_θ}[ (r(x, y) − b) ∇ log π_θ(y | x) ]. (REINFORCE: Williams 1992; leave-one-out baseline: Kool et al. 2019,
-Ahmadian et al. 2024, "Back to basics", Eq. 7.)
+Ahmadian et al. 2024, "Back to basics".)
 """
 
 from collections.abc import Callable
@@ -30,6 +30,11 @@ class PolicyGradientConfig(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("prompts_per_step", "samples_per_prompt", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not self.temperature > 0:
+            raise ValueError(f"the temperature is {self.temperature}: a policy that never varies cannot learn from its samples")
         if self.baseline not in ("rloo", "none"):
             raise ValueError(f"baseline is {self.baseline!r}: choose 'rloo' or 'none'")
         if self.baseline == "rloo" and self.samples_per_prompt < 2:
@@ -41,10 +46,11 @@ def reinforce_loss(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: tor
 
     log_probs (B,) in nats, of whole responses, end token included; rewards (B,); baseline a number or (B,). Or all of them
     (B, T), for token log-probabilities with a reward-to-go each. Rewards and baseline are constants: no gradient flows into
-    them. Raises ValueError when log_probs and rewards differ in shape ((B,) and (B, 1) would silently become (B, B)).
+    them. Raises ValueError when the shapes differ ((B,) and (B, 1) would silently become (B, B)).
     """
-    if log_probs.shape != rewards.shape:
-        raise ValueError(f"log_probs has shape {tuple(log_probs.shape)} and rewards {tuple(rewards.shape)}: they must be the same")
+    for name, x in {"rewards": rewards, "baseline": torch.as_tensor(baseline)}.items():
+        if x.shape != log_probs.shape and not (name == "baseline" and x.ndim == 0):
+            raise ValueError(f"log_probs has shape {tuple(log_probs.shape)} and {name} {tuple(x.shape)}: they must be the same")
     advantages = (rewards - baseline).detach()
     return -(advantages * log_probs).sum() / len(log_probs)
 
@@ -88,11 +94,11 @@ def train(
         return [roll_out(policy, chosen, reward, seed=(config.seed, step), **sampling)]
 
     def loss_fn(rollout: Rollout):
-        log_probs = log_prob(policy, rollout.batch, config.temperature)
-        baseline = 0.0
+        advantages = rollout.rewards
         if config.baseline == "rloo":
-            baseline = rollout.rewards - rloo_advantages(rollout.rewards.view(-1, rollout.n)).flatten()
-        return reinforce_loss(log_probs, rollout.rewards, baseline), metrics_of(rollout)
+            advantages = rloo_advantages(rollout.rewards.view(-1, rollout.n)).flatten()
+        log_probs = log_prob(policy, rollout.batch, config.temperature)
+        return reinforce_loss(log_probs, advantages), metrics_of(rollout)
 
     return fit(policy, rollout_at, loss_fn, config, title="policy gradient", **options)
 
@@ -103,7 +109,6 @@ def metrics_of(rollout: Rollout) -> dict[str, float]:
     surprise = -rollout.log_probs.sum(-1)  # −log π(y|x), whose mean over samples is the entropy
     return {
         "objective/scores": float(rollout.rewards.mean()),
-        "objective/scores_std": float(rollout.rewards.std()),
         "objective/entropy": float(surprise.mean()),  # nats a response
         "policy/entropy_avg": float(surprise.sum() / lengths.sum()),  # nats a token
         "response_length": float(lengths.mean()),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import SupportsFloat
 
 import numpy as np
 import torch
@@ -66,10 +67,10 @@ def roll_out(
 
 def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Tensor:
     """The rewards of some responses, (B,) float32. Raises ValueError unless `reward` gives one finite number for each of them."""
-    values = [float(value) for value in reward(prompts, responses)]
+    values = list(reward(prompts, responses))
     if len(values) != len(responses):
         raise ValueError(f"the reward function gave {len(values)} numbers for {len(responses)} responses: it must give one for each")
     for prompt, response, value in zip(prompts, responses, values):
-        if not math.isfinite(value):
+        if not isinstance(value, SupportsFloat) or not math.isfinite(value):
             raise ValueError(f"the reward of {response[:60]!r} to {prompt[:60]!r} is {value}: a reward must be a finite number")
-    return torch.tensor(values, dtype=torch.float32)
+    return torch.tensor([float(value) for value in values], dtype=torch.float32)

@@ -13,8 +13,8 @@ import minialign
 from minialign import experiments
 from minialign.artifacts import load_history
 from minialign.course import ROOT
-from minialign.evaluation import cloze_hits, facts_right, reply_shares
-from minialign.experiments import fine_tuning
+from minialign.evaluation import cloze_hits, facts_right, mean_with_interval, reply_shares
+from minialign.experiments import fine_tuning, policy_gradients
 from minialign.world.demonstrations import demonstrate
 from minialign.world.judge import MAXIMUM, gold_rewards, judge
 from minialign.world.prompts import prompts_of, topic_sorts
@@ -118,3 +118,30 @@ def test_the_bugs_that_hide_the_end_token_keep_a_model_from_stopping():
 def test_learning_unknown_things_makes_a_model_invent():
     with_unknown, known = (column("knowledge", "invents", arm=arm, epoch=6.0) for arm in ("with unknown things", "known things only"))
     assert len(known) == len(experiments.SEEDS) and (with_unknown > 0.05).all() and (known < 0.03).all()
+
+
+# --- REINFORCE with the gold reward, over the seeds of the tables --------------------------------------------------------
+
+
+def test_reinforce_raises_the_gold_reward_of_held_out_prompts_beyond_the_interval():
+    before, after = (column("reinforce", "gold", step=step) for step in (0, 100))
+    assert len(after) == len(experiments.SEEDS) and mean_with_interval(after - before).low > 0.8
+
+
+def test_reinforce_halves_the_entropy_of_a_response():
+    for seed in experiments.SEEDS:
+        entropy = column("reinforce", "objective/entropy", seed=seed)
+        assert len(entropy) == 100 and entropy[-10:].mean() < 0.5 * entropy[:10].mean()
+
+
+def test_what_the_bugs_of_policy_gradients_do():
+    gold = {bug: column("reinforce_bugs", "gold", bug=bug) for bug in ("before", *policy_gradients.BUGS, "no baseline")}
+    words = {bug: column("reinforce_bugs", "words", bug=bug) for bug in gold}
+    assert (gold["correct"] > gold["before"] + 0.5).all() and (gold["no baseline"] < gold["correct"] - 0.1).all()
+    assert (gold["sign flipped"] < gold["before"] - 1.5).all()
+    assert (words["averaged over tokens"] > 1.1 * words["correct"]).all()
+
+
+def test_the_table_is_of_this_model(sft):
+    """Row 0 of the log is the shipped model's own: measured anew, it gives the same number."""
+    assert policy_gradients.measured(sft.model, seed=0)["gold"] == pytest.approx(column("reinforce", "gold", step=0, seed=0)[0], abs=0.02)

@@ -109,6 +109,20 @@ def test_best_of_n_is_the_sum_over_all_draws(n):
     assert torch.allclose(exact.best_of_n(LOG_PROBS, REWARDS, n).exp(), by_hand, atol=1e-14)
 
 
+def test_best_of_n_is_right_for_very_unlikely_responses_too():
+    log_probs = torch.tensor([[-60.0, 0.0, -45.0, -700.0]], dtype=torch.float64).log_softmax(-1)
+    rewards = torch.tensor([[3.0, 1.0, 2.0, 0.0]], dtype=torch.float64)
+    assert torch.allclose(exact.best_of_n(log_probs, rewards, 1), log_probs, atol=1e-12)
+    found = exact.best_of_n(log_probs, rewards, 10)
+    assert torch.allclose(found[0, [0, 2]], log_probs[0, [0, 2]] + math.log(10), atol=1e-9)  # n times as likely, as long as that is rare
+    world = micro_world()
+    for n in (1, 64, 10_000):
+        spread = exact.best_of_n((5 * world.rewards).log_softmax(-1), -world.rewards, n)
+        assert bool(spread.isfinite().all()) and torch.allclose(spread.exp().sum(-1), torch.ones(4, dtype=torch.float64), atol=1e-10)
+    with pytest.raises(ValueError, match="n is 0"):
+        exact.best_of_n(log_probs, rewards, 0)
+
+
 def test_gradient_variance_is_the_sum_over_all_draws():
     for baseline in (0.0, 1.3, torch.tensor([0.4, -2.0], dtype=torch.float64)):
         found = exact.gradient_variance(LOG_PROBS, REWARDS, baseline)
@@ -144,6 +158,13 @@ def test_rloo_variance_is_the_sum_over_all_draws(k):
         assert float(found[x]) == pytest.approx(second - float(mean @ mean), abs=1e-12)
 
 
+def test_one_sample_has_nothing_to_leave_out_and_a_baseline_is_one_number_a_prompt():
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        exact.rloo_variance(LOG_PROBS, REWARDS, 1)
+    with pytest.raises(RuntimeError):
+        exact.gradient_variance(LOG_PROBS, REWARDS, torch.zeros(N))
+
+
 # --- Bradley and Terry ---
 
 
@@ -174,9 +195,21 @@ def test_bradley_terry_cannot_tell_a_cycle_apart():
 
 
 def test_bradley_terry_says_when_there_is_no_finite_answer():
-    for wins in ([[0, 1], [0, 0]], [[0, 1, 0], [1, 0, 0], [0, 0, 0]]):
-        with pytest.raises(ValueError, match="do not pin down"):
+    for wins, why in (
+        ([[0, 1], [0, 0]], "do not pin down"),
+        ([[0, 1, 0], [1, 0, 0], [0, 0, 0]], "do not pin down"),
+        ([[0, 1e18], [1, 0]], "too lopsided"),
+        ([[0, -1], [2, 0]], "negative or not finite"),
+        ([[0, math.inf], [2, 0]], "negative or not finite"),
+    ):
+        with pytest.raises(ValueError, match=why):
             exact.bradley_terry_optimum(torch.tensor(wins, dtype=torch.float64))
+
+
+def test_bradley_terry_follows_a_long_chain():
+    scores = 5.0 * torch.arange(50, dtype=torch.float64)
+    wins = win_shares(scores) * (torch.arange(50)[:, None] - torch.arange(50)).abs().eq(1)  # only neighbours meet
+    assert torch.allclose(exact.bradley_terry_optimum(wins), scores - scores.mean(), atol=1e-6)
 
 
 # --- the micro-world ---

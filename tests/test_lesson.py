@@ -64,6 +64,17 @@ def test_a_right_value_with_a_wrong_gradient_is_told_apart():
     assert "the value is right, its gradient is not" in lesson.diagnose(lesson.EXERCISES["reinforce_loss"], half_detached)
 
 
+def test_an_attempt_that_changes_its_input_gets_its_own():
+    def in_place(rewards):
+        for t in range(rewards.shape[-1] - 2, -1, -1):
+            rewards[..., t] += rewards[..., t + 1]
+        return rewards
+
+    assert lesson.diagnose(lesson.EXERCISES["reward_to_go"], in_place) is None
+    assert lesson.diagnose(lesson.EXERCISES["reward_to_go"], lambda rewards: rewards.zero_()) is not None
+    assert "an empty tensor" in lesson.diagnose(lesson.EXERCISES["reward_to_go"], lambda rewards: rewards[:0])
+
+
 def test_a_solution_is_folded_source(shown):
     lesson.solution("kl_divergence")
     assert shown[0][0].data.startswith("<details>") and "def kl_divergence" in shown[0][0].data

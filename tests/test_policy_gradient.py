@@ -80,8 +80,10 @@ def test_tokens_with_rewards_to_go_are_summed_and_sequences_averaged():
 
 
 def test_shapes_that_would_broadcast_silently_are_refused():
-    with pytest.raises(ValueError, match="must be the same"):
+    with pytest.raises(ValueError, match=r"rewards \(4, 1\): they must be the same"):
         reinforce_loss(torch.zeros(4), torch.zeros(4, 1))
+    with pytest.raises(ValueError, match=r"baseline \(4, 1\): they must be the same"):
+        reinforce_loss(torch.zeros(4), torch.zeros(4), torch.zeros(4, 1))
 
 
 def test_rloo_advantages_by_hand():
@@ -121,28 +123,50 @@ def test_the_policy_learns_what_is_rewarded():
     assert history.column("objective/entropy")[-5:].mean() < 0.5 * history.column("objective/entropy")[:5].mean()
 
 
-def test_the_first_update_is_the_gradient_of_the_algorithm_box():
-    """Sample, score, leave-one-out, −mean of advantage · log π: written out here once more, from other parts."""
-    policy = small_policy()
-    seen = []
+def half(policy, batch, temperature):
+    return sequence_log_probs(policy, batch, temperature) / 2
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize(
+    ("baseline", "temperature", "log_prob"),
+    [("rloo", 1.0, sequence_log_probs), ("none", 1.0, sequence_log_probs), ("rloo", 2.0, sequence_log_probs), ("rloo", 1.0, half)],
+)
+def test_an_update_is_the_algorithm_box(baseline, temperature, log_prob, step):
+    """Sample, score, advantages, −mean of advantage · log π: written out here once more, from other parts, for the first two updates."""
+    policy, seen = small_policy(), []
 
     def reward(prompts, responses):
         seen.append((prompts, responses))
         return length(prompts, responses)
 
-    history = policy_gradient.train(policy, PROMPTS[:2], reward, replace(QUICK, steps=1, learning_rate=1e-12))
-    prompts, responses = seen[0]
+    config = replace(QUICK, steps=2, learning_rate=1e-12, baseline=baseline, temperature=temperature)
+    history = policy_gradient.train(policy, PROMPTS[:2], reward, config, log_prob=log_prob)
+    prompts, responses = seen[step]
     assert len(responses) == 8 and prompts[0] == prompts[3] != prompts[4] == prompts[7]
-    rollout = roll_out(policy, [prompts[0], prompts[4]], reward, n=4, max_new_tokens=6, seed=(0, 0))
+    rollout = roll_out(policy, [prompts[0], prompts[4]], reward, n=4, max_new_tokens=6, temperature=temperature, seed=(0, step))
     assert rollout.responses == responses
     rewards = rollout.rewards.view(2, 4)
-    advantages = torch.stack([rewards[:, i] - rewards[:, [j for j in range(4) if j != i]].mean(1) for i in range(4)], 1)
-    loss = -(advantages.flatten() * sequence_log_probs(policy, rollout.batch)).mean()
+    others = [rewards[:, [j for j in range(4) if j != i]].mean(1) if baseline == "rloo" else 0.0 for i in range(4)]
+    advantages = torch.stack([rewards[:, i] - others[i] for i in range(4)], 1)
+    log_probs = sequence_log_probs(policy, rollout.batch, temperature) / (2 if log_prob is half else 1)
+    loss = -(advantages.flatten() * log_probs).mean()
     policy.zero_grad()
     loss.backward()
     norm = torch.stack([p.grad.norm() for p in policy.parameters()]).norm()
-    assert history[0]["loss"] == pytest.approx(float(loss.detach()), abs=1e-5)
-    assert history[0]["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+    assert history[step]["loss"] == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-5)
+    assert history[step]["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_an_epoch_asks_every_prompt():
+    asked = []
+
+    def reward(prompts, responses):
+        asked.extend(prompts)
+        return length(prompts, responses)
+
+    policy_gradient.train(small_policy(), PROMPTS, reward, replace(QUICK, steps=2))
+    assert sorted(set(asked)) == sorted(PROMPTS) and all(asked.count(p) == QUICK.samples_per_prompt for p in PROMPTS)
 
 
 def test_the_end_token_is_an_action_and_padding_is_not():
@@ -163,6 +187,7 @@ def test_metrics_are_means_over_response_tokens_only():
     assert metrics["policy/entropy_avg"] == pytest.approx(-float(torch.cat(rows).mean()), rel=1e-5)
     assert metrics["objective/entropy"] == pytest.approx(-float(np.mean([float(row.sum()) for row in rows])), rel=1e-5)
     assert metrics["response_length"] == pytest.approx(np.mean([len(row) for row in rows]))
+    assert 0 < metrics["finished"] < 1 and metrics["finished"] == pytest.approx(float(rollout.finished.float().mean()))
     assert metrics["objective/scores"] == pytest.approx(np.mean([response == "" for response in rollout.responses]))
 
 
@@ -173,21 +198,17 @@ def test_the_same_seed_takes_the_same_path():
     assert same_parameters(policies[0], policies[1]) and not same_parameters(policies[0], policies[2])
 
 
-def test_the_temperature_is_one_for_sampler_and_scorer():
-    policy, other = small_policy(), small_policy()
-    hot = policy_gradient.train(policy, PROMPTS, length, replace(QUICK, steps=1, temperature=2.0))
-    rollout = roll_out(other, PROMPTS[:1], length, n=4, temperature=2.0, max_new_tokens=6)
-    with torch.no_grad():
-        assert torch.allclose(sequence_log_probs(other, rollout.batch, 2.0), rollout.log_probs.sum(-1), atol=1e-4)
-    assert hot[0]["loss"] != policy_gradient.train(other, PROMPTS, length, replace(QUICK, steps=1))[0]["loss"]
-
-
 def test_settings_that_make_no_sense():
     with pytest.raises(ValueError, match="choose 'rloo' or 'none'"):
         PolicyGradientConfig(baseline="critic")
     with pytest.raises(ValueError, match="set samples_per_prompt to 2"):
         PolicyGradientConfig(samples_per_prompt=1)
     PolicyGradientConfig(samples_per_prompt=1, baseline="none")
+    for setting in ("prompts_per_step", "samples_per_prompt", "max_new_tokens"):
+        with pytest.raises(ValueError, match=f"{setting} is 0: it must be at least 1"):
+            PolicyGradientConfig(**{setting: 0})
+    with pytest.raises(ValueError, match="the temperature is 0"):
+        PolicyGradientConfig(temperature=0)
     with pytest.raises(ValueError, match="empty"):
         policy_gradient.train(small_policy(), [], says_nothing, QUICK)
 

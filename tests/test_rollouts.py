@@ -52,6 +52,11 @@ def test_a_reward_that_is_not_finite_is_an_error_that_shows_the_response(value):
         score(lambda prompts, responses: [1.0, value], ["x", "y"], ["a", "b"])
 
 
+def test_nothing_is_no_reward():
+    with pytest.raises(ValueError, match="is None: a reward must be a finite number"):
+        score(lambda prompts, responses: [None], ["x"], ["a"])
+
+
 def test_one_reward_for_each_response():
     with pytest.raises(ValueError, match="gave 1 numbers for 2 responses"):
         score(lambda prompts, responses: [1.0], ["x", "y"], ["a", "b"])

@@ -36,7 +36,9 @@ def _distribution(generator):
 
 
 def _rewards(generator):
-    return (torch.randn(3, 4, generator=generator),)
+    """Rewards of 2 to 6 samples (or tokens) in each of three rows."""
+    k = int(torch.randint(2, 7, (1,), generator=generator))
+    return (torch.randn(3, k, generator=generator),)
 
 
 def _by_masked_sum(weights):
@@ -52,6 +54,16 @@ def _is_last(batch: Batch) -> torch.Tensor:
 def _everything_but_padding(model, batch: Batch) -> torch.Tensor:
     after_the_first = batch.mask & (torch.arange(batch.ids.shape[1]) > 0)
     return sequence_log_probs(model, Batch(batch.ids, batch.mask, after_the_first))
+
+
+def _mask_unshifted(model, batch: Batch) -> torch.Tensor:
+    log_probs = model(batch.ids, batch.mask)[:, :-1].log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
+    return (log_probs * batch.response_mask[:, :-1]).sum(-1)
+
+
+def _unnormalised(model, batch: Batch) -> torch.Tensor:
+    logits = model(batch.ids, batch.mask)[:, :-1].gather(-1, batch.ids[:, 1:, None])[..., 0]
+    return (logits * batch.response_mask[:, 1:]).sum(-1)
 
 
 def _unshifted(model, batch: Batch) -> torch.Tensor:
@@ -72,6 +84,12 @@ POLICY_GRADIENTS = {
                     _by_masked_sum(lambda batch: batch.response_mask.roll(1, 1))),
             Mistake("the prompt's tokens are counted: it is given, so log π(y|x) has the response's tokens only.", _everything_but_padding),
             Mistake("logits and ids are not shifted: logits at t predict token t + 1.", _unshifted),
+            Mistake("the log-probabilities are detached from the model: nothing could learn from them.",
+                    lambda model, batch: sequence_log_probs(model, batch).detach()),
+            Mistake("the mask is off by one: shift it together with the ids, response_mask[:, 1:].", _mask_unshifted),
+            Mistake("the logits are not normalised: apply log_softmax before you gather.", _unnormalised),
+            Mistake("you add up the whole batch: one number for each row, so sum over the last axis only.",
+                    lambda model, batch: sequence_log_probs(model, batch).sum()),
             Mistake("these are probabilities: log p(y|x) is the sum of logarithms.", lambda model, batch: sequence_log_probs(model, batch).exp()),
             Mistake("the sign is wrong: a log-probability is never positive.", lambda model, batch: -sequence_log_probs(model, batch)),
         ),
@@ -84,6 +102,7 @@ POLICY_GRADIENTS = {
                     lambda lp, r, b: -reinforce_loss(lp, r, b)),
             Mistake("the baseline is not detached: gradients flow into the network that made it, and it learns to be low instead of right.",
                     lambda lp, r, b: -((r - b) * lp).mean()),
+            Mistake("the sign is wrong, and the baseline is not detached.", lambda lp, r, b: ((r - b) * lp).mean()),
             Mistake("the log-probabilities are detached: nothing is left to learn from.", lambda lp, r, b: -((r - b).detach() * lp.detach()).mean()),
             Mistake("the baseline is not used.", lambda lp, r, b: reinforce_loss(lp, r)),
             Mistake("the baseline is added: subtract it.", lambda lp, r, b: reinforce_loss(lp, r, -b)),
@@ -97,6 +116,8 @@ POLICY_GRADIENTS = {
         (
             Mistake("this is the mean reward, a good baseline: the best one weighs the rewards by ‖∇ log π‖² too.", lambda p, r, s: (p * r).sum()),
             Mistake("the probabilities are missing: both are expectations under the policy.", lambda p, r, s: (s * r).sum() / s.sum()),
+            Mistake("the probabilities are missing in the denominator: it is an expectation under the policy, too.",
+                    lambda p, r, s: (p * s * r).sum() / s.sum()),
             Mistake("the denominator is missing: divide by E[‖∇ log π‖²].", lambda p, r, s: (p * s * r).sum()),
             Mistake("you take the square root of ‖∇ log π‖²: the variance has the square.",
                     lambda p, r, s: optimal_baseline(p, r, s.sqrt())),
@@ -110,6 +131,8 @@ POLICY_GRADIENTS = {
         (
             Mistake("the baseline includes the sample's own reward: that shrinks the gradient by (k − 1)/k. Leave it out.",
                     lambda r: r - r.mean(-1, keepdim=True)),
+            Mistake("the sum you divide by k − 1 still holds the sample's own reward: take it out first.",
+                    lambda r: r - r.sum(-1, keepdim=True) / (r.shape[-1] - 1)),
             Mistake("the sum of the others is divided by k: there are k − 1 of them.",
                     lambda r: r - (r.sum(-1, keepdim=True) - r) / r.shape[-1]),
             Mistake("the mean runs over all prompts: compare samples of the same prompt only, along the last axis.",
