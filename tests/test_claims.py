@@ -82,7 +82,7 @@ def test_what_a_notebook_claims_holds(path):
 
 
 def column(table: str, name: str, **where) -> np.ndarray:
-    return np.array([row[name] for row in load_history(table) if all(row[k] == v for k, v in where.items())])
+    return np.array([row[name] for row in load_history(table) if name in row and all(row[k] == v for k, v in where.items())])
 
 
 def test_a_the_last_doublings_of_demonstrations_gain_less_than_a_third_of_the_first(base):
