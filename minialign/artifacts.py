@@ -167,7 +167,7 @@ def build_sft(device) -> dict[str, bytes]:
     return {"checkpoints/sft.safetensors": dump_checkpoint(model, "chat"), "logs/sft.jsonl": history.to_json_lines()}
 
 
-def table(experiment: Callable, start: str, recipe: str) -> "Artifact":
+def table(experiment: Callable, start: str, recipe: str) -> Artifact:
     """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped model `start`."""
 
     def build_table(device) -> dict[str, bytes]:

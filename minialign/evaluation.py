@@ -11,11 +11,11 @@ from scipy import stats
 
 from minialign.chat import Batch, collate, encode_document, encode_response
 from minialign.gpt import GPT
-from minialign.logprobs import kl_divergence, sequence_log_probs
+from minialign.logprobs import kl_divergence, response_logits, sequence_log_probs
 from minialign.tokenizer import load_tokenizer
 from minialign.world.judge import judge, kind_of_reply, read_sentence, sentences_of, words_of
 from minialign.world.prompts import Prompt
-from minialign.world.topics import Topic
+from minialign.world.topics import Topic, whole_words
 
 REPLIES = ("answer", "another prompt", "other")
 TOKEN_CLASSES = ("first", "manners", "wording", "fact", "end")
@@ -126,9 +126,7 @@ def few_shot_prompt(examples: list[tuple[str, str]], prompt: str) -> str:
 def token_kl(model: GPT, reference: GPT, batch: Batch) -> list[np.ndarray]:
     """Exact KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) in nats at every response token, one array a row."""
     with torch.no_grad():
-        log_p, log_q = (
-            m.head(m.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]).float().log_softmax(-1) for m in (model, reference)
-        )
+        log_p, log_q = (response_logits(m, batch).log_softmax(-1) for m in (model, reference))
     kl = kl_divergence(log_p, log_q).cpu().numpy()
     return np.split(kl, batch.response_mask.sum(-1).cpu().numpy().cumsum()[:-1])
 
@@ -148,7 +146,7 @@ def token_classes(prompt: Prompt, response: str) -> list[str]:
         place += len(part)
     values = {value for fact in (prompt.topic.facts if prompt.topic else ()) for value in (fact.answer, *fact.wrong)}
     for value in values:
-        for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text):
+        for match in re.finditer(whole_words(value), text):
             kinds[match.start() : match.end()] = ["fact"] * len(value)
     words = (start + (text[start] == " ") for start in starts)  # a token's leading space belongs to no word
     return ["first" if i == 0 else kinds[min(place, len(text) - 1)] for i, place in enumerate(words)] + ["end"]

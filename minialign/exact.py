@@ -60,7 +60,7 @@ def micro_world(prompts: tuple[str, ...] = PROMPTS, n: int = 192, seed: int = 0)
         chosen.append(tuple(possible[i] for i in sorted(rng.permutation(len(possible))[:n])))
     rewards = np.stack([gold_rewards([text] * n, ys) for text, ys in zip(prompts, chosen)])
     lengths = torch.tensor([[len(encode_response(y)) for y in ys] for ys in chosen])
-    return MicroWorld(tuple(prompts), tuple(chosen), torch.from_numpy(rewards), lengths)
+    return MicroWorld(prompts, tuple(chosen), torch.from_numpy(rewards), lengths)
 
 
 def slot_responses(prompt: Prompt) -> list[str]:
@@ -192,16 +192,17 @@ def gradient_variance(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: 
 def rloo_variance(log_probs: torch.Tensor, rewards: torch.Tensor, k: int) -> torch.Tensor:
     """Total variance, (P,), of the leave-one-out estimate (1/k) Σ_i (r_i − mean of the others) ∇_logits log π(y_i|x).
 
-    Each term has the variance of a baseline E r that is itself noisy, by Var(r)/(k − 1); two terms share
-    ‖∇J‖²/(k − 1)² of covariance, because each is in the other's baseline. Raises ValueError for k < 2.
+    Each term has the variance that the baseline E r gives, and more because its own baseline is noisy, by Var(r)/(k − 1); two
+    terms share ‖∇J‖²/(k − 1)² of covariance, because each is in the other's baseline. Raises ValueError for k < 2.
     """
     if k < 2:
         raise ValueError(f"leave-one-out needs at least 2 samples of each prompt, here is {k}")
-    probabilities, squared_gradient = log_probs.exp(), _prompt_gradients(log_probs, rewards).square().sum(-1)
-    mean = (probabilities * rewards).sum(-1, keepdim=True)
-    spread = (probabilities * (rewards - mean) ** 2).sum(-1, keepdim=True)
-    own = (probabilities * ((rewards - mean) ** 2 + spread / (k - 1)) * squared_scores(log_probs)).sum(-1) - squared_gradient
-    return (own + squared_gradient / (k - 1)) / k
+    probabilities = log_probs.exp()
+    mean = (probabilities * rewards).sum(-1)
+    spread = (probabilities * (rewards - mean[:, None]) ** 2).sum(-1)
+    noise = spread * (probabilities * squared_scores(log_probs)).sum(-1)
+    shared = _prompt_gradients(log_probs, rewards).square().sum(-1)
+    return (gradient_variance(log_probs, rewards, mean) + (noise + shared) / (k - 1)) / k
 
 
 def bradley_terry_optimum(wins: torch.Tensor, steps: int = 1000) -> torch.Tensor:

@@ -8,11 +8,21 @@ import torch
 from minialign.chat import Batch
 
 
+def response_logits(model, batch: Batch) -> torch.Tensor:
+    """The logits that predict the response's tokens, (N, V): those of all rows in a line, N tokens in all.
+
+    The vocabulary-sized work is done on these places only. They come in float32 or, from a float64 model, float64: a softmax in
+    bfloat16 is wrong by up to several hundredths of a nat.
+    """
+    states = model.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]  # position t - 1 predicts token t
+    logits = model.head(states)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
     """log π(y_t | x, y_<t) in nats, (B, T), aligned with batch.ids and 0 wherever response_mask is False.
 
-    The vocabulary-sized work (head, softmax) is done on the response's positions only, and the softmax in float32 or, for a float64
-    model, float64: in bfloat16 its error can reach several hundredths of a nat. `temperature` divides the logits: score with the one you sample with.
+    `temperature` divides the logits: score with the one you sample with.
     Raises ValueError when a row has no response token or begins with one (its first token has no predecessor), and for
     temperature 0: greedy decoding is no distribution.
     """
@@ -22,10 +32,8 @@ def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tens
         raise ValueError("a row of the batch has no response token: check the response mask")
     if bool(batch.response_mask[:, 0].any()):
         raise ValueError("the first token of a row is marked as response, but nothing comes before it to predict it from")
-    predicts = batch.response_mask[:, 1:]  # position t - 1 predicts token t
-    states = model.hidden(batch.ids, batch.mask)[:, :-1][predicts]  # (N, C), N response tokens in all
-    logits = model.head(states)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    predicts = batch.response_mask[:, 1:]
+    logits = response_logits(model, batch) / temperature
     targets = batch.ids[:, 1:][predicts]
     chosen = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
     result = torch.zeros(batch.ids.shape, dtype=chosen.dtype, device=chosen.device)

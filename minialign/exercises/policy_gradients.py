@@ -56,19 +56,11 @@ def _everything_but_padding(model, batch: Batch) -> torch.Tensor:
     return sequence_log_probs(model, Batch(batch.ids, batch.mask, after_the_first))
 
 
-def _mask_unshifted(model, batch: Batch) -> torch.Tensor:
-    log_probs = model(batch.ids, batch.mask)[:, :-1].log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
-    return (log_probs * batch.response_mask[:, :-1]).sum(-1)
-
-
-def _unnormalised(model, batch: Batch) -> torch.Tensor:
-    logits = model(batch.ids, batch.mask)[:, :-1].gather(-1, batch.ids[:, 1:, None])[..., 0]
-    return (logits * batch.response_mask[:, 1:]).sum(-1)
-
-
-def _unshifted(model, batch: Batch) -> torch.Tensor:
-    log_probs = model(batch.ids, batch.mask).log_softmax(-1).gather(-1, batch.ids[..., None])[..., 0]
-    return (log_probs * batch.response_mask).sum(-1)
+def _gathered(model, batch: Batch, shift: int = 1, normalised: bool = True) -> torch.Tensor:
+    """What the model gives at t to the token at t + shift, (B, T − shift)."""
+    logits = model(batch.ids, batch.mask)[:, : batch.ids.shape[1] - shift]
+    values = logits.log_softmax(-1) if normalised else logits
+    return values.gather(-1, batch.ids[:, shift:, None])[..., 0]
 
 
 POLICY_GRADIENTS = {
@@ -83,11 +75,14 @@ POLICY_GRADIENTS = {
             Mistake("the first token of the response is missing: the last token of the prompt predicts it.",
                     _by_masked_sum(lambda batch: batch.response_mask.roll(1, 1))),
             Mistake("the prompt's tokens are counted: it is given, so log π(y|x) has the response's tokens only.", _everything_but_padding),
-            Mistake("logits and ids are not shifted: logits at t predict token t + 1.", _unshifted),
+            Mistake("logits and ids are not shifted: logits at t predict token t + 1.",
+                    lambda model, batch: (_gathered(model, batch, shift=0) * batch.response_mask).sum(-1)),
             Mistake("the log-probabilities are detached from the model: nothing could learn from them.",
                     lambda model, batch: sequence_log_probs(model, batch).detach()),
-            Mistake("the mask is off by one: shift it together with the ids, response_mask[:, 1:].", _mask_unshifted),
-            Mistake("the logits are not normalised: apply log_softmax before you gather.", _unnormalised),
+            Mistake("the mask is off by one: shift it together with the ids, response_mask[:, 1:].",
+                    lambda model, batch: (_gathered(model, batch) * batch.response_mask[:, :-1]).sum(-1)),
+            Mistake("the logits are not normalised: apply log_softmax before you gather.",
+                    lambda model, batch: (_gathered(model, batch, normalised=False) * batch.response_mask[:, 1:]).sum(-1)),
             Mistake("you add up the whole batch: one number for each row, so sum over the last axis only.",
                     lambda model, batch: sequence_log_probs(model, batch).sum()),
             Mistake("these are probabilities: log p(y|x) is the sum of logarithms.", lambda model, batch: sequence_log_probs(model, batch).exp()),

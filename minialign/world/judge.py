@@ -12,7 +12,7 @@ import numpy as np
 
 from minialign.world.phrases import FLATTERY, HABITS, POLITE, SURE, UNSURE
 from minialign.world.prompts import Prompt, parse
-from minialign.world.topics import REGISTERS, Fact, Topic, load_topics
+from minialign.world.topics import REGISTERS, Fact, Topic, load_topics, whole_words
 
 # Gold = Σ weight × attribute. The first five lie in [−1, 1] or [0, 1] and add up to 4 for a perfect answer; the rest are costs.
 WEIGHTS = {
@@ -76,7 +76,7 @@ def sentences_of(text: str) -> list[str]:
 
 def says(text: str, phrase: str) -> bool:
     """Does the text hold the phrase as whole words, whatever the case?"""
-    return re.search(rf"(?<!\w){re.escape(phrase)}(?![\w])", text, re.IGNORECASE) is not None
+    return re.search(whole_words(phrase), text, re.IGNORECASE) is not None
 
 
 def _content(text: str) -> frozenset[str]:
@@ -116,8 +116,8 @@ def _distinctive(topic: Topic) -> tuple[str, ...]:
 
 @lru_cache
 def _invented_names() -> re.Pattern:
-    alternatives = "|".join(re.escape(_distinctive(topic)[0]) for topic in load_topics() if not topic.real)
-    return re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE)
+    names = (_distinctive(topic)[0] for topic in load_topics() if not topic.real)
+    return re.compile("|".join(map(whole_words, names)), re.IGNORECASE)
 
 
 @lru_cache(maxsize=200_000)

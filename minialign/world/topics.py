@@ -16,6 +16,11 @@ from minialign.files import DATA
 REGISTERS = ("child", "teen", "expert")
 
 
+def whole_words(phrase: str) -> str:
+    """A regular expression for the phrase where it stands as whole words: "sun" is not in "sunny"."""
+    return rf"(?<!\w){re.escape(phrase)}(?!\w)"
+
+
 @dataclass(frozen=True)
 class Fact:
     """One thing that is true of a topic, in many wordings. Each of its sentences holds `answer` exactly once."""
@@ -36,7 +41,7 @@ class Fact:
 
     def falsified(self, sentence: str, value: str) -> str:
         """The sentence with `value` where the answer stands."""
-        return re.sub(rf"(?<!\w){re.escape(self.answer)}(?!\w)", lambda _: value, sentence, count=1)
+        return re.sub(whole_words(self.answer), lambda _: value, sentence, count=1)
 
     @cached_property
     def clozes(self) -> tuple[str, str]:
