@@ -14,6 +14,8 @@ RUN := .venv/bin/python
 SETUP := .venv/.setup
 SETUP_TESTS := .venv/.setup-tests
 SETUP_BENCHMARK := .venv/.setup-benchmark
+PPO := build/benchmark/ppo-venv
+SETUP_PPO := $(PPO)/.setup
 
 .PHONY: help setup course lab test artifacts notebooks benchmark
 .NOTPARALLEL:
@@ -36,7 +38,7 @@ artifacts: $(SETUP)  ## rebuild tokenizer and checkpoints from nothing
 notebooks: $(SETUP)  ## run the notebooks and store their outputs in place
 	@$(RUN) -m minialign.course --in-place
 
-benchmark: $(SETUP_BENCHMARK)  ## compare the engine's speed with transformers'
+benchmark: $(SETUP_BENCHMARK) $(SETUP_PPO)  ## compare the engine's speed with transformers' and TRL's
 	@$(RUN) tests/benchmarks/speed.py
 
 # The engine's tests are many and small: processes of one thread each beat one process whose threads wait for each other.
@@ -57,18 +59,20 @@ test: $(SETUP_TESTS)  ## run all tests, the notebooks' outputs included
 
 # A stamp holds the folder it was made in: a copied or moved .venv is set up again, as is one whose Python is gone.
 ifneq "$(shell test -x $(RUN) && cat $(SETUP) 2>/dev/null)" "$(CURDIR)"
-$(shell rm -f $(SETUP) $(SETUP_TESTS) $(SETUP_BENCHMARK))
+$(shell rm -f $(SETUP) $(SETUP_TESTS) $(SETUP_BENCHMARK) $(SETUP_PPO))
 endif
 
-# $(call pip_install,ARGUMENTS): pip with its large downloads and its errors on the screen, and all of it in .venv/setup.log.
+# $(call pip_install,ARGUMENTS,WHAT,PYTHON): pip, .venv's unless another PYTHON is named, with its large downloads and its errors on the
+# screen, and all of it in .venv/setup.log.
 define pip_install
-set -o pipefail; $(RUN) -m pip install --no-input --disable-pip-version-check $(1) 2>&1 | tee -a .venv/setup.log \
+set -o pipefail; $(or $(3),$(RUN)) -m pip install --no-input --disable-pip-version-check $(1) 2>&1 | tee -a .venv/setup.log \
 | awk '/^Downloading.* [MG]B/ || (/^ *(ERROR|error)/ && !/Ignored|Could not find a version/) { print "  " substr($$0, 1, 160); fflush() } \
        /^Installing collected/ { print "  installing"; fflush() }' \
 || { echo "Set-up stopped while installing $(2). If a package could not be had: is the network (or the proxy) up?"; \
      echo "What pip said is in .venv/setup.log. The same command, once more, goes on from here."; exit 1; }
 endef
 
+WHERE_TORCH_IS = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 REPORT_VERSION := import sys; print("%d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < (3, 11))
 
 $(SETUP): requirements.txt pyproject.toml
@@ -86,16 +90,22 @@ $(SETUP): requirements.txt pyproject.toml
 	fi
 	@echo "Setting up .venv; the first time this takes some minutes"
 	@rm -f .venv/setup.log
-	@$(call pip_install,$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -r requirements.txt,requirements.txt)
+	@$(call pip_install,$(WHERE_TORCH_IS) -r requirements.txt,requirements.txt)
 	@$(call pip_install,--no-build-isolation --no-deps -e .,minialign itself)
 	@printf '%s' "$(CURDIR)" > $@
 
-$(SETUP_TESTS): $(SETUP) tests/requirements.txt tests/benchmarks/requirements.txt
+$(SETUP_TESTS): $(SETUP) tests/requirements.txt
 	@echo "Setting up the tests' packages"
 	@$(call pip_install,-r tests/requirements.txt,tests/requirements.txt)
 	@touch $@
 
-$(SETUP_BENCHMARK): $(SETUP) tests/benchmarks/requirements.txt
+$(SETUP_BENCHMARK): $(SETUP_TESTS) tests/benchmarks/requirements.txt
 	@echo "Setting up the benchmark's packages"
 	@$(call pip_install,-r tests/benchmarks/requirements.txt,tests/benchmarks/requirements.txt)
+	@touch $@
+
+$(SETUP_PPO): $(SETUP) tests/benchmarks/requirements-ppo.txt
+	@echo "Setting up $(PPO), for the last TRL that has PPO"
+	@$(RUN) -m venv --clear $(PPO)
+	@$(call pip_install,$(WHERE_TORCH_IS) -r tests/benchmarks/requirements-ppo.txt,tests/benchmarks/requirements-ppo.txt,$(PPO)/bin/python)
 	@touch $@

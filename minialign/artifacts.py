@@ -17,12 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from minialign import experiments, policy_gradient, pretraining, sft
+from minialign import experiments, policy_gradient, pretraining, reward_model, sft
 from minialign.chat import collate, encode_document, encode_prompt, encode_response
-from minialign.experiments import fine_tuning, policy_gradients
+from minialign.experiments import fine_tuning, policy_gradients, reward_models, rlhf
 from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_atomically
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs
+from minialign.preferences import dump_preferences
+from minialign.reward_model import RewardModel
 from minialign.sampling import generate
 from minialign.tokenizer import (
     END,
@@ -36,6 +38,7 @@ from minialign.tokenizer import (
 )
 from minialign.training import History, stop_if_interrupted
 
+READER = "reader."  # how the names of a reward model's reader begin
 WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
 
 
@@ -67,8 +70,8 @@ def pick_device(device=None) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def load(name: str, device=None) -> LanguageModel:
-    """A shipped model by name, on the device asked for (the default is a GPU if there is one).
+def load(name: str, device=None) -> LanguageModel | RewardModel:
+    """A shipped model by name, on the device asked for (the default is a GPU if there is one); "reward" is a reward model.
 
     Raises ValueError for a name that does not exist (with those that do) and for a file that is damaged or does not fit the
     course's tokenizer.
@@ -77,25 +80,31 @@ def load(name: str, device=None) -> LanguageModel:
     if name not in names:
         raise ValueError(f"there is no artifact {name!r}: choose one of {', '.join(names)}")
     model, metadata = load_checkpoint(f"checkpoints/{name}.safetensors")
-    return LanguageModel(model.to(pick_device(device)), chat=metadata["template"] == "chat")
+    model = model.to(pick_device(device))
+    return model if isinstance(model, RewardModel) else LanguageModel(model, chat=metadata["template"] == "chat")
 
 
-def dump_checkpoint(model: GPT, template: str) -> bytes:
-    """A model as a safetensors file: its weights, with its shape and template ("chat" or "document") as metadata."""
-    metadata = {"config": json.dumps(asdict(model.config)), "template": template}
-    content = save_tensors({name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}, metadata)
+def dump_checkpoint(model: GPT | RewardModel, template: str) -> bytes:
+    """A model as a safetensors file: its weights, with its shape and template ("chat", "document" or "reward") as metadata.
+
+    Of a reward model everything but its reader, which is the shipped fine-tuned model.
+    """
+    config = (model.trunk if isinstance(model, RewardModel) else model).config
+    metadata = {"config": json.dumps(asdict(config)), "template": template}
+    tensors = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items() if not name.startswith(READER)}
+    content = save_tensors(tensors, metadata)
     # safetensors writes its header in a random order: sort it, so that equal models are equal files.
     tensors_at = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:tensors_at]), sort_keys=True, separators=(",", ":")).encode()
     return content[:8] + header.ljust(tensors_at - 8) + content[tensors_at:]
 
 
-def load_checkpoint(name: str) -> tuple[GPT, dict]:
+def load_checkpoint(name: str) -> tuple[GPT | RewardModel, dict]:
     """The model in data/`name` and its metadata. Raises ValueError when the file is damaged or of another vocabulary or shape."""
     return parse_checkpoint(read_verified(name), name)
 
 
-def parse_checkpoint(content: bytes, name: str) -> tuple[GPT, dict]:
+def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict]:
     try:
         tensors = load_tensors(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -109,6 +118,10 @@ def parse_checkpoint(content: bytes, name: str) -> tuple[GPT, dict]:
             "build both again with `make artifacts`"
         )
     model = GPT(config)
+    if metadata["template"] == "reward":
+        sft, _ = load_checkpoint("checkpoints/sft.safetensors")
+        model = RewardModel(sft)
+        tensors |= {f"{READER}{key}": tensor for key, tensor in sft.state_dict().items()}
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
@@ -167,12 +180,23 @@ def build_sft(device) -> dict[str, bytes]:
     return {"checkpoints/sft.safetensors": dump_checkpoint(model, "chat"), "logs/sft.jsonl": history.to_json_lines()}
 
 
-def table(experiment: Callable, start: str, recipe: str) -> Artifact:
-    """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped model `start`."""
+def build_preferences(device) -> dict[str, bytes]:
+    sft, _ = load_checkpoint("checkpoints/sft.safetensors")
+    found = reward_models.build_preferences(sft.to(device))
+    return {f"preferences/{name}.jsonl": dump_preferences(pairs) for name, pairs in found.items()}
+
+
+def build_reward(device) -> dict[str, bytes]:
+    sft, _ = load_checkpoint("checkpoints/sft.safetensors")
+    model, history = reward_models.trained(sft.to(device), reward_models.many_comparisons(sft), reward_models.LARGE)
+    return {"checkpoints/reward.safetensors": dump_checkpoint(model, "reward"), "logs/reward.jsonl": history.to_json_lines()}
+
+
+def table(experiment: Callable, recipe: str, *start: str) -> Artifact:
+    """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped models `start`."""
 
     def build_table(device) -> dict[str, bytes]:
-        model, _ = load_checkpoint(f"checkpoints/{start}.safetensors")
-        rows = experiment(model.to(device))
+        rows = experiment(*(load_checkpoint(f"checkpoints/{name}.safetensors")[0].to(device) for name in start))
         return {f"logs/{experiment.__name__}.jsonl": History(rows).to_json_lines()}
 
     return Artifact(f"logs/{experiment.__name__}.jsonl", build_table, f"seeds {experiments.SEEDS} {recipe}")
@@ -182,8 +206,13 @@ ARTIFACTS = (
     Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
     Artifact("checkpoints/base.safetensors", build_base, f"{GPTConfig()} {pretraining.PretrainingConfig()}"),
     Artifact("checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()}"),
-    *(table(experiment, "base", f"{sft.SFTConfig()}") for experiment in fine_tuning.TABLES),
-    *(table(experiment, "sft", f"{policy_gradient.PolicyGradientConfig()}") for experiment in policy_gradients.TABLES),
+    *(table(experiment, f"{sft.SFTConfig()}", "base") for experiment in fine_tuning.TABLES),
+    *(table(experiment, f"{policy_gradient.PolicyGradientConfig()}", "sft") for experiment in policy_gradients.TABLES),
+    Artifact("preferences/comparisons.jsonl", build_preferences, f"{reward_models.SAMPLES} samples, {reward_models.PER_PROMPT} pairs a prompt"),
+    Artifact("checkpoints/reward.safetensors", build_reward, f"{reward_models.LARGE}"),
+    *(table(experiment, f"{reward_model.RewardModelConfig()}", "sft") for experiment in reward_models.TABLES),
+    *(table(experiment, f"{rlhf.LONG}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
+    *(table(experiment, f"{rlhf.LONG}", "sft") for experiment in rlhf.OF_SFT),
 )
 
 

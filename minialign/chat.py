@@ -49,6 +49,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, rows) -> "Batch":
+        """Some of the rows: a list or tensor of indices, or a slice."""
+        return replace(self, **{name: tensor[rows] for name, tensor in vars(self).items()})
+
     def to(self, device) -> "Batch":
         return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
 

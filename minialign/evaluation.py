@@ -57,6 +57,18 @@ def share_with_interval(successes: int, n: int) -> Estimate:
     return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
+def reliability(margins: np.ndarray, bins: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """How sure a preference model was, and how often it was right: two arrays (bins,), of bins with equally many comparisons.
+
+    margins (M,) = r(x, y_w) − r(x, y_l). The model takes the side with the higher reward, with confidence σ(|margin|) ≥ ½; the label agrees
+    where the margin is positive. A calibrated model has both arrays equal.
+    """
+    order = np.argsort(np.abs(margins), kind="stable")
+    confidence, right = 1 / (1 + np.exp(-np.abs(margins[order]))), margins[order] > 0
+    means = [[part.mean() for part in np.array_split(values, bins)] for values in (confidence, right)]
+    return np.array(means[0]), np.array(means[1])
+
+
 def negative_log_likelihood(model: GPT, pairs, batch_size: int = 64) -> float:
     """Mean −log π(y_t | x, y_<t) in nats per response token over (prompt ids, response ids) pairs."""
     pairs, total = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1])), 0.0

@@ -116,11 +116,14 @@ class GPT(nn.Module):
     def device(self) -> torch.device:
         return self.token_embedding.weight.device
 
-    def hidden(self, ids: torch.Tensor, mask: torch.Tensor | None = None, cache: KVCache | None = None) -> torch.Tensor:
+    def hidden(
+        self, ids: torch.Tensor, mask: torch.Tensor | None = None, cache: KVCache | None = None, added: torch.Tensor | float = 0.0
+    ) -> torch.Tensor:
         """States (B, T, C) of `ids` (B, T), after the final LayerNorm.
 
         `mask` (B, T) is True on real tokens; left out, all are. A token's position is the number of *real* tokens before
-        it, so padding on either side changes nothing. With a `cache`, `ids` continue what the cache holds and are added.
+        it, so padding on either side changes nothing. With a `cache`, `ids` continue what the cache holds and are added to it.
+        `added` (B, T, C) joins the embeddings, for a model that is told more about its tokens.
         Raises ValueError when the tokens do not fit the context.
         """
         B, T = ids.shape
@@ -141,7 +144,7 @@ class GPT(nn.Module):
             columns = torch.arange(start + T, device=ids.device)[None, :]
             # A padding token may attend to itself: a row with nothing allowed would turn into NaN.
             allowed = ((columns <= rows) & seen[:, None, :] | (columns == rows))[:, None]  # (B, 1, T, start + T)
-        x = self.drop(self.token_embedding(ids) + self.position_embedding(positions))
+        x = self.drop(self.token_embedding(ids) + self.position_embedding(positions) + added)
         for layer, block in enumerate(self.blocks):
             x = block(x, allowed, cache, layer)
         if cache is not None:

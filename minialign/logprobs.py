@@ -8,21 +8,30 @@ import torch
 from minialign.chat import Batch
 
 
-def response_logits(model, batch: Batch) -> torch.Tensor:
-    """The logits that predict the response's tokens, (N, V): those of all rows in a line, N tokens in all.
+def response_states(model, batch: Batch) -> torch.Tensor:
+    """The hidden states from which the response's tokens are predicted, (N, C): those of all rows in a line, N tokens in all."""
+    return model.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]  # position t - 1 predicts token t
+
+
+def response_logits(model, batch: Batch, states: torch.Tensor | None = None) -> torch.Tensor:
+    """The logits that predict the response's tokens, (N, V), rows in a line; `states` are the model's `response_states`, if known.
 
     The vocabulary-sized work is done on these places only. They come in float32 or, from a float64 model, float64: a softmax in
     bfloat16 is wrong by up to several hundredths of a nat.
     """
-    states = model.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]  # position t - 1 predicts token t
-    logits = model.head(states)
+    logits = model.head(response_states(model, batch) if states is None else states)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
+def on_response(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Put one value for each response token, (N,) with rows in a line, where the tokens are: (B, T), 0 elsewhere."""
+    return torch.zeros(response_mask.shape, dtype=values.dtype, device=values.device).masked_scatter(response_mask, values)
+
+
+def token_log_probs(model, batch: Batch, temperature: float = 1.0, states: torch.Tensor | None = None) -> torch.Tensor:
     """log π(y_t | x, y_<t) in nats, (B, T), aligned with batch.ids and 0 wherever response_mask is False.
 
-    `temperature` divides the logits: score with the one you sample with.
+    `temperature` divides the logits: score with the one you sample with. `states` are the model's `response_states`, if known.
     Raises ValueError when a row has no response token or begins with one (its first token has no predecessor), and for
     temperature 0: greedy decoding is no distribution.
     """
@@ -32,13 +41,10 @@ def token_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tens
         raise ValueError("a row of the batch has no response token: check the response mask")
     if bool(batch.response_mask[:, 0].any()):
         raise ValueError("the first token of a row is marked as response, but nothing comes before it to predict it from")
-    predicts = batch.response_mask[:, 1:]
-    logits = response_logits(model, batch) / temperature
-    targets = batch.ids[:, 1:][predicts]
+    logits = response_logits(model, batch, states) / temperature
+    targets = batch.ids[batch.response_mask]
     chosen = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
-    result = torch.zeros(batch.ids.shape, dtype=chosen.dtype, device=chosen.device)
-    result[:, 1:][predicts] = chosen
-    return result
+    return on_response(chosen, batch.response_mask)
 
 
 def sequence_log_probs(model, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
@@ -51,10 +57,15 @@ def kl_divergence(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
+def kl_k3(log_ratio: torch.Tensor) -> torch.Tensor:
+    """e^(−lr) − 1 + lr of lr = log π(y) − log π_ref(y) with y ~ π: an estimate of KL(π‖π_ref) in nats for each sample, never negative."""
+    return torch.expm1(-log_ratio) + log_ratio
+
+
 def kl_estimates(log_ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Three per-sample estimates of KL(π‖π_ref), in nats, from log_ratio = log π(y) − log π_ref(y) with y ~ π.
 
     k1 = lr is unbiased and noisy, k2 = lr²/2 biased with low variance, k3 = e^(−lr) − 1 + lr unbiased and never negative.
     Any shape. Source: Schulman 2020, "Approximating KL divergence".
     """
-    return log_ratio, log_ratio**2 / 2, torch.expm1(-log_ratio) + log_ratio
+    return log_ratio, log_ratio**2 / 2, kl_k3(log_ratio)

@@ -98,19 +98,6 @@ def train(
         if config.baseline == "rloo":
             advantages = rloo_advantages(rollout.rewards.view(-1, rollout.n)).flatten()
         log_probs = log_prob(policy, rollout.batch, config.temperature)
-        return reinforce_loss(log_probs, advantages), metrics_of(rollout)
+        return reinforce_loss(log_probs, advantages), rollout.metrics()
 
     return fit(policy, rollout_at, loss_fn, config, title="policy gradient", **options)
-
-
-def metrics_of(rollout: Rollout) -> dict[str, float]:
-    """What is worth a curve, under TRL's names; token means run over the responses' tokens only, never over padding."""
-    lengths = rollout.batch.response_mask.sum(-1).float()
-    surprise = -rollout.log_probs.sum(-1)  # −log π(y|x), whose mean over samples is the entropy
-    return {
-        "objective/scores": float(rollout.rewards.mean()),
-        "objective/entropy": float(surprise.mean()),  # nats a response
-        "policy/entropy_avg": float(surprise.sum() / lengths.sum()),  # nats a token
-        "response_length": float(lengths.mean()),
-        "finished": float(rollout.finished.float().mean()),
-    }

@@ -43,6 +43,18 @@ class Rollout:
         """Responses: what the mean loss of a rollout is a mean over."""
         return len(self.responses)
 
+    def metrics(self) -> dict[str, float]:
+        """What is worth a curve, under TRL's names; token means run over the responses' tokens only, never over padding."""
+        lengths = self.batch.response_mask.sum(-1).float()
+        surprise = -self.log_probs.sum(-1)  # −log π(y|x), whose mean over samples is the entropy
+        return {
+            "objective/scores": float(self.rewards.mean()),
+            "objective/entropy": float(surprise.mean()),  # nats a response
+            "policy/entropy_avg": float(surprise.sum() / lengths.sum()),  # nats a token
+            "response_length": float(lengths.mean()),
+            "finished": float(self.finished.float().mean()),
+        }
+
     def to(self, device) -> "Rollout":
         moved = {name: getattr(self, name).to(device) for name in ("rewards", "batch", "log_probs", "finished")}
         return replace(self, **moved)

@@ -20,7 +20,7 @@ class Generation:
     | field     | shape  | meaning                                                                        |
     |-----------|--------|--------------------------------------------------------------------------------|
     | texts     | B      | the responses as text, without the end token                                   |
-    | batch     | Batch  | prompts (padded on the left), responses and their masks                        |
+    | batch     | Batch  | prompts, responses and their masks, padded on the right                        |
     | log_probs | (B, T) | log π(y_t | x, y_<t) of the sampled tokens, float32, 0 elsewhere               |
     | finished  | (B,)   | True where the response ended by itself, False where it was cut off            |
     """
@@ -112,4 +112,8 @@ def generate(
     rows = [row[row != pad].tolist() for row in tokens]
     finished = (tokens == end).any(-1)
     texts = [load_tokenizer().decode(row[:-1] if done else row) for row, done in zip(rows, finished.tolist())]
-    return Generation(texts, batch, torch.cat([torch.zeros(ids.shape, device=device), log_probs], 1), finished)
+    log_probs = torch.cat([torch.zeros(ids.shape, device=device), log_probs], 1)
+    # To whoever learns from it, the batch comes with its padding on the right: the model's fast path.
+    order = batch.mask.int().argsort(dim=-1, descending=True, stable=True)[:, : int(batch.mask.sum(-1).max())]
+    batch = Batch(*(tensor.gather(1, order) for tensor in vars(batch).values()))
+    return Generation(texts, batch, log_probs.gather(1, order), finished)

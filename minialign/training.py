@@ -27,9 +27,10 @@ class TrainingConfig:
     """What every training run has. Algorithms add their own settings in a subclass."""
 
     steps: int = 1000
-    learning_rate: float = 1e-3  # the peak, reached after `warmup` steps, then a cosine down to `final_lr` × the peak
+    learning_rate: float = 1e-3  # the peak, reached after `warmup` steps, then down to `final_lr` × the peak
     warmup: int = 20
     final_lr: float = 0.1
+    decay: str = "cosine"  # or "linear"
     weight_decay: float = 0.1  # on matrices only, as in GPT-2's successors
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
@@ -40,6 +41,8 @@ class TrainingConfig:
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}: train for at least one step")
+        if self.decay not in ("cosine", "linear"):
+            raise ValueError(f"decay is {self.decay!r}: choose 'cosine' or 'linear'")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}: it must be positive")
 
@@ -68,11 +71,12 @@ def stop_if_interrupted(history: History) -> None:
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
-    """The learning rate of update `step` (counted from 0): linear warm-up, then a cosine."""
+    """The learning rate of update `step` (counted from 0): linear warm-up, then a cosine or a line down."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * (config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * progress)) / 2)
+    left = 1 - progress if config.decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return config.learning_rate * (config.final_lr + (1 - config.final_lr) * left)
 
 
 class Optimizer:
@@ -155,29 +159,48 @@ def fit(
     is saved there every `save_every` steps, and a run that finds the file goes on from it as if it had never stopped.
     A keyboard interrupt ends the run early and keeps model and history. Raises FloatingPointError on a loss that is not finite.
     """
-    model.train()
     optimizer, history = Optimizer(model, config), History()
     if resume_from is not None and resume_from.exists():
         history.extend(load_state(resume_from, optimizer))
-    hidden = os.environ.get("MINIALIGN_PROGRESS") == "0"  # stored notebooks hold results, not progress bars
-    bar = tqdm(total=config.steps, initial=optimizer.step, desc=title, disable=hidden, unit="step")
+
+    def update(step: int) -> dict:
+        return optimizer.update([batch.to(model.device) for batch in batch_at(step)], loss_fn)
+
+    def after(metrics: dict) -> None:
+        if on_step is not None:
+            on_step(metrics)
+        if resume_from is not None and optimizer.step % save_every == 0:
+            save_state(resume_from, optimizer, history)
+
+    model.train()
     try:
-        while optimizer.step < config.steps:
-            batches = [batch.to(model.device) for batch in batch_at(optimizer.step)]
-            metrics = optimizer.update(batches, loss_fn)
+        return repeat(update, config.steps, history, title=title, on_step=after)
+    finally:
+        model.eval()
+
+
+def repeat(
+    update: Callable[[int], dict], steps: int, history: History, *, title: str, show: str = "loss", on_step: Callable | None = None
+) -> History:
+    """Call `update(step)`, which returns the step's metrics, until `history` has a row for each of `steps` steps; returns it.
+
+    Shows a progress bar with the metric `show`. A keyboard interrupt ends it early and keeps the history.
+    """
+    hidden = os.environ.get("MINIALIGN_PROGRESS") == "0"  # stored notebooks hold results, not progress bars
+    bar = tqdm(total=steps, initial=len(history), desc=title, disable=hidden, unit="step")
+    try:
+        while len(history) < steps:
+            metrics = update(len(history))
             history.append(metrics)
             if on_step is not None:
                 on_step(metrics)
             bar.update()
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
-            if resume_from is not None and optimizer.step % save_every == 0:
-                save_state(resume_from, optimizer, history)
+            bar.set_postfix({show: f"{metrics[show]:.3f}"}, refresh=False)
     except KeyboardInterrupt:
         history.interrupted = True
-        print(f"Stopped by you at step {optimizer.step} of {config.steps}: the model and the history so far are kept.")
+        print(f"Stopped by you at step {len(history)} of {steps}: the model and the history so far are kept.")
     finally:
         bar.close()
-        model.eval()
     return history
 
 

@@ -63,6 +63,16 @@ def test_to_moves_every_tensor():
     assert {moved.ids.device.type, moved.mask.device.type, moved.response_mask.device.type} == {"meta"}
 
 
+def test_rows_of_a_batch():
+    pairs = [([5, 6], [7, 8, 9]), ([1], [2]), ([3, 4], [5])]
+    batch = collate(pairs)
+    for rows, same in [([2, 0], [2, 0]), (torch.tensor([1, 1]), [1, 1]), (slice(1, 3), [1, 2])]:
+        part = batch[rows]
+        assert len(part) == 2 and part.ids.shape == (2, 5)  # the width stays
+        for field in ("ids", "mask", "response_mask"):
+            assert torch.equal(getattr(part, field), torch.stack([getattr(batch, field)[row] for row in same])), field
+
+
 def test_the_two_masks_do_not_share_memory():
     batch = collate([([1], [2])])
     batch.response_mask[:] = False

@@ -140,6 +140,26 @@ def test_the_future_leaves_the_past_alone(model, changed):
     assert all(difference(before[:, t], after[:, t]) > 1e-3 for t in range(changed, 12))
 
 
+@pytest.mark.parametrize("padding", ["none", "left", "right"])
+def test_what_is_added_to_an_embedding_can_turn_one_token_into_another(model, padding):
+    """E[a] + (E[b] − E[a]) = E[b], at every place alone, on the fast path and with a mask."""
+    ids, mask = left_padded(RAGGED)
+    if padding == "right":
+        ids, mask = ids.flip(-1), mask.flip(-1)
+    if padding == "none":
+        ids, mask = random_ids(3, 12), None
+    other = random_ids(*ids.shape, seed=1)
+    added = model.token_embedding(other) - model.token_embedding(ids)
+    seen = slice(None) if mask is None else mask
+    changed = model.hidden(ids, mask, added=added)
+    assert difference(changed[seen], model.hidden(other, mask)[seen]) < 1e-4
+    assert difference(changed[seen], model.hidden(ids, mask)[seen]) > 0.1
+    one_place = added.clone()
+    one_place[:, 7:] = 0
+    both = torch.cat([other[:, :7], ids[:, 7:]], 1)
+    assert difference(model.hidden(ids, mask, added=one_place)[seen], model.hidden(both, mask)[seen]) < 1e-4
+
+
 # --- construction ---
 
 

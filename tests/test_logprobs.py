@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from engine import TINY, batch_of, lively_gpt
 
 from minialign.gpt import GPTConfig
-from minialign.logprobs import kl_divergence, kl_estimates, sequence_log_probs, token_log_probs
+from minialign.logprobs import (
+    kl_divergence,
+    kl_estimates,
+    on_response,
+    response_logits,
+    response_states,
+    sequence_log_probs,
+    token_log_probs,
+)
 
 PAIRS = [([5, 6, 7], [8, 9]), ([1], [2, 3, 4, 5, 6]), ([9, 8, 7, 6], [5])]
 
@@ -95,6 +103,33 @@ def test_gradient_is_that_of_the_log_softmax():
     errors = F.one_hot(batch.ids[:, 1:][predicts], TINY.vocab_size) - probabilities
     expected = (errors @ model.token_embedding.weight).sum(0)
     torch.testing.assert_close(model.ln_f.bias.grad, expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("left", [0, 4])
+def test_states_are_those_that_predict_the_response(model, left):
+    """One row at a time and without padding: the state at the token before, for each of the response's tokens in turn."""
+    states = response_states(model, batch_of(PAIRS, left=left))
+    alone = [model.hidden(torch.tensor([x + y]))[0, len(x) - 1 : -1] for x, y in PAIRS]
+    torch.testing.assert_close(states, torch.cat(alone), atol=1e-4, rtol=0)
+    assert states.shape == (8, TINY.n_embd)
+
+
+def test_known_states_save_the_forward_pass(model, monkeypatch):
+    batch = batch_of(PAIRS, left=2)
+    states, logits, log_probs = response_states(model, batch), response_logits(model, batch), token_log_probs(model, batch, 0.7)
+    monkeypatch.setattr(model, "hidden", lambda *_: pytest.fail("the trunk was run again"))
+    assert torch.equal(response_logits(model, batch, states), logits)
+    assert torch.equal(token_log_probs(model, batch, 0.7, states), log_probs)
+    assert not torch.equal(token_log_probs(model, batch, 0.7, states.flip(0)), log_probs)  # they are what is used
+
+
+def test_values_on_the_response_by_hand():
+    mask = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]], dtype=torch.bool)
+    values = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    placed = on_response(values, mask)
+    assert placed.tolist() == [[0, 0, 1, 2], [0, 3, 0, 0]] and placed.dtype == torch.float64
+    (placed * torch.arange(8).view(2, 4)).sum().backward()
+    assert values.grad.tolist() == [2, 3, 5]
 
 
 # --- all sequences of a tiny vocabulary ---

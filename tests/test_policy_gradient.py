@@ -179,18 +179,6 @@ def test_the_end_token_is_an_action_and_padding_is_not():
     assert torch.allclose(log_probs, rollout.log_probs.sum(-1), atol=1e-4)  # the scorer has the sampler's probabilities
 
 
-def test_metrics_are_means_over_response_tokens_only():
-    rollout = roll_out(small_policy(), PROMPTS, says_nothing, n=8, max_new_tokens=6)
-    metrics = policy_gradient.metrics_of(rollout)
-    rows = [row[mask] for row, mask in zip(rollout.log_probs, rollout.batch.response_mask)]
-    assert len({len(row) for row in rows}) > 1
-    assert metrics["policy/entropy_avg"] == pytest.approx(-float(torch.cat(rows).mean()), rel=1e-5)
-    assert metrics["objective/entropy"] == pytest.approx(-float(np.mean([float(row.sum()) for row in rows])), rel=1e-5)
-    assert metrics["response_length"] == pytest.approx(np.mean([len(row) for row in rows]))
-    assert 0 < metrics["finished"] < 1 and metrics["finished"] == pytest.approx(float(rollout.finished.float().mean()))
-    assert metrics["objective/scores"] == pytest.approx(np.mean([response == "" for response in rollout.responses]))
-
-
 def test_the_same_seed_takes_the_same_path():
     policies = [small_policy() for _ in range(3)]
     histories = [policy_gradient.train(p, PROMPTS, length, replace(QUICK, seed=seed)) for p, seed in zip(policies, (0, 0, 1))]

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -61,6 +62,19 @@ def test_one_reward_for_each_response():
     with pytest.raises(ValueError, match="gave 1 numbers for 2 responses"):
         score(lambda prompts, responses: [1.0], ["x", "y"], ["a", "b"])
     assert score(lambda prompts, responses: torch.tensor([1, 2]), ["x", "y"], ["a", "b"]).dtype == torch.float32
+
+
+def test_metrics_are_means_over_response_tokens_only(model):
+    rollout = roll_out(model, PROMPTS, number_of_words, n=8, max_new_tokens=2)
+    metrics = rollout.metrics()
+    rows = [row[mask] for row, mask in zip(rollout.log_probs, rollout.batch.response_mask)]
+    assert len({len(row) for row in rows}) > 1
+    assert metrics["policy/entropy_avg"] == pytest.approx(-float(torch.cat(rows).mean()), rel=1e-5)
+    assert metrics["objective/entropy"] == pytest.approx(-np.mean([float(row.sum()) for row in rows]), rel=1e-5)
+    assert metrics["response_length"] == pytest.approx(np.mean([len(row) for row in rows]))
+    assert 0 < metrics["finished"] < 1 and metrics["finished"] == pytest.approx(np.mean(rollout.finished.tolist()))
+    assert metrics["objective/scores"] == pytest.approx(np.mean([len(y.split()) for y in rollout.responses]))
+    assert all(type(value) is float for value in metrics.values())  # JSON has no tensors
 
 
 def test_it_moves_as_a_whole(model):

@@ -137,8 +137,9 @@ def test_samples_of_one_prefill_are_separate_rows(stopping):
 def test_rows_freeze_after_the_end_token(stopping):
     generated = generate(stopping, PROMPTS, n=10, max_new_tokens=20)
     lengths = set()
-    for i, row in enumerate(generated.batch.ids[:, max(map(len, PROMPTS)) :].tolist()):
-        length = row.index(END_ID) + 1 if END_ID in row else len(row)
+    for i, row in enumerate(generated.batch.ids.tolist()):
+        row = row[len(PROMPTS[i // 10]) :]
+        length = row.index(END_ID) + 1 if END_ID in row else 20
         lengths.add(length)
         assert set(row[length:]) <= {PAD_ID} and PAD_ID not in row[:length]
         assert generated.batch.response_mask[i].sum() == length
@@ -156,9 +157,18 @@ def test_early_stop_saves_work_and_changes_nothing(stopping, monkeypatch):
     longest = max(map(len, responses(short)))
     assert short.finished.all() and longest < 30
     assert len(calls) == longest  # the prefill and one call for each token but the last
-    assert short.batch.ids.shape[1] == 12 + longest
+    assert short.batch.ids.shape[1] == max(len(prompt) + len(response) for prompt, response in zip(PROMPTS, responses(short)))
     alone = [responses(generate(stopping, [prompt], temperature=0, max_new_tokens=36))[0] for prompt in PROMPTS]
     assert responses(short) == alone
+
+
+def test_the_batch_is_padded_on_the_right_and_no_wider_than_its_longest_row(stopping):
+    generated = generate(stopping, PROMPTS, n=5, max_new_tokens=20)
+    mask, rows = generated.batch.mask, responses(generated)
+    wanted = [[*PROMPTS[i // 5], *row] for i, row in enumerate(rows)]
+    assert [ids[real].tolist() for ids, real in zip(generated.batch.ids, mask)] == wanted and len({*map(len, wanted)}) > 5
+    assert mask.tolist() == [[True] * len(row) + [False] * (mask.shape[1] - len(row)) for row in wanted] and mask[:, -1].any()
+    assert (generated.batch.ids[~mask] == PAD_ID).all() and not generated.batch.response_mask[~mask].any()
 
 
 def test_texts_are_the_responses_without_the_end(stopping):

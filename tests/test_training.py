@@ -19,6 +19,7 @@ from minialign.training import (
     epochs,
     fit,
     learning_rate_at,
+    repeat,
     weight_of,
 )
 
@@ -159,9 +160,16 @@ def test_learning_rate_by_hand():
         assert learning_rate_at(step, config) == pytest.approx(rate), step
 
 
-@given(st.integers(1, 300), st.integers(0, 50), st.floats(0, 1))
-def test_learning_rate_rises_then_falls(steps, warmup, final):
-    config = TrainingConfig(steps=steps, warmup=warmup, final_lr=final)
+def test_linear_decay_by_hand():
+    config = TrainingConfig(steps=110, warmup=10, learning_rate=2.0, final_lr=0.1, decay="linear")
+    expected = {0: 0.2, 9: 2.0, 10: 2.0, 35: 2 - 1.8 / 4, 60: 1.1, 85: 2 - 1.8 * 3 / 4, 110: 0.2}
+    for step, rate in expected.items():
+        assert learning_rate_at(step, config) == pytest.approx(rate), step
+
+
+@given(st.integers(1, 300), st.integers(0, 50), st.floats(0, 1), st.sampled_from(["cosine", "linear"]))
+def test_learning_rate_rises_then_falls(steps, warmup, final, decay):
+    config = TrainingConfig(steps=steps, warmup=warmup, final_lr=final, decay=decay)
     rates = [learning_rate_at(step, config) for step in range(steps)]
     assert 0 <= min(rates) and max(rates) <= config.learning_rate * 1.000001
     assert all(a <= b for a, b in zip(rates[:warmup], rates[1:warmup]))
@@ -271,6 +279,33 @@ def test_progress_bar(monkeypatch, capsys, value, shown):
     assert ("a title" in capsys.readouterr().err) == shown
 
 
+def test_repeat_goes_on_where_the_history_ends(monkeypatch, capsys):
+    monkeypatch.setenv("MINIALIGN_PROGRESS", "1")
+    asked, seen = [], []
+
+    def update(step):
+        asked.append(step)
+        return {"score": float(step)}
+
+    history = History([{"score": -1.0}, {"score": -2.0}])
+    result = repeat(update, 5, history, title="a title", show="score", on_step=lambda metrics: seen.append(dict(metrics)))
+    assert result is history and asked == [2, 3, 4] and history.column("score").tolist() == [-1, -2, 2, 3, 4]
+    assert seen == history[2:] and not history.interrupted
+    shown = capsys.readouterr().err
+    assert "a title" in shown and "score=4.000" in shown and "5/5" in shown
+
+
+def test_repeat_stopped_in_an_update_keeps_the_steps_before(capsys):
+    def update(step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return {"loss": 0.0}
+
+    history = repeat(update, 5, History(), title="")
+    assert history.interrupted and len(history) == 3
+    assert "Stopped by you at step 3 of 5" in capsys.readouterr().out
+
+
 def test_history_as_a_file():
     _, history = train(steps=3, on_step=lambda m: m.update(score=1.5) if m["step"] > 1 else None)
     again = History.from_json_lines(history.to_json_lines())
@@ -282,6 +317,7 @@ def test_history_as_a_file():
     (dict(steps=0), "steps is 0: train for at least one step"),
     (dict(learning_rate=0.0), "learning_rate is 0.0: it must be positive"),
     (dict(learning_rate=math.nan), "learning_rate is nan: it must be positive"),
+    (dict(decay="exponential"), "decay is 'exponential': choose 'cosine' or 'linear'"),
 ])  # fmt: skip
 def test_impossible_settings(wrong, message):
     with pytest.raises(ValueError, match=message):

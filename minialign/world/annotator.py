@@ -49,10 +49,15 @@ class Annotator:
 
     def utility(self, prompt: Prompt | str, response: str) -> float:
         """What the answer is worth to this person. Random only in whether the facts get checked."""
+        checked = self.horizon == "hindsight" and self.rng.random() < self.checks_facts
+        return self.felt(prompt, response, checked)
+
+    def felt(self, prompt: Prompt | str, response: str, checked: bool) -> float:
+        """What the answer is worth to this person when its facts were checked, or were not."""
         prompt = parse(prompt) if isinstance(prompt, str) else prompt
         judgement = judge(prompt, response)
         seen, counts = dict(judgement.attributes), judgement.counts
-        if self.horizon == "immediate" or self.rng.random() >= self.checks_facts:
+        if not checked:
             # Unchecked, every stated fact counts as right, and certainty cannot be found out.
             seen["correctness"] = judgement.unchecked
             seen["honesty"] = 0.0
@@ -76,6 +81,19 @@ class Annotator:
         if self.temperature == 0:
             return int(difference > 0) if difference else int(self.rng.integers(2))
         return int(self.rng.random() < 1 / (1 + np.exp(-np.clip(difference / self.temperature, -50, 50))))
+
+    def probability(self, prompt: Prompt | str, first: str, second: str) -> float:
+        """P(first ≻ second), exactly: over the noise, the inattention, and whether the facts of either answer get checked."""
+        checks = self.checks_facts if self.horizon == "hindsight" else 0.0
+        share, total = {True: checks, False: 1 - checks}, 0.0
+        felt = {(y, checked): self.felt(prompt, y, checked) for y in (first, second) for checked in share}
+        for a in share:
+            for b in share:
+                difference = felt[first, a] - felt[second, b]
+                sure = (np.sign(difference) + 1) / 2  # what temperature 0 makes of it; a tie is a coin
+                p = 1 / (1 + np.exp(-np.clip(difference / self.temperature, -50, 50))) if self.temperature else sure
+                total += share[a] * share[b] * float(p)
+        return self.inattention / 2 + (1 - self.inattention) * total
 
     def rate(self, prompt: Prompt | str, response: str) -> float:
         """An absolute rating: offset + gain · (utility + noise). Costs one label."""

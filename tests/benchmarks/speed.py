@@ -1,31 +1,49 @@
-"""minialign's speed beside transformers': the same weights, prompts and batches, in one process.
+"""minialign's speed beside transformers' and TRL's: the same weights, prompts and batches, in one run.
 
 `make benchmark` prints the table that the README shows. Ours and theirs take turns; a row gives the median of each, and the median
-of the ratios of neighbouring turns with the smallest and the largest.
+of the ratios of neighbouring turns with the smallest and the largest. TRL's trainers run in processes of their own (trl_worker.py),
+which wait while we run.
 """
 
 import argparse
+import copy
+import itertools
+import json
+import os
 import platform
+import re
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine import gpt2, random_ids  # noqa: E402
 
-from minialign.chat import Batch, special  # noqa: E402
+from minialign import ppo, reward_model  # noqa: E402
+from minialign.chat import Batch, encode_prompt, encode_response, special  # noqa: E402
 from minialign.gpt import GPT, GPTConfig  # noqa: E402
+from minialign.preferences import Preference  # noqa: E402
 from minialign.pretraining import pretraining_loss  # noqa: E402
 from minialign.sampling import generate  # noqa: E402
-from minialign.tokenizer import PAD  # noqa: E402
+from minialign.tokenizer import END, END_OF_TEXT, PAD, load_tokenizer  # noqa: E402
 from minialign.training import Optimizer, TrainingConfig  # noqa: E402
 
 PROMPTS, NEW_TOKENS = 32, 64
 BATCH, WINDOW = 32, 128
+RESPONSES, LENGTH = 64, 48  # of a PPO update
+LEARNING_RATE = 1e-5
+WORKER = Path(__file__).with_name("trl_worker.py")
+PPO_PYTHON = WORKER.parents[2] / "build/benchmark/ppo-venv/bin/python"
 
 
 def sampling():
@@ -73,6 +91,119 @@ def training_step():
     return run_ours, run_theirs
 
 
+# --- against TRL's trainers ---
+
+
+def words() -> list[int]:
+    """Tokens that are a space and a word: any of them in a row become text, and the same tokens again."""
+    encoding = load_tokenizer()
+    return [i for i in range(special(END_OF_TEXT)) if re.fullmatch(rb" [a-z]+", encoding.decode_single_token_bytes(i))]
+
+
+def texts(n: int, shortest: int, longest: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [load_tokenizer().decode(rng.choice(words(), rng.integers(shortest, longest + 1)).tolist()) for _ in range(n)]
+
+
+def scorer(trunk: GPT, weight: torch.Tensor):
+    """A trunk with a linear head to one number, in transformers."""
+    language_model = gpt2(trunk)
+    config = copy.deepcopy(language_model.config)
+    config.num_labels = 1
+    theirs = transformers.GPT2ForSequenceClassification(config)
+    theirs.transformer = language_model.transformer
+    theirs.score.weight.data = weight.clone()
+    return theirs
+
+
+@contextmanager
+def trl(trainer: str, python, models: dict, **task):
+    """(its version, a function that lets it make one step) of a trainer of TRL's, which lives until the context ends."""
+    config = GPTConfig()
+    task |= dict(vocab_size=config.vocab_size, pad=special(PAD), end=special(END), learning_rate=LEARNING_RATE)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    with TemporaryDirectory() as folder:
+        for name, model in models.items():
+            model.save_pretrained(Path(folder, name))
+        Path(folder, "task.json").write_text(json.dumps(task), "utf-8")
+        command = [python, WORKER, trainer, folder]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with subprocess.Popen(command, env=environment, **pipes) as process:
+
+            def reply() -> str:
+                if not (line := process.stdout.readline()):
+                    raise RuntimeError(f"TRL's {trainer} trainer ended before its time")
+                return line.strip()
+
+            def step() -> None:
+                print(file=process.stdin, flush=True)
+                assert reply() == "done"
+
+            yield reply(), step
+
+
+def reward_model_step(prompts: int, responses: int, rounds: int, repeats: int):
+    """(TRL's version, pairs compared in a step, the seconds of every turn) when all responses to each prompt are compared in pairs."""
+    model = reward_model.RewardModel(GPT(GPTConfig()), reads_surprise=False)
+    answers = iter(texts(prompts * responses, 20, 60, seed=1))
+    pairs = [
+        Preference(prompt, *two)
+        for prompt in texts(prompts, 6, 16, seed=0)
+        for two in itertools.combinations(itertools.islice(answers, responses), 2)
+    ]
+    ids = [{f"{which}_ids": encode_prompt(p.prompt) + encode_response(getattr(p, which)) for which in ("chosen", "rejected")} for p in pairs]
+    steps = (rounds + 1) * repeats
+    config = reward_model.RewardModelConfig(steps=steps, learning_rate=LEARNING_RATE, prompts_per_step=prompts)
+    theirs = {"reward": scorer(model.trunk, model.head.weight)}
+    with trl("reward", sys.executable, theirs, pairs=ids, steps=steps) as (version, step):
+        return version, len(pairs), between(partial(reward_model.train, model, pairs, config), step, rounds, repeats)
+
+
+def ppo_updates(rounds: int):
+    """(TRL's version, the seconds of every turn with a critic of its own, the same with a critic on the policy's trunk)."""
+    policy = GPT(GPTConfig())
+    with torch.no_grad():  # Responses of one length, that stay the same tokens as text: nothing but words is ever drawn, and no end.
+        policy.ln_f.weight[0], policy.ln_f.bias[0] = 0.0, 20.0
+        policy.token_embedding.weight[:, 0] = -1.0
+        policy.token_embedding.weight[words(), 0] = 0.0
+    judge = reward_model.RewardModel(policy, reads_surprise=False)
+    prompts = texts(RESPONSES, 6, 16, seed=0)
+    sizes = dict(prompts_per_step=RESPONSES, samples_per_prompt=1, max_new_tokens=LENGTH, epochs=2, minibatches=2)
+    config = ppo.PPOConfig(steps=rounds + 1, learning_rate=LEARNING_RATE, **sizes)
+    same = dict(response_length=LENGTH, num_ppo_epochs=2, num_mini_batches=2, temperature=1.0, missing_eos_penalty=1.0)
+    nothing = torch.zeros_like(judge.head.weight)
+    theirs = {"policy": gpt2(policy), "reward": scorer(policy, judge.head.weight), "value": scorer(policy, nothing)}
+    task = dict(prompts=[encode_prompt(prompt) for prompt in prompts], config=same, steps=2 * (rounds + 1))
+
+    def ours(shared: bool, on_step: Callable) -> None:
+        learner = copy.deepcopy(policy)
+        critic = ppo.Critic(learner if shared else copy.deepcopy(policy))
+        history = ppo.train(learner, prompts, judge.score, config, critic=critic, on_step=on_step)
+        assert set(history.column("response_length")) == {LENGTH}
+
+    with trl("ppo", PPO_PYTHON, theirs, **task) as (version, step):
+        return version, *(between(partial(ours, shared), step, rounds) for shared in (False, True))
+
+
+# --- the clock ---
+
+
+def between(train: Callable, step: Callable, rounds: int, repeats: int = 1):
+    """As `compare`, for a training loop of ours: after every `repeats` steps of it, as many of theirs."""
+    pairs, start = [], time.perf_counter()
+
+    def on_step(metrics: dict) -> None:
+        nonlocal start
+        if metrics["step"] % repeats == 0:
+            ours = (time.perf_counter() - start) / repeats
+            pairs.append((ours, seconds(step, repeats)))
+            start = time.perf_counter()
+
+    train(on_step=on_step)
+    assert len(pairs) == rounds + 1
+    return pairs[1:]
+
+
 def seconds(run, repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
@@ -86,11 +217,11 @@ def compare(ours, theirs, rounds: int, repeats: int):
     return [(seconds(ours, repeats), seconds(theirs, repeats)) for _ in range(rounds)]
 
 
-def row(name: str, unit: str, amount: float, pairs) -> str:
+def row(name: str, peer: str, unit: str, amount: float, pairs) -> str:
     ours, theirs = (amount / statistics.median(times) for times in zip(*pairs))
     ratios = [b / a for a, b in pairs]
     ratio = f"{statistics.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})"
-    return f"| {name} | {ours:,.0f} {unit} | {theirs:,.0f} {unit} | {ratio} |"
+    return f"| {name} | {peer} | {ours:,.0f} {unit} | {theirs:,.0f} {unit} | {ratio} |"
 
 
 def main() -> None:
@@ -98,15 +229,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="turns of each (default: 9)")
     rounds = parser.parse_args().rounds
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    os.environ["MINIALIGN_PROGRESS"] = "0"
     torch.manual_seed(0)
+    library = f"transformers {transformers.__version__}"
+    print(f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {rounds} rounds\n")
+    print("| what | peer | minialign | peer's | ratio: median (min–max) |")
+    print("|---|---|---|---|---|", flush=True)
+
     drawn = compare(*sampling(), rounds, 1)
+    print(row(f"sampling, {PROMPTS} prompts × {NEW_TOKENS} new tokens", library, "tokens/s", PROMPTS * NEW_TOKENS, drawn), flush=True)
     trained = compare(*training_step(), rounds, 4)
-    tokens = BATCH * WINDOW
-    print(f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, transformers {transformers.__version__}, {rounds} rounds\n")
-    print("| what | minialign | transformers | ratio: median (min–max) |")
-    print("|---|---|---|---|")
-    print(row(f"sampling, {PROMPTS} prompts × {NEW_TOKENS} new tokens", "tokens/s", PROMPTS * NEW_TOKENS, drawn))
-    print(row(f"training step, {BATCH} × {WINDOW} tokens", "tokens/s", tokens, trained))
+    print(row(f"training step, {BATCH} × {WINDOW} tokens", library, "tokens/s", BATCH * WINDOW, trained), flush=True)
+
+    version, n, times = reward_model_step(32, 2, rounds, 4)
+    print(row(f"reward-model step, {n} pairs", f"TRL {version} `RewardTrainer`", "pairs/s", n, times), flush=True)
+    version, n, times = reward_model_step(8, 8, rounds, 1)
+    name = f"reward-model step, all {n} pairs of 8 prompts × 8 responses (ours encodes each response once)"
+    print(row(name, f"TRL {version} `RewardTrainer`", "pairs/s", n, times), flush=True)
+
+    version, *both = ppo_updates(rounds)
+    for critic, times in zip(("a critic of its own", "a critic on the policy's trunk (theirs: of its own)"), both):
+        name = f"PPO update, {RESPONSES} responses × {LENGTH} tokens, 2 epochs × 2 minibatches, {critic}"
+        print(row(name, f"TRL {version} `PPOTrainer`", "tokens/s", RESPONSES * LENGTH, times), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""The exercises of notebook 04."""
+
+import numpy as np
+import torch
+
+from minialign.evaluation import reliability
+from minialign.exercises.exercise import Exercise, Mistake
+from minialign.reward_model import bradley_terry_loss, last_states
+
+
+def _two_rewards(generator):
+    chosen, rejected = 2 * torch.randn(2, 6, generator=generator)
+    return chosen.requires_grad_(), rejected.requires_grad_()
+
+
+def _states_and_mask(generator):
+    """States of four rows of different lengths; two are padded on the left, two on the right."""
+    states, mask = torch.randn(4, 7, 3, generator=generator), torch.zeros(4, 7, dtype=torch.bool)
+    lengths = torch.randint(2, 7, (4,), generator=generator)
+    for row, length in enumerate(lengths.tolist()):
+        mask[row, slice(0, length) if row % 2 else slice(7 - length, 7)] = True
+    return states.requires_grad_(), mask
+
+
+def _margins(generator):
+    return (1.5 * torch.randn(200, generator=generator).double().numpy(),)
+
+
+def _by_size(margins: np.ndarray) -> np.ndarray:
+    return margins[np.argsort(np.abs(margins), kind="stable")]
+
+
+def _binned(*arrays: np.ndarray, bins: int = 8) -> tuple[np.ndarray, ...]:
+    return tuple(np.array([part.mean() for part in np.array_split(values, bins)]) for values in arrays)
+
+
+REWARD_MODELS = {
+    "bradley_terry_loss": Exercise(
+        bradley_terry_loss,
+        _two_rewards,
+        (
+            Mistake("chosen and rejected are swapped: it is the chosen response's reward that must be the higher one.",
+                    lambda won, lost: bradley_terry_loss(lost, won)),
+            Mistake("the sign is missing: this is the log-likelihood, which training would make small; the loss is minus it.",
+                    lambda won, lost: -bradley_terry_loss(won, lost)),
+            Mistake("the logarithm is missing: you return minus the probability. It stops teaching where the model is badly wrong.",
+                    lambda won, lost: -torch.sigmoid(won - lost).mean()),
+            Mistake("you add up where a mean is asked for: the size of the gradient would depend on the number of pairs.",
+                    lambda won, lost: bradley_terry_loss(won, lost) * len(won)),
+            Mistake("σ has to be taken of the difference of the rewards, not of each reward by itself.",
+                    lambda won, lost: -(torch.sigmoid(won) - torch.sigmoid(lost)).mean()),
+            Mistake("no gradient flows into the rejected rewards: the loss must push them down, too.",
+                    lambda won, lost: bradley_terry_loss(won, lost.detach())),
+        ),
+    ),
+    "last_states": Exercise(
+        last_states,
+        _states_and_mask,
+        (
+            Mistake("you take the last column: in all but the longest rows that is padding.", lambda states, mask: states[:, -1]),
+            Mistake("the number of real tokens minus one is the last one's place only when the padding is on the right.",
+                    lambda states, mask: states[torch.arange(len(states)), mask.sum(-1) - 1]),
+            Mistake("you take the first real token: it has seen nothing of the response.",
+                    lambda states, mask: states[torch.arange(len(states)), mask.int().argmax(-1)]),
+            Mistake("you take the mean over the columns, padding and all: one state is asked for.", lambda states, mask: states.mean(1)),
+            Mistake("you take the mean over the real tokens: a possible way to pool, but the last token's state is asked for.",
+                    lambda states, mask: (states * mask[..., None]).sum(1) / mask.sum(-1, keepdim=True)),
+        ),
+    ),
+    "reliability": Exercise(
+        reliability,
+        _margins,
+        (
+            Mistake("nothing is sorted: a bin holds comparisons of like confidence, so order them by |margin| first.",
+                    lambda m: _binned(1 / (1 + np.exp(-np.abs(m))), m > 0)),
+            Mistake("you have the probability of the *labelled* winner: the model does not know the label. Its confidence is σ(|margin|).",
+                    lambda m: _binned(1 / (1 + np.exp(-_by_size(m))), _by_size(m) > 0)),
+            Mistake("the comparisons are sorted by margin, which knows the label: sort by |margin|.",
+                    lambda m: _binned(1 / (1 + np.exp(-np.abs(np.sort(m)))), np.sort(m) > 0)),
+            Mistake("the second array is the model's confidence again: how often was it right, that is, how often is the margin positive?",
+                    lambda m: (reliability(m)[0],) * 2),
+            Mistake("the two arrays are swapped: first what the model said, then what happened.", lambda m: reliability(m)[::-1]),
+            Mistake("σ is missing: the margin is a difference of rewards, not yet a probability.",
+                    lambda m: _binned(np.abs(_by_size(m)), _by_size(m) > 0)),
+        ),
+    ),
+}  # fmt: skip

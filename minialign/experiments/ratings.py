@@ -1,0 +1,91 @@
+"""Notebook 04's first lab: is it better to ask people for ratings, or for comparisons? Nothing but numbers here, no language model.
+
+Items have a true quality, N(0, 1). A rater reads an item with noise, and has an offset and a gain of their own for writing the
+impression down as a number. Rating costs one reading, comparing two; all methods get the same number of readings.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+
+from minialign.exact import bradley_terry_optimum
+
+METHODS = ("Bradley-Terry", "ratings", "z-scored ratings")
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A crowd whose members read `per_rater` items each, `readings` in all, of `items` different ones."""
+
+    items: int = 30
+    readings: int = 640
+    per_rater: int = 16
+    offset: float = 1.0  # standard deviation over raters of what they add to every rating
+    gain: float = 0.25  # standard deviation of the logarithm of what they multiply it with
+    noise: float = 0.5  # standard deviation of one impression of one item
+
+    def __post_init__(self):
+        if self.per_rater % 2 or self.readings % self.per_rater:
+            raise ValueError(f"{self.readings} readings cannot be shared out in pairs to raters of {self.per_rater}: choose an even divisor")
+
+
+def read(crowd: Crowd, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True qualities (items,), which items each rater read (raters, per_rater), and their impressions of them."""
+    quality = rng.normal(size=crowd.items)
+    raters = crowd.readings // crowd.per_rater
+    # Each rater gets distinct items as far as there are enough, so that nobody compares an item with itself.
+    shown = np.stack([np.concatenate([rng.permutation(crowd.items) for _ in range(1 + crowd.per_rater // crowd.items)])[: crowd.per_rater]
+                      for _ in range(raters)])  # fmt: skip
+    return quality, shown, quality[shown] + crowd.noise * rng.normal(size=shown.shape)
+
+
+def rated(crowd: Crowd, impressions: np.ndarray, rng) -> np.ndarray:
+    """What the raters write down: offset + gain · impression, each rater their own."""
+    raters = len(impressions)
+    offset = crowd.offset * rng.normal(size=(raters, 1))
+    return offset + np.exp(crowd.gain * rng.normal(size=(raters, 1))) * impressions
+
+
+def z_scored(ratings: np.ndarray) -> np.ndarray:
+    """Each rater's ratings moved to mean 0 and scaled to standard deviation 1."""
+    return (ratings - ratings.mean(1, keepdims=True)) / ratings.std(1, keepdims=True)
+
+
+def item_means(ratings: np.ndarray, shown: np.ndarray, items: int) -> np.ndarray:
+    """Mean rating of each item, (items,); the overall mean for an item that nobody read."""
+    sums, counts = (np.bincount(shown.ravel(), weights, minlength=items) for weights in (ratings.ravel(), np.ones(shown.size)))
+    return np.where(counts > 0, sums / np.maximum(counts, 1), ratings.mean())
+
+
+def wins(shown: np.ndarray, impressions: np.ndarray, items: int) -> np.ndarray:
+    """(items, items): how often i beat j when each rater compares their items two by two. Offset and gain play no part."""
+    first, second = (x[:, 0::2].ravel() for x in (shown, impressions)), (x[:, 1::2].ravel() for x in (shown, impressions))
+    (i, u), (j, v) = first, second
+    table = np.zeros((items, items))
+    np.add.at(table, (np.where(u > v, i, j), np.where(u > v, j, i)), 1)
+    return table
+
+
+def bradley_terry(table: np.ndarray, prior: float = 0.1) -> np.ndarray:
+    """The scores of the items, (items,); `prior` wins of everybody over everybody keep those who always won finite."""
+    return bradley_terry_optimum(torch.from_numpy(table + prior * (1 - np.eye(len(table))))).numpy()
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of the ranks."""
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
+def recovered(crowd: Crowd, seed) -> dict[str, float]:
+    """How well each of METHODS recovers the true order in one world: Spearman's correlation with it."""
+    rng = np.random.default_rng(seed)
+    quality, shown, impressions = read(crowd, rng)
+    ratings = rated(crowd, impressions, rng)
+    scores = (
+        bradley_terry(wins(shown, impressions, crowd.items)),
+        item_means(ratings, shown, crowd.items),
+        item_means(z_scored(ratings), shown, crowd.items),
+    )
+    return {name: spearman(score, quality) for name, score in zip(METHODS, scores)}

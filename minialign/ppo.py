@@ -1,0 +1,278 @@
+"""RLHF with proximal policy optimization: make what the reward model scores high more probable, in small steps, near the reference.
+
+max_θ E[ r_φ(x, y) − β log(π_θ(y|x) / π_ref(y|x)) ] (Ouyang et al. 2022, Eq. 2), by PPO (Schulman et al. 2017) on tokens, as in Ziegler
+et al. 2019. Four models play a part: the policy π_θ, the reference π_ref, the reward model r_φ, and the critic V, the value function.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from minialign.chat import Batch, collate, encode_document
+from minialign.gpt import GPT
+from minialign.logprobs import on_response, response_states, token_log_probs
+from minialign.rollouts import Reward, Rollout, roll_out
+from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat
+
+
+@dataclass(frozen=True)
+class PPOConfig(TrainingConfig):
+    steps: int = 25  # rollouts; each is used for epochs × minibatches updates
+    learning_rate: float = 3e-4
+    warmup: int = 0
+    decay: str = "linear"
+    weight_decay: float = 0.0
+    eps: float = 1e-5
+    prompts_per_step: int = 16
+    samples_per_prompt: int = 4
+    max_new_tokens: int = 96
+    temperature: float = 1.0  # of the sampler and of every log-probability alike
+    epochs: int = 2
+    minibatches: int = 2
+    rows_per_pass: int = 32  # a minibatch is read in parts of similar length; its size does not depend on this
+    beta: float = 0.05  # reward that one nat of KL costs
+    kl_target: float | None = None  # nats a response: β then adapts until the KL is there
+    horizon: int = 10_000  # responses in which an adaptive β changes by a fifth at most
+    max_approx_kl: float | None = None  # nats a token between π_θ and π_old: beyond it, the rest of the rollout is not used
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coef: float = 0.1
+    missing_end_penalty: float = 1.0  # taken from the score of a response that was cut off
+    whiten_rewards: bool = False
+    ptx_coef: float = 0.0  # weight of the pre-training loss, nats a token (PPO-ptx)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("prompts_per_step", "samples_per_prompt", "max_new_tokens", "epochs", "minibatches", "rows_per_pass", "horizon"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not self.temperature > 0:
+            raise ValueError(f"the temperature is {self.temperature}: a policy that never varies cannot learn from its samples")
+        if not self.beta >= 0:
+            raise ValueError(f"beta is {self.beta}: a negative penalty would reward leaving the reference")
+        if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
+            raise ValueError(f"{self.minibatches} minibatches are more than the {self.prompts_per_step * self.samples_per_prompt} responses")
+
+
+class Critic(torch.nn.Module):
+    """V(x, y_<t): the reward still expected before token t is chosen, a linear head on the states of a trunk.
+
+    The trunk is a GPT of its own, or the policy itself: then one forward pass serves both, and both train it.
+    """
+
+    def __init__(self, trunk: GPT):
+        super().__init__()
+        self.trunk, self.head = trunk, torch.nn.Linear(trunk.config.n_embd, 1, device=trunk.device)
+        torch.nn.init.zeros_(self.head.weight)  # at first it expects nothing
+        torch.nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: Batch, states: torch.Tensor | None = None) -> torch.Tensor:
+        """V before each response token, (B, T), 0 elsewhere; `states` are the trunk's `response_states`, if known."""
+        states = response_states(self.trunk, batch) if states is None else states
+        return on_response(self.head(states)[:, 0].float(), batch.response_mask)
+
+
+def kl_penalized_rewards(scores, log_probs, reference_log_probs, response_mask, beta: float) -> torch.Tensor:
+    """r_t = −β (log π(y_t|·) − log π_ref(y_t|·)), plus the score at the last response token. Constants: no gradient flows.
+
+    scores (B,); the others (B, T). Summed over t this is r(x, y) − β log(π(y|x) / π_ref(y|x)). Source: Ziegler et al. 2019, §2.
+    """
+    rewards = -beta * (log_probs - reference_log_probs) * response_mask
+    columns = torch.arange(response_mask.shape[1], device=response_mask.device)
+    rewards[torch.arange(len(scores)), (columns * response_mask).argmax(-1)] += scores
+    return rewards.detach()
+
+
+def gae(rewards, values, response_mask, gamma: float = 1.0, lam: float = 0.95) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and returns, (B, T) each, 0 outside the responses, from rewards and values (B, T).
+
+    δ_t = r_t + γ V_{t+1} − V_t, A_t = Σ_l (γλ)^l δ_{t+l}, and the value after the last token is 0. λ = 0 gives the one-step TD error,
+    λ = 1 the sampled return minus V_t. Returns are A + V. Source: Schulman et al. 2016, Eq. 16.
+    """
+    values = values * response_mask
+    advantages = torch.zeros_like(values)
+    next_value = next_advantage = torch.zeros_like(values[:, 0])
+    for t in range(values.shape[1] - 1, -1, -1):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        advantages[:, t] = (delta + gamma * lam * next_advantage) * response_mask[:, t]
+        next_value, next_advantage = values[:, t], advantages[:, t]
+    return advantages, advantages + values
+
+
+def masked_mean(values, mask) -> torch.Tensor:
+    """Mean of values (B, T) over the places where mask (B, T) is True."""
+    return (values * mask).sum() / mask.sum()
+
+
+def whiten(values, mask, shift_mean: bool = True) -> torch.Tensor:
+    """Values (B, T) scaled to standard deviation 1 over the mask and, with `shift_mean`, moved to mean 0; 0 outside the mask."""
+    mean = masked_mean(values, mask)
+    deviation = masked_mean((values - mean) ** 2, mask).sqrt().clamp(min=1e-8)
+    return (values - mean * shift_mean) / deviation * mask
+
+
+def clipped_policy_loss(log_probs, old_log_probs, advantages, response_mask, clip: float = 0.2) -> torch.Tensor:
+    """−mean over response tokens of min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) with ρ = π/π_old; all (B, T). Schulman et al. 2017, Eq. 7."""
+    ratio = (log_probs - old_log_probs).exp()
+    return -masked_mean(torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), response_mask)
+
+
+def clipped_value_loss(values, old_values, returns, response_mask, clip: float = 0.2) -> torch.Tensor:
+    """½ mean over response tokens of max((V − R)², (V_clipped − R)²), where V_clipped stays within ±clip of the old value; all (B, T)."""
+    clipped = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (clipped - returns) ** 2), response_mask)
+
+
+def adapted(beta: float, kl: float, n: int, config: PPOConfig) -> float:
+    """The next β: raised when the KL of n responses lies above the target, lowered when below. Source: Ziegler et al. 2019, §2.2."""
+    if config.kl_target is None:
+        return beta
+    error = np.clip(kl / config.kl_target - 1, -0.2, 0.2)
+    return beta * float(1 + error * n / config.horizon)
+
+
+def require_same(log_ratio, what: str) -> None:
+    """Where two log-probabilities of the same tokens must agree, say so if they do not, before anything is trained on the difference."""
+    if (worst := float(log_ratio.abs().max())) > 1e-3:
+        raise ValueError(
+            f"{what} must agree before the first update, but a token's log-probabilities differ by {worst:.2g} nats: "
+            "is dropout on, or is one of them computed at another temperature, mask or position?"
+        )
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout as the updates see it: token ids, and what was true of them at the time of sampling, (B, T) each."""
+
+    batch: Batch
+    log_probs: torch.Tensor  # log π_old
+    values: torch.Tensor  # V_old
+    advantages: torch.Tensor
+    returns: torch.Tensor
+
+    @property
+    def weight(self) -> int:
+        """Response tokens: what the mean losses are means over."""
+        return int(self.batch.response_mask.sum())
+
+    def parts(self, rows: torch.Tensor, size: int) -> list["Experience"]:
+        """Some rows, in parts of `size` rows of similar length, each as narrow as its longest: the same mean loss, with less padding."""
+        lengths = self.batch.mask.sum(-1)
+        rows = rows.to(lengths.device)
+        return [self[part, : int(lengths[part].max())] for part in rows[lengths[rows].argsort(stable=True)].split(size)]
+
+    def __getitem__(self, place) -> "Experience":
+        return Experience(*(field[place] for field in vars(self).values()))
+
+
+def act(policy: GPT, critic: Critic, batch: Batch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """log π_θ and V of every response token, (B, T) each; one forward pass where policy and critic share the trunk."""
+    states = response_states(policy, batch)
+    return token_log_probs(policy, batch, temperature, states), critic(batch, states if critic.trunk is policy else None)
+
+
+@torch.no_grad()
+def evaluate(rollout: Rollout, policy: GPT, reference: GPT, critic: Critic, beta: float, config: PPOConfig) -> tuple[Experience, dict]:
+    """Rewards, values and advantages of a rollout; and its metrics, under TRL's names."""
+    batch, mask = rollout.batch, rollout.batch.response_mask
+    log_probs, values = act(policy, critic, batch, config.temperature)  # by the forward pass of the updates, not the sampler's
+    require_same(log_probs - rollout.log_probs, "sampler and scorer")
+    reference_log_probs = token_log_probs(reference, batch, config.temperature)
+    scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
+    rewards = kl_penalized_rewards(scores, log_probs, reference_log_probs, mask, beta)
+    if config.whiten_rewards:
+        rewards = whiten(rewards, mask, shift_mean=False)
+    advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)
+    kl = (log_probs - reference_log_probs).sum(-1).mean()
+    metrics = rollout.metrics() | {
+        "objective/kl": float(kl),  # nats a response
+        "objective/non_score_reward": float(-beta * kl),
+        "objective/rlhf_reward": float(scores.mean() - beta * kl),
+        "objective/beta": beta,
+        "val/explained_variance": float(1 - (returns - values)[mask].var() / returns[mask].var().clamp(min=1e-8)),
+    }
+    return Experience(batch, log_probs, values, whiten(advantages, mask), returns), metrics
+
+
+def ppo_loss(policy: GPT, critic: Critic, seen: Experience, config: PPOConfig) -> tuple[torch.Tensor, dict, torch.Tensor]:
+    """Policy loss + value_coef · value loss, a scalar; its metrics; and log π_θ − log π_old of the tokens, (B, T)."""
+    mask = seen.batch.response_mask
+    log_probs, values = act(policy, critic, seen.batch, config.temperature)
+    policy_loss = clipped_policy_loss(log_probs, seen.log_probs, seen.advantages, mask, config.clip)
+    value_loss = clipped_value_loss(values, seen.values, seen.returns, mask, config.value_clip)
+    log_ratio = (log_probs - seen.log_probs).detach()
+    metrics = {
+        "loss/policy_avg": policy_loss.detach(),
+        "loss/value_avg": value_loss.detach(),
+        "policy/approxkl_avg": masked_mean(log_ratio**2 / 2, mask),
+        "policy/clipfrac_avg": masked_mean((log_ratio.expm1().abs() > config.clip).float(), mask),
+        "val/ratio": masked_mean(log_ratio.exp(), mask),
+    }
+    return policy_loss + config.value_coef * value_loss, metrics, log_ratio
+
+
+def minibatches(n: int, config: PPOConfig, rng: np.random.Generator) -> list[torch.Tensor]:
+    """Which of n responses each update learns from: every one once an epoch, in random order."""
+    orders = (rng.permutation(n) for _ in range(config.epochs))
+    return [torch.from_numpy(rows) for order in orders for rows in np.array_split(order, min(n, config.minibatches))]
+
+
+def train(
+    policy: GPT,
+    prompts: Sequence[str],
+    reward: Reward,
+    config: PPOConfig = PPOConfig(),
+    *,
+    reference: GPT | None = None,
+    critic: Critic | None = None,
+    documents: Sequence[str] = (),
+    **options,
+) -> History:
+    """RLHF: teach `policy`, in place, to write what `reward(prompts, responses)` scores high, near the reference. Returns the history.
+
+    The reward is any callable: a reward model's `score`, or the gold judge. Left out, the reference is a frozen copy of the policy, and
+    the critic a head on the policy's own trunk. `documents` are what config.ptx_coef mixes in. `options` go to `training.repeat`.
+    """
+    if config.ptx_coef and not documents:
+        raise ValueError(f"ptx_coef is {config.ptx_coef}: give the pre-training documents to mix in")
+    reference = copy.deepcopy(policy) if reference is None else reference
+    critic = Critic(policy) if critic is None else critic
+    torch.nn.ModuleList([policy, reference, critic]).eval()  # no dropout, from here on
+    updates = config.epochs * config.minibatches
+    learner = torch.nn.ModuleDict({"policy": policy, "critic": critic})
+    optimizer = Optimizer(learner, replace(config, steps=config.steps * updates, warmup=config.warmup * updates))
+    prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
+    sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    texts = [encode_document(text) for text in documents]
+    beta = config.beta
+
+    def update(step: int) -> dict:
+        nonlocal beta
+        rng, first, rows = np.random.default_rng([config.seed, step]), optimizer.step, []
+        rollout = roll_out(policy, [prompts[i] for i in prompts_at(step)], reward, seed=(config.seed, step), **sampling)
+        experience, metrics = evaluate(rollout, policy, reference, critic, beta, config)
+        beta = adapted(beta, metrics["objective/kl"], rollout.weight, config)
+
+        def loss_fn(seen: Experience):
+            loss, extra, log_ratio = ppo_loss(policy, critic, seen, config)
+            if optimizer.step == first:
+                require_same(log_ratio, "π_θ and π_old")  # the ratio is 1 and the KL 0
+            if config.ptx_coef:  # as many documents as responses
+                drawn = [texts[i] for i in rng.integers(len(texts), size=len(seen.batch))]
+                documents_seen = collate(((ids[:1], ids[1:]) for ids in drawn), policy.config.context).to(policy.device)
+                ptx = -masked_mean(token_log_probs(policy, documents_seen), documents_seen.response_mask)
+                loss, extra["loss/ptx"] = loss + config.ptx_coef * ptx, ptx.detach()
+            return loss, extra
+
+        for chosen in minibatches(rollout.weight, config, rng):
+            rows.append(optimizer.update(experience.parts(chosen, config.rows_per_pass), loss_fn))
+            if config.max_approx_kl is not None and rows[-1]["policy/approxkl_avg"] > config.max_approx_kl:
+                break  # no gradient is left behind: every update begins by clearing them
+        return metrics | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} | {"step": step + 1, "updates": len(rows)}
+
+    return repeat(update, config.steps, History(), title="PPO", show="objective/scores", **options)

@@ -1,0 +1,77 @@
+"""Preference pairs: a prompt, the response that was chosen and the one that was rejected, as JSON lines.
+
+One object a line with the fields `prompt`, `chosen` and `rejected`, the format that TRL and most public preference sets use. Your own
+file of this form goes through reward model and DPO like the course's.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from minialign.files import write_atomically
+
+FIELDS = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Preference:
+    """y_w = `chosen` was preferred to y_l = `rejected` as a response to x = `prompt`."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+    def __post_init__(self):
+        if self.chosen == self.rejected:
+            raise ValueError(f"chosen and rejected are the same text, {self.chosen[:60]!r}: there is nothing to learn from such a pair")
+
+
+def read_preferences(path: str | Path) -> list[Preference]:
+    """The pairs of a JSON-lines file. Raises ValueError as `parse_preferences` does."""
+    return parse_preferences(Path(path).read_text("utf-8-sig"), path)
+
+
+def parse_preferences(content: str, name: str | Path) -> list[Preference]:
+    """The pairs of a JSON-lines text; fields other than the three are ignored, and so are empty lines.
+
+    Raises ValueError, naming the line and the field, for what is not JSON, lacks a field, is no text, or has equal responses, and for a
+    text without pairs. `name` is what the error calls it.
+    """
+    pairs = []
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            pairs.append(_parsed(line))
+        except ValueError as error:
+            raise ValueError(f"{name}, line {number}: {error}") from None
+    if not pairs:
+        raise ValueError(f"{name} holds no preference pairs: give one JSON object a line, with {', '.join(FIELDS)}")
+    return pairs
+
+
+def _parsed(line: str) -> Preference:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is not JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"this is no JSON object with the fields {', '.join(FIELDS)}")
+    for field in FIELDS:
+        if field not in record:
+            raise ValueError(f"the field {field!r} is missing")
+        if not isinstance(record[field], str):
+            raise ValueError(f"the field {field!r} is no text but {json.dumps(record[field])[:60]}")
+        if field == "prompt" and not record[field].strip():
+            raise ValueError("the field 'prompt' is empty")
+    return Preference(*(record[field] for field in FIELDS))
+
+
+def write_preferences(path: str | Path, pairs: Iterable[Preference]) -> None:
+    """Write pairs as JSON lines, atomically."""
+    write_atomically(Path(path), dump_preferences(pairs))
+
+
+def dump_preferences(pairs: Iterable[Preference]) -> bytes:
+    return "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs).encode()

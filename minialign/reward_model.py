@@ -1,0 +1,160 @@
+"""Reward models: learn from comparisons which response people like better.
+
+P(y_w ≻ y_l | x) = σ(r_φ(x, y_w) − r_φ(x, y_l)) (Bradley and Terry 1952), and the loss is minus the log-likelihood of the choices:
+L(φ) = −E log σ(r_φ(x, y_w) − r_φ(x, y_l)). (Christiano et al. 2017; Stiennon et al. 2020; Ouyang et al. 2022, Eq. 1.)
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from minialign.chat import Batch, collate, collate_chat, encode_prompt, encode_response
+from minialign.gpt import GPT
+from minialign.logprobs import token_log_probs
+from minialign.preferences import Preference
+from minialign.training import History, TrainingConfig, epochs, fit
+
+
+@dataclass(frozen=True)
+class RewardModelConfig(TrainingConfig):
+    steps: int = 150
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    weight_decay: float = 0.01
+    prompts_per_step: int = 8  # all pairs of a prompt go into one batch: spread over several, they are learned by heart (Ouyang et al., §3.5)
+
+
+class RewardModel(torch.nn.Module):
+    """r_φ(x, y): a GPT whose last real token's state goes through a linear head to one number.
+
+    Rewards are gain · head(state) + bias; the two are set by `normalise`, not learned. With `reads_surprise` the trunk is told, beside
+    each token, how surprising the language model it started from finds it: −log π(y_t | x, y_<t). A small trunk can hardly work that out
+    from comparisons, and surprise gives away much of what people like less: broken sentences, other topics, the wrong tone.
+    """
+
+    def __init__(self, start: GPT, seed: int = 0, reads_surprise: bool = True):
+        """The trunk starts as a copy of `start`, usually the fine-tuned model; the head from N(0, 1/(C + 1)) (Stiennon et al. 2020)."""
+        super().__init__()
+        width = start.config.n_embd
+        self.trunk, self.head = copy.deepcopy(start), torch.nn.Linear(width, 1)
+        self.reader = copy.deepcopy(start).requires_grad_(False) if reads_surprise else None
+        self.surprise_embedding = torch.nn.Parameter(torch.zeros(width)) if reads_surprise else None
+        with torch.no_grad():
+            self.head.weight.copy_(torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5)
+            self.head.bias.zero_()
+        self.register_buffer("gain", torch.ones(()))
+        self.register_buffer("bias", torch.zeros(()))
+        self.to(start.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.trunk.device
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """r_φ(x, y) of each row, (B,)."""
+        states = self.trunk.hidden(batch.ids, batch.mask, added=self.told(batch))
+        return self.gain * self.head(last_states(states, batch.mask))[:, 0].float() + self.bias
+
+    def told(self, batch: Batch) -> torch.Tensor | float:
+        """What joins the token embeddings, (B, T, C): surprise × its embedding, 0 on the prompt."""
+        if self.reader is None:
+            return 0.0
+        with torch.no_grad():
+            surprise = -token_log_probs(self.reader, batch)
+        return surprise.clamp(max=8.0)[..., None] * self.surprise_embedding
+
+    @torch.no_grad()
+    def score(self, prompts: str | Sequence[str], responses: str | Sequence[str], batch_size: int = 64) -> float | np.ndarray:
+        """r_φ of one response to one prompt, or of N to N, (N,) float64: a reward function as `rollouts.Reward` asks for one."""
+        if isinstance(prompts, str):
+            return float(self.score([prompts], [responses])[0])
+        pairs = [(encode_prompt(x), encode_response(y)) for x, y in zip(prompts, responses, strict=True)]
+        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))  # similar lengths: less padding
+        scores = np.empty(len(pairs))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            scores[rows] = self(collate((pairs[i] for i in rows), self.trunk.config.context).to(self.trunk.device)).double().cpu()
+        return scores
+
+    def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
+        """Choose gain and bias so that the scores of these texts, samples of the frozen policy, have mean 0 and standard deviation 1.
+
+        Comparisons leave the zero open, and a policy's learning rate and β are chosen for a scale. Raises ValueError when all scores are equal.
+        """
+        self.gain.fill_(1.0)
+        self.bias.zero_()
+        scores = self.score(prompts, responses)
+        if not scores.std() > 0:
+            raise ValueError("the reward model gives all these responses the same score: there is no scale to normalise to")
+        self.gain.fill_(1 / scores.std())
+        self.bias.fill_(-scores.mean() / scores.std())
+
+
+def last_states(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The state of each row's last real token, (B, C), of states (B, T, C) and mask (B, T), wherever the padding is."""
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    return states[torch.arange(len(states), device=mask.device), (columns * mask).argmax(-1)]
+
+
+def bradley_terry_loss(chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> torch.Tensor:
+    """−mean log σ(r_w − r_l), a scalar in nats; both (N,). A constant added to all rewards changes nothing; ln 2 is knowing nothing."""
+    return -F.logsigmoid(chosen_rewards - rejected_rewards).mean()
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Some prompts with all their pairs: each different response once (in `batch`), and pairs as indices into it, (M,) each."""
+
+    batch: Batch
+    chosen: torch.Tensor
+    rejected: torch.Tensor
+
+    @property
+    def weight(self) -> int:
+        return len(self.chosen)
+
+    def to(self, device) -> "Comparisons":
+        return Comparisons(self.batch.to(device), self.chosen.to(device), self.rejected.to(device))
+
+
+def compare(pairs: Sequence[Preference], context: int | None = None) -> Comparisons:
+    """Encode pairs for one forward pass over every response that occurs in them."""
+    rows: dict[tuple[str, str], int] = {}
+    for pair in pairs:
+        for response in (pair.chosen, pair.rejected):
+            rows.setdefault((pair.prompt, response), len(rows))
+    batch = collate_chat(rows, context)
+    indices = ([rows[pair.prompt, getattr(pair, which)] for pair in pairs] for which in ("chosen", "rejected"))
+    return Comparisons(batch, *map(torch.tensor, indices))
+
+
+def train(
+    model: RewardModel,
+    pairs: Sequence[Preference],
+    config: RewardModelConfig = RewardModelConfig(),
+    *,
+    loss: Callable = bradley_terry_loss,
+    **options,
+) -> History:
+    """Fit `model`, in place, to the comparisons. `loss` takes the rewards of chosen and rejected; `options` go to `training.fit`."""
+    groups: dict[str, list[Preference]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.prompt, []).append(pair)
+    prompts = list(groups)
+    prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
+
+    def comparisons_at(step: int) -> list[Comparisons]:
+        return [compare([pair for i in prompts_at(step) for pair in groups[prompts[i]]], model.trunk.config.context)]
+
+    def loss_fn(comparisons: Comparisons):
+        rewards = model(comparisons.batch)
+        chosen, rejected = rewards[comparisons.chosen], rewards[comparisons.rejected]
+        margins = (chosen - rejected).detach()
+        metrics = {"accuracy": (margins > 0).float().mean(), "margin": margins.mean(), "mean_reward": rewards.detach().mean()}
+        return loss(chosen, rejected), metrics
+
+    return fit(model, comparisons_at, loss_fn, config, title="reward model", **options)
