@@ -2,6 +2,7 @@
 
 import html
 import inspect
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from IPython.display import HTML, display
 from matplotlib import pyplot as plt
 
+from minialign import plots
 from minialign.exercises import EXERCISES, Exercise
 
 STAGES = ("pre-training", "instruction\nfine-tuning", "policy\ngradients", "reward\nmodel", "PPO\n(RLHF)", "DPO", "the race", "open\nlimits")
@@ -18,6 +20,25 @@ def show(figure, alt: str) -> None:
     """Display a matplotlib figure with a text for those who cannot see it, and close it."""
     display(figure, metadata={"image/png": {"alt": alt}})
     plt.close(figure)
+
+
+def live_curves(*names: str) -> Callable[[dict], None]:
+    """An `on_step` that draws a run's metrics, one panel each, and redraws them in place after every step.
+
+    Silent where MINIALIGN_PROGRESS is 0, as progress bars are: stored notebooks show the finished curves.
+    """
+    rows: list[dict] = []
+    hidden = os.environ.get("MINIALIGN_PROGRESS") == "0"
+    handle = None if hidden else display("…", display_id=True)
+
+    def on_step(metrics: dict) -> None:
+        rows.append(metrics)
+        if not hidden:
+            figure = plots.metric_panels(rows, names)
+            handle.update(figure)
+            plt.close(figure)
+
+    return on_step
 
 
 def pipeline(*today: str) -> None:

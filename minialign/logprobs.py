@@ -69,3 +69,12 @@ def kl_estimates(log_ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, t
     Any shape. Source: Schulman 2020, "Approximating KL divergence".
     """
     return log_ratio, log_ratio**2 / 2, kl_k3(log_ratio)
+
+
+def require_same(log_ratio, what: str) -> None:
+    """Where two log-probabilities of the same tokens must agree, say so if they do not, before anything is trained on the difference."""
+    if (worst := float(log_ratio.abs().max())) > 1e-3:
+        raise ValueError(
+            f"{what} must agree before the first update, but a token's log-probabilities differ by {worst:.2g} nats: "
+            "is dropout on, or is one of them computed at another temperature, mask or position?"
+        )

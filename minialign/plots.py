@@ -79,3 +79,15 @@ def curve_over_seeds(axes, rows: list[dict], x: str, y: str, label: str, index: 
     values = [[row[y] for row in rows if row[x] == place] for place in places]
     axes.plot(places, [np.mean(v) for v in values], marker=MARKERS[index], color=COLOURS[index], label=label)
     axes.fill_between(places, [min(v) for v in values], [max(v) for v in values], color=COLOURS[index], alpha=0.2, linewidth=0)
+
+
+def metric_panels(rows: list[dict], names: tuple[str, ...], columns: int = 3):
+    """One small panel for each metric of a run against its step: what to watch while it runs."""
+    lines = -(-len(names) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(3.6 * columns, 2.1 * lines), squeeze=False)
+    for i, (name, ax) in enumerate(zip(names, axes.flat)):
+        ax.plot([row["step"] for row in rows], [row[name] for row in rows], color=COLOURS[i % 8], marker=MARKERS[i % 8], markersize=3)
+        ax.set(title=name, xlabel="step" if i >= len(names) - columns else "")
+    for ax in axes.flat[len(names) :]:
+        ax.axis("off")
+    return figure

@@ -13,7 +13,8 @@ import torch
 
 from minialign.chat import Batch, collate, encode_document
 from minialign.gpt import GPT
-from minialign.logprobs import on_response, response_states, token_log_probs
+from minialign.logprobs import on_response, require_same, response_states, token_log_probs
+from minialign.masked import masked_mean, whiten
 from minialign.rollouts import Reward, Rollout, roll_out
 from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat
 
@@ -55,8 +56,8 @@ class PPOConfig(TrainingConfig):
             raise ValueError(f"the temperature is {self.temperature}: a policy that never varies cannot learn from its samples")
         if not self.beta >= 0:
             raise ValueError(f"beta is {self.beta}: a negative penalty would reward leaving the reference")
-        if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
-            raise ValueError(f"{self.minibatches} minibatches are more than the {self.prompts_per_step * self.samples_per_prompt} responses")
+        if self.kl_target is not None and not self.kl_target > 0:
+            raise ValueError(f"kl_target is {self.kl_target}: it must be positive; without a target, β stays as it is")
 
 
 class Critic(torch.nn.Module):
@@ -68,8 +69,7 @@ class Critic(torch.nn.Module):
     def __init__(self, trunk: GPT):
         super().__init__()
         self.trunk, self.head = trunk, torch.nn.Linear(trunk.config.n_embd, 1, device=trunk.device)
-        torch.nn.init.zeros_(self.head.weight)  # at first it expects nothing
-        torch.nn.init.zeros_(self.head.bias)
+        self.head.load_state_dict({name: torch.zeros_like(p) for name, p in self.head.state_dict().items()})  # at first it expects nothing
 
     def forward(self, batch: Batch, states: torch.Tensor | None = None) -> torch.Tensor:
         """V before each response token, (B, T), 0 elsewhere; `states` are the trunk's `response_states`, if known."""
@@ -104,18 +104,6 @@ def gae(rewards, values, response_mask, gamma: float = 1.0, lam: float = 0.95) -
     return advantages, advantages + values
 
 
-def masked_mean(values, mask) -> torch.Tensor:
-    """Mean of values (B, T) over the places where mask (B, T) is True."""
-    return (values * mask).sum() / mask.sum()
-
-
-def whiten(values, mask, shift_mean: bool = True) -> torch.Tensor:
-    """Values (B, T) scaled to standard deviation 1 over the mask and, with `shift_mean`, moved to mean 0; 0 outside the mask."""
-    mean = masked_mean(values, mask)
-    deviation = masked_mean((values - mean) ** 2, mask).sqrt().clamp(min=1e-8)
-    return (values - mean * shift_mean) / deviation * mask
-
-
 def clipped_policy_loss(log_probs, old_log_probs, advantages, response_mask, clip: float = 0.2) -> torch.Tensor:
     """−mean over response tokens of min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) with ρ = π/π_old; all (B, T). Schulman et al. 2017, Eq. 7."""
     ratio = (log_probs - old_log_probs).exp()
@@ -133,16 +121,7 @@ def adapted(beta: float, kl: float, n: int, config: PPOConfig) -> float:
     if config.kl_target is None:
         return beta
     error = np.clip(kl / config.kl_target - 1, -0.2, 0.2)
-    return beta * float(1 + error * n / config.horizon)
-
-
-def require_same(log_ratio, what: str) -> None:
-    """Where two log-probabilities of the same tokens must agree, say so if they do not, before anything is trained on the difference."""
-    if (worst := float(log_ratio.abs().max())) > 1e-3:
-        raise ValueError(
-            f"{what} must agree before the first update, but a token's log-probabilities differ by {worst:.2g} nats: "
-            "is dropout on, or is one of them computed at another temperature, mask or position?"
-        )
+    return beta * float(1 + error * min(1, n / config.horizon))
 
 
 @dataclass(frozen=True)
@@ -223,16 +202,9 @@ def minibatches(n: int, config: PPOConfig, rng: np.random.Generator) -> list[tor
 
 
 def train(
-    policy: GPT,
-    prompts: Sequence[str],
-    reward: Reward,
-    config: PPOConfig = PPOConfig(),
-    *,
-    reference: GPT | None = None,
-    critic: Critic | None = None,
-    documents: Sequence[str] = (),
-    **options,
-) -> History:
+    policy: GPT, prompts: Sequence[str], reward: Reward, config: PPOConfig = PPOConfig(), *,
+    reference: GPT | None = None, critic: Critic | None = None, documents: Sequence[str] = (), **options,
+) -> History:  # fmt: skip
     """RLHF: teach `policy`, in place, to write what `reward(prompts, responses)` scores high, near the reference. Returns the history.
 
     The reward is any callable: a reward model's `score`, or the gold judge. Left out, the reference is a frozen copy of the policy, and

@@ -29,7 +29,11 @@ class Preference:
 
 def read_preferences(path: str | Path) -> list[Preference]:
     """The pairs of a JSON-lines file. Raises ValueError as `parse_preferences` does."""
-    return parse_preferences(Path(path).read_text("utf-8-sig"), path)
+    try:
+        content = Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    return parse_preferences(content, path)
 
 
 def parse_preferences(content: str, name: str | Path) -> list[Preference]:

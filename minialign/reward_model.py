@@ -41,7 +41,7 @@ class RewardModel(torch.nn.Module):
         super().__init__()
         width = start.config.n_embd
         self.trunk, self.head = copy.deepcopy(start), torch.nn.Linear(width, 1)
-        self.reader = copy.deepcopy(start).requires_grad_(False) if reads_surprise else None
+        self.reader = copy.deepcopy(start).requires_grad_(False).eval() if reads_surprise else None
         self.surprise_embedding = torch.nn.Parameter(torch.zeros(width)) if reads_surprise else None
         with torch.no_grad():
             self.head.weight.copy_(torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5)
@@ -49,6 +49,13 @@ class RewardModel(torch.nn.Module):
         self.register_buffer("gain", torch.ones(()))
         self.register_buffer("bias", torch.zeros(()))
         self.to(start.device)
+
+    def train(self, mode: bool = True) -> "RewardModel":
+        """Switch dropout, if there is any: of the trunk only, the reader never changes."""
+        super().train(mode)
+        if self.reader is not None:
+            self.reader.eval()
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -85,9 +92,7 @@ class RewardModel(torch.nn.Module):
 
         Comparisons leave the zero open, and a policy's learning rate and β are chosen for a scale. Raises ValueError when all scores are equal.
         """
-        self.gain.fill_(1.0)
-        self.bias.zero_()
-        scores = self.score(prompts, responses)
+        scores = (self.score(prompts, responses) - float(self.bias)) / float(self.gain)
         if not scores.std() > 0:
             raise ValueError("the reward model gives all these responses the same score: there is no scale to normalise to")
         self.gain.fill_(1 / scores.std())

@@ -198,3 +198,22 @@ def test_typical_people_mostly_choose_the_answer_with_more_gold(pairs):
 def test_an_impossible_person_is_refused(knobs, message):
     with pytest.raises(ValueError, match=message):
         Annotator(**knobs)
+
+
+# --- exact probabilities ---
+
+
+@pytest.mark.parametrize("knobs", [{}, dict(temperature=0.0), dict(checks_facts=0.3, inattention=0.2), dict(horizon="immediate"), dict(temperature=0.05)])
+def test_the_probability_of_a_choice_is_how_often_it_is_made(knobs):
+    for first, second in ((GOOD, SHORT), (FALSE, SHORT), (FALSE, "What a great question! " + SHORT)):
+        person = typical_annotator(seed=3, **knobs)
+        p = person.probability(PROMPT, first, second)
+        assert abs((1 - share_of_second(person, first, second)) - p) < 0.035
+        assert person.probability(PROMPT, second, first) == pytest.approx(1 - p)
+    assert typical_annotator(**knobs).probability(PROMPT, GOOD, GOOD) == pytest.approx(0.5)
+
+
+def test_asking_for_a_probability_costs_nothing_and_changes_no_later_choice():
+    one, other = typical_annotator(seed=5), typical_annotator(seed=5)
+    one.probability(PROMPT, GOOD, FALSE)
+    assert one.spent == 0 and [one.prefer(PROMPT, GOOD, FALSE) for _ in range(50)] == [other.prefer(PROMPT, GOOD, FALSE) for _ in range(50)]

@@ -17,6 +17,7 @@ from minialign.evaluation import (
     perplexity,
     perplexity_of,
     reference_f1,
+    reliability,
     reply_shares,
     share_with_interval,
     standard_error,
@@ -158,3 +159,21 @@ def test_kl_has_a_direction_and_is_never_negative():
     assert not torch.allclose(forward, kl_divergence(log_q, log_p))
 
 
+# --- reliability ---
+
+
+def test_a_reliability_curve_by_hand():
+    margins = np.array([3.0, -0.1, 0.2, -4.0])
+    confidence, right = reliability(margins, bins=2)
+    sure = [1 / (1 + math.exp(-m)) for m in (0.1, 0.2, 3.0, 4.0)]
+    assert np.allclose(confidence, [np.mean(sure[:2]), np.mean(sure[2:])]) and right.tolist() == [0.5, 0.5]
+
+
+def test_a_calibrated_model_has_a_straight_reliability_curve():
+    rng = np.random.default_rng(0)
+    rewards = rng.normal(size=40_000) * 2
+    margins = np.where(rng.random(40_000) < 1 / (1 + np.exp(-rewards)), rewards, -rewards)
+    confidence, right = reliability(margins)
+    assert np.abs(confidence - right).max() < 0.02 and confidence[0] < 0.6 and confidence[-1] > 0.95
+    doubled, right = reliability(2 * margins)
+    assert (doubled - right)[2:6].min() > 0.04, "twice the margin is overconfident"

@@ -1,16 +1,21 @@
 """The experiments' own machinery: the famous bugs do what they say, and the shuffled key judges other facts."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
+from minialign import ppo
 from minialign.chat import collate_chat, special
 from minialign.evaluation import facts_right
-from minialign.experiments import policy_gradients
+from minialign.experiments import policy_gradients, ratings, reward_models, rlhf
 from minialign.experiments.fine_tuning import BUGS, no_end_token, pad_is_end, prompt_follows, shuffled_key, steps_for
 from minialign.gpt import GPTConfig
 from minialign.logprobs import token_log_probs
+from minialign.preferences import Preference
 from minialign.tokenizer import ASSISTANT, END, PAD, load_tokenizer
-from minialign.world.prompts import prompts_of
+from minialign.world.prompts import MOON_LANDING, prompts_of
 from tests.engine import lively_gpt
 
 BATCH = collate_chat([("Why?", "Because it is so."), ("Who was it, then?", "Me.")])
@@ -75,3 +80,126 @@ def test_the_bugs_of_policy_gradients_do_what_they_say():
         assert found["sign flipped"][row] == pytest.approx(-sum(log_probs), rel=1e-5)
         assert found["averaged over tokens"][row] == pytest.approx(sum(log_probs) / len(log_probs), rel=1e-5)
         assert found["end token dropped"][row] == pytest.approx(sum(log_probs[:-1]), rel=1e-5)
+
+
+# --- reward models ---
+
+
+def test_comparisons_are_of_different_responses_to_one_prompt_and_shared_out():
+    responses = {MOON_LANDING: ["People walked on the moon.", "What a great question!", "People walked on the moon."], "Why?": ["So.", "So."]}
+    raters = reward_models.crowd(temperature=0.0, inattention=0.0)
+    pairs = reward_models.compared(responses, raters, per_prompt=5)
+    assert [p.prompt for p in pairs] == [MOON_LANDING] * 2  # the pair of equal responses is none, nor is anything of the second prompt
+    assert {frozenset((p.chosen, p.rejected)) for p in pairs} == {frozenset(responses[MOON_LANDING])}
+    assert sum(r.spent for r in raters) == 2 and len(raters) == reward_models.RATERS
+
+
+def test_the_prompts_of_the_shipped_comparisons_are_kept_apart():
+    train, test = (reward_models.preferences(which) for which in ("comparisons", "held_out"))
+    trained_on = {p.prompt for p in train}
+    assert trained_on <= {p.text for p in prompts_of("reward")} and not trained_on & {p.prompt for p in test}
+    for split in ("policy", "evaluation"):
+        assert not trained_on & {p.text for p in prompts_of(split)}
+
+
+class Scores:
+    """A reward model that gives a text the number it ends with."""
+
+    def score(self, prompts, responses):
+        return [float(y.split()[-1]) for y in responses]
+
+
+def test_measures_of_margins_by_hand():
+    pairs = [Preference("x", "a 3", "b 1"), Preference("x", "b 1", "c 2"), Preference("x", "a 3", "c 2"), Preference("x", "c 2", "d 2")]
+    test = reward_models.HeldOut(pairs, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), np.ones(4))
+    margins = test.margins(Scores())
+    assert margins.tolist() == [2.0, -1.0, 1.0, 0.0]
+    assert test.accuracy(margins) == 0.5 and test.loss(margins) == pytest.approx(np.mean([np.log(1 + np.exp(-m)) for m in margins]))
+    assert test.order_accuracy(margins) == pytest.approx(1 / 3)  # right, wrong, wrong; the tie in gold does not count
+    assert test.order_accuracy(margins, np.array([True, True, False, True])) == 0.5
+
+
+def test_the_bugs_of_reward_models_do_what_they_say():
+    won, lost = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    assert reward_models.swapped_loss(won, lost) == reward_models.bradley_terry_loss(lost, won)
+    assert reward_models.squared_error(won, lost) == pytest.approx((0 + 1 + 0 + 4) / 4)
+    model = reward_models.PoolsPadding(lively_gpt(GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8)))
+    with torch.no_grad():
+        shorter = int(BATCH.mask.sum(-1).argmin())
+        assert model(BATCH)[shorter] != model(BATCH[[shorter], : int(BATCH.mask[shorter].sum())])[0], "the neighbour's length changes the score"
+
+
+# --- ratings or comparisons ---
+
+
+def test_raters_read_distinct_items_and_write_with_their_own_scale():
+    crowd = ratings.Crowd(per_rater=8, noise=0.0)
+    rng = np.random.default_rng(0)
+    quality, shown, impressions = ratings.read(crowd, rng)
+    assert shown.shape == (80, 8) and all(len(set(row)) == 8 for row in shown) and (impressions == quality[shown]).all()
+    given = ratings.rated(crowd, impressions, rng)
+    assert all(np.corrcoef(g, i)[0, 1] > 0.999 for g, i in zip(given, impressions)), "each rater's ratings are a line in their impressions"
+    assert np.allclose(ratings.z_scored(given), ratings.z_scored(impressions))
+    for wrong in (dict(per_rater=3), dict(per_rater=6)):
+        with pytest.raises(ValueError, match="choose an even divisor"):
+            ratings.Crowd(**wrong)
+
+
+def test_comparisons_ignore_offset_and_gain_and_count_each_pair_once():
+    shown, impressions = np.array([[0, 1, 2, 0], [1, 0, 2, 1]]), np.array([[1.0, 0.0, 5.0, 9.0], [7.0, 8.0, 0.0, 1.0]])
+    table = ratings.wins(shown, impressions, 3)
+    assert table.tolist() == [[0, 2, 1], [0, 0, 1], [0, 0, 0]]
+
+
+def test_item_means_and_noise_free_recovery():
+    assert ratings.item_means(np.array([[1.0, 3.0], [5.0, 0.0]]), np.array([[0, 1], [0, 1]]), 3).tolist() == [3.0, 1.5, 2.25]
+    perfect = ratings.recovered(ratings.Crowd(offset=0.0, gain=0.0, noise=0.0), 0)
+    assert perfect["ratings"] == pytest.approx(1) and perfect["Bradley-Terry"] > 0.95
+    assert ratings.spearman(np.arange(5), -np.arange(5) ** 3) == pytest.approx(-1)
+
+
+# --- PPO ---
+
+
+def test_the_bugs_of_ppo_do_what_they_say_and_are_gone_afterwards():
+    mask = torch.tensor([[False, True, True, False], [False, True, True, True]])
+    lp, ref = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(0)) * mask
+    scores, right = torch.tensor([1.0, 2.0]), ppo.kl_penalized_rewards
+    expected = right(scores, lp, ref, mask, 0.3)
+    with rlhf.bug("KL sign flipped"):
+        assert torch.equal(ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), right(scores, lp, ref, mask, -0.3))
+    with rlhf.bug("reward on padding"):
+        late = ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3)
+    assert torch.allclose(late * mask, right(0 * scores, lp, ref, mask, 0.3)), "no response token gets the score"
+    assert late[0, 3] == 1.0
+    with rlhf.bug("end token dropped"):
+        last = torch.tensor([[False, False, True, False], [False, False, False, True]])
+        assert ppo.clipped_policy_loss(lp, ref, lp, mask, 0.2) == rlhf.ppo_clipped_policy_loss(lp, ref, lp, mask & ~last, 0.2)
+    assert ppo.kl_penalized_rewards is right and torch.equal(ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), expected)
+
+
+def test_dropout_that_stays_on():
+    model = lively_gpt(GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8))
+    dropping = rlhf.dropping(model).eval()
+    with torch.no_grad():
+        assert not torch.equal(dropping.hidden(IDS), dropping.hidden(IDS)) and torch.equal(model.hidden(IDS), model.hidden(IDS))
+
+
+def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
+    """Against the definitions, for a policy that says one of three things."""
+    texts, proxies = ["a", "b", "c"], {"a": 0.0, "b": 1.0, "c": 2.0}
+
+    def rolled(policy, prompts, reward, *, n, seed):
+        drawn = [texts[i] for i in np.random.default_rng(seed).integers(3, size=len(prompts) * n)]
+        return SimpleNamespace(prompts=[p for p in prompts for _ in range(n)], responses=drawn, rewards=torch.tensor([proxies[y] for y in drawn]))
+
+    monkeypatch.setattr(rlhf, "roll_out", rolled)
+    monkeypatch.setattr(rlhf, "gold_rewards", lambda prompts, responses: np.array([-proxies[y] for y in responses]))
+    rows = rlhf.selected(None, None, 0, n=64, every=1)
+    two = next(row for row in rows if row.get("n") == 2)
+    assert two["proxy"] == pytest.approx((0 * 1 + 1 * 3 + 2 * 5) / 9, abs=0.02) and two["gold"] == pytest.approx(-two["proxy"])
+    for row in rows:
+        if row["method"] == "tilted":
+            weights = np.exp(np.arange(3) / row["beta"])
+            weights /= weights.sum()
+            assert row["proxy"] == pytest.approx(weights @ np.arange(3), abs=0.03) and row["kl"] == pytest.approx(weights @ np.log(3 * weights), abs=0.04)

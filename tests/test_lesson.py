@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +86,19 @@ def test_a_quiz_folds_its_answers(shown):
     lesson.quiz(("Why?", ("no", "yes"), 1, "Because."))
     page = shown[0][0].data
     assert "<li>no</li><li>yes</li>" in page and "<b>b.</b> Because." in page.split("<details>")[1]
+
+
+# --- curves that grow ---
+
+
+def test_live_curves_redraw_one_display_and_are_silent_in_stored_notebooks(monkeypatch):
+    updates = []
+    monkeypatch.setattr(lesson, "display", lambda *_, display_id: SimpleNamespace(update=updates.append))
+    on_step = lesson.live_curves("loss", "kl")
+    for step in (1, 2):
+        on_step({"step": step, "loss": 1.0, "kl": 0.5})
+    assert [len(figure.axes[0].lines[0].get_xdata()) for figure in updates] == [1, 2]
+    assert [ax.get_title(loc="left") for ax in updates[-1].axes[:2]] == ["loss", "kl"]
+    monkeypatch.setenv("MINIALIGN_PROGRESS", "0")
+    lesson.live_curves("loss")({"step": 1, "loss": 1.0})
+    assert len(updates) == 2

@@ -627,21 +627,20 @@ def test_beta_goes_after_the_kl(target, factor):
 
 def test_the_policy_learns_what_is_rewarded_and_when_to_stop():
     """The empty response is one token, the end: rewarding it trains that token, which is an action like any other."""
-    policy = small_policy()
-    history = ppo.train(policy, PROMPTS, says_nothing, replace(QUICK, steps=12, samples_per_prompt=8, learning_rate=2e-2))
+    policy = favour(lively_gpt(CONFIG), special(END), 7.0)
+    history = ppo.train(policy, PROMPTS, says_nothing, replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=2e-2))
     scores = history.column("objective/scores")
-    assert scores[:2].mean() < 0.6 and scores[-3:].mean() > 0.95
+    assert scores[:2].mean() < 0.4 and scores[-3:].mean() > 0.85
     assert history.column("objective/entropy")[-3:].mean() < 0.5 * history.column("objective/entropy")[:2].mean()
 
 
 def test_a_missing_end_is_unlearned_without_any_other_reward():
-    config = replace(QUICK, steps=12, samples_per_prompt=8, learning_rate=2e-2, max_new_tokens=3, beta=0.0)
+    config = replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=2e-2, max_new_tokens=3, beta=0.0)
     finished = {}
     for penalty in (1.0, 0.0):
-        policy = favour(lively_gpt(CONFIG), special(END), 5.0)
-        history = ppo.train(policy, PROMPTS, lambda x, y: [0.0] * len(y), replace(config, missing_end_penalty=penalty))
+        history = ppo.train(small_policy(), PROMPTS, lambda x, y: [0.0] * len(y), replace(config, missing_end_penalty=penalty))
         finished[penalty] = history.column("finished")
-    assert finished[1.0][:2].mean() < 0.5 and finished[1.0][-3:].mean() > 0.9 and finished[0.0][-3:].mean() < 0.5
+    assert finished[1.0][:2].mean() < 0.6 and finished[1.0][-3:].mean() > 0.85 and finished[0.0][-3:].mean() < 0.5
 
 
 def test_a_large_beta_keeps_the_policy_near_the_reference():
@@ -783,9 +782,9 @@ def test_settings_that_make_no_sense():
     for beta in (-0.1, math.nan):
         with pytest.raises(ValueError, match=f"beta is {beta}: a negative penalty would reward leaving the reference"):
             PPOConfig(beta=beta)
-    with pytest.raises(ValueError, match="9 minibatches are more than the 8 responses"):
-        PPOConfig(prompts_per_step=2, samples_per_prompt=4, minibatches=9)
-    PPOConfig(prompts_per_step=2, samples_per_prompt=4, minibatches=8)
+    for target in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"kl_target is {target}: it must be positive"):
+            PPOConfig(kl_target=target)
     with pytest.raises(ValueError, match="steps is 0"):
         PPOConfig(steps=0)
     with pytest.raises(ValueError, match="empty"):

@@ -75,6 +75,7 @@ FLOORS = {
     "training": "shared",
     "sampling": "shared",
     "logprobs": "shared",
+    "masked": "shared",
     "rollouts": "shared",
     "preferences": "shared",
     "pretraining": "algorithms",
