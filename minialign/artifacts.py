@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from minialign.experiments import fine_tuning, policy_gradients, reward_models, 
 from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_atomically
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs
+from minialign.ppo import PPOConfig
 from minialign.preferences import dump_preferences
 from minialign.reward_model import RewardModel
 from minialign.sampling import generate
@@ -192,6 +193,18 @@ def build_reward(device) -> dict[str, bytes]:
     return {"checkpoints/reward.safetensors": dump_checkpoint(model, "reward"), "logs/reward.jsonl": history.to_json_lines()}
 
 
+def aligned(name: str, config: PPOConfig) -> Artifact:
+    """A policy trained by PPO against the shipped reward model: one of the runs of the table `overoptimisation`, its policy kept."""
+    file = f"checkpoints/{name}.safetensors"
+
+    def build_aligned(device) -> dict[str, bytes]:
+        sft, reward = (load_checkpoint(f"checkpoints/{start}.safetensors")[0].to(device) for start in ("sft", "reward"))
+        policy, rows = rlhf.optimised(sft, reward.score, config, at=())
+        return {file: dump_checkpoint(policy, "chat"), f"logs/{name}.jsonl": History(rows[1:]).to_json_lines()}
+
+    return Artifact(file, build_aligned, f"{config}")
+
+
 def table(experiment: Callable, recipe: str, *start: str) -> Artifact:
     """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped models `start`."""
 
@@ -213,6 +226,8 @@ ARTIFACTS = (
     *(table(experiment, f"{reward_model.RewardModelConfig()}", "sft") for experiment in reward_models.TABLES),
     *(table(experiment, f"{rlhf.LONG}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
     *(table(experiment, f"{rlhf.LONG}", "sft") for experiment in rlhf.OF_SFT),
+    aligned("ppo", replace(rlhf.LONG, beta=rlhf.SHIPPED_BETA)),
+    aligned("ppo-overoptimised", replace(rlhf.LONG, beta=0.0, seed=2)),
 )
 
 

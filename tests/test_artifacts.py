@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from engine import TINY, lively_gpt, same_parameters
@@ -27,6 +28,7 @@ from minialign.artifacts import (
 from minialign.chat import encode_document, encode_prompt, encode_response
 from minialign.files import read_manifest, read_verified, write_atomically
 from minialign.gpt import GPT, GPTConfig
+from minialign.reward_model import RewardModel
 
 BASE = "checkpoints/base.safetensors"
 
@@ -47,8 +49,12 @@ def test_shipped_files_are_the_recorded_ones(name):
 def test_shipped_models_answer(name):
     model = minialign.load(name.removeprefix("checkpoints/").removesuffix(".safetensors"), device="cpu")
     prompts = ["Explain the moon landing to a six-year-old in a few sentences.", "What is bread?"]
-    answers = model.respond(prompts, max_new_tokens=24)
-    assert all(answers) and answers == [model.respond(prompt, max_new_tokens=24) for prompt in prompts]
+    if isinstance(model, RewardModel):
+        scores = model.score(prompts, prompts)
+        assert np.isfinite(scores).all() and scores == pytest.approx([model.score(prompt, prompt) for prompt in prompts], abs=1e-4)
+    else:
+        answers = model.respond(prompts, max_new_tokens=24)
+        assert all(answers) and answers == [model.respond(prompt, max_new_tokens=24) for prompt in prompts]
     assert load_history(name.removeprefix("checkpoints/").removesuffix(".safetensors")).column("loss")[-1] < 3
 
 
@@ -328,3 +334,22 @@ def test_an_interrupted_training_run_is_no_artifact(small_base, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(["base"], CPU)
     assert BASE not in read_manifest()
+
+
+# --- reward models and preferences ---
+
+
+def test_a_reward_model_comes_back_with_its_scale_and_the_shipped_reader(toy_data):
+    start, sft_file, file = lively_gpt(), "checkpoints/sft.safetensors", "checkpoints/reward.safetensors"
+    publish(sft_file, dump_checkpoint(start, "chat"), "a test", 0)
+    model = RewardModel(start, seed=3)
+    with torch.no_grad():
+        model.surprise_embedding.normal_(generator=torch.Generator().manual_seed(0))
+        model.gain.fill_(2.0)
+        model.bias.fill_(-1.0)
+    content = dump_checkpoint(model, "reward")
+    assert b"reader." not in content, "the reader is the shipped fine-tuned model: it is stored once"
+    publish(file, content, "a test", 0)
+    again = load("reward", device="cpu")
+    assert isinstance(again, RewardModel) and same_parameters(again, model) and not again.training and not again.reader.training
+    assert again.score("a", "b") == model.eval().score(["a"], ["b"])[0]

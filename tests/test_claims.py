@@ -14,9 +14,9 @@ from minialign import experiments
 from minialign.artifacts import load_history
 from minialign.course import ROOT
 from minialign.evaluation import cloze_hits, facts_right, mean_with_interval, reply_shares
-from minialign.experiments import fine_tuning, policy_gradients
+from minialign.experiments import fine_tuning, policy_gradients, ratings, reward_models
 from minialign.world.demonstrations import demonstrate
-from minialign.world.judge import MAXIMUM, gold_rewards, judge
+from minialign.world.judge import ATTRIBUTES, MAXIMUM, WEIGHTS, gold_rewards, judge
 from minialign.world.prompts import prompts_of, topic_sorts
 from minialign.world.topics import load_topics
 
@@ -145,3 +145,61 @@ def test_what_the_bugs_of_policy_gradients_do():
 def test_the_table_is_of_this_model(sft):
     """Row 0 of the log is the shipped model's own: measured anew, it gives the same number."""
     assert policy_gradients.measured(sft.model, seed=0)["gold"] == pytest.approx(column("reinforce", "gold", step=0, seed=0)[0], abs=0.02)
+
+
+# --- comparisons and reward models ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return reward_models.HeldOut.of(reward_models.preferences("held_out"))
+
+
+def test_when_comparisons_beat_ratings_and_when_not():
+    def gain(offset, per_rater=2, worlds=30):
+        rows = [ratings.recovered(ratings.Crowd(per_rater=per_rater, offset=offset), (seed, 99)) for seed in range(worlds)]
+        return mean_with_interval([row["Bradley-Terry"] - row["ratings"] for row in rows])
+
+    assert gain(2.0).mean >= 0.03 and gain(2.0).low > 0
+    for per_rater in (2, 8, 32):
+        assert gain(0.0, per_rater).high < 0
+
+
+def test_two_people_agree_as_often_as_instructgpts_labelers(held_out):
+    p = held_out.probability
+    assert 0.72 <= np.mean(p**2 + (1 - p) ** 2) <= 0.77
+
+
+def test_the_shipped_reward_model_reads_style_and_not_truth(held_out):
+    model = minialign.load("reward", "cpu")
+    margins = held_out.margins(model)
+    assert held_out.accuracy(margins) > 0.68 and held_out.order_accuracy(margins) > 0.71
+
+    def vectors(which):
+        return np.array([judge(pair.prompt, getattr(pair, which)).vector for pair in held_out.pairs])
+
+    contributions = np.array(list(WEIGHTS.values())) * (vectors("chosen") - vectors("rejected"))
+    decided_by = np.array(ATTRIBUTES)[np.abs(contributions).argmax(1)]
+    readable = np.isin(decided_by, ("relevance", "fluency", "audience"))
+    assert held_out.order_accuracy(margins, readable) >= 0.78
+    assert held_out.order_accuracy(margins, decided_by == "correctness") < 0.74
+    assert held_out.order_accuracy(margins, decided_by == "flattery") < 0.5
+
+
+def test_the_shipped_reward_model_is_normalised_on_samples_of_the_policy(sft):
+    model = minialign.load("reward", "cpu")
+    samples = reward_models.sampled(sft.model, [p.text for p in prompts_of("policy")[:128]], n=2, seed=5)
+    scores = model.score([x for x in samples for _ in range(2)], [y for ys in samples.values() for y in ys])
+    assert abs(scores.mean()) < 0.25 and abs(scores.std() - 1) < 0.2
+
+
+def test_more_comparisons_and_surprise_make_better_reward_models():
+    order = {(n, told): column("reward_model_size", "order", pairs=n, surprise=told) for n in (300, 3000) for told in (True, False)}
+    assert (order[3000, True] > order[300, True]).all() and (order[3000, True] > order[3000, False] + 0.02).all()
+
+
+def test_what_the_bugs_of_reward_models_do():
+    accuracy = {bug: column("reward_model_bugs", "accuracy", bug=bug) for bug in reward_models.BUGS}
+    assert len(accuracy["correct"]) == len(experiments.SEEDS) and (accuracy["pairs swapped"] < 0.42).all()
+    assert (accuracy["pooled on padding"] < accuracy["correct"] - 0.02).all()
+    assert (column("reward_model_bugs", "leaked", bug="correct") > accuracy["correct"]).all()

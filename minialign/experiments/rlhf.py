@@ -32,6 +32,7 @@ from minialign.world.topics import load_topics
 BETAS = (0.0, 0.05, 0.2)
 LONG = PPOConfig(steps=40, learning_rate=2e-4, final_lr=1.0)  # a constant rate, so that steps can be compared
 MEASURED = (4, 8, 12, 16, 20, 25, 30, 40)  # rollouts after which held-out prompts are answered
+SHIPPED_BETA = 0.2  # of the shipped model "ppo"
 PTX = 0.5  # weight of the pre-training loss where it is mixed in
 UNBIASED = dict(filler_bias=0.0, flattery_bias=0.0, confidence_bias=0.0, agreement_bias=0.0, checks_facts=1.0)
 
