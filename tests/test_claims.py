@@ -14,7 +14,7 @@ from minialign import experiments
 from minialign.artifacts import load_history
 from minialign.course import ROOT
 from minialign.evaluation import cloze_hits, facts_right, mean_with_interval, reply_shares
-from minialign.experiments import fine_tuning, policy_gradients, ratings, reward_models
+from minialign.experiments import fine_tuning, policy_gradients, ratings, reward_models, rlhf
 from minialign.world.demonstrations import demonstrate
 from minialign.world.judge import ATTRIBUTES, MAXIMUM, WEIGHTS, gold_rewards, judge
 from minialign.world.prompts import prompts_of, topic_sorts
@@ -203,3 +203,62 @@ def test_what_the_bugs_of_reward_models_do():
     assert len(accuracy["correct"]) == len(experiments.SEEDS) and (accuracy["pairs swapped"] < 0.42).all()
     assert (accuracy["pooled on padding"] < accuracy["correct"] - 0.02).all()
     assert (column("reward_model_bugs", "leaked", bug="correct") > accuracy["correct"]).all()
+
+
+# --- RLHF: the Goodhart figure, over the seeds of the tables --------------------------------------------------------------
+
+
+def measured(table, beta, name):
+    """A metric on held-out prompts, (seeds, points in time)."""
+    rows = [row for row in load_history(table) if row["method"] == "ppo" and row.get("beta") == beta and "gold" in row]
+    return np.array([[row[name] for row in rows if row["seed"] == seed] for seed in experiments.SEEDS])
+
+
+def test_without_a_penalty_gold_rises_and_falls_while_the_proxy_goes_on():
+    gold, proxy = (measured("overoptimisation", 0.0, name) for name in ("gold", "proxy"))
+    assert gold.shape == (3, 1 + len(rlhf.MEASURED))
+    peak = gold.mean(0).argmax()
+    gained = gold.mean(0)[peak] - gold.mean(0)[0]
+    assert mean_with_interval(gold[:, peak] - gold[:, 0]).low > 0
+    assert gold.mean(0)[peak] - gold.mean(0)[-1] >= 0.25 * gained and (gold[:, -1] < gold[:, 0]).all()
+    assert proxy.mean(0)[-1] - proxy.mean(0)[peak] >= 0.3 * (proxy.mean(0)[peak] - proxy.mean(0)[0])
+
+
+def test_with_unbiased_people_gold_stays():
+    gold = measured("unbiased_control", 0.0, "gold").mean(0)
+    assert gold.max() > gold[0] + 0.2 and gold.max() - gold[-1] < 0.2 * (gold.max() - gold[0])
+
+
+def test_with_a_penalty_gold_ends_above_the_fine_tuned_models():
+    gold = measured("overoptimisation", 0.2, "gold")
+    assert mean_with_interval(gold[:, -1] - gold[:, 0]).low > 0
+    assert measured("overoptimisation", 0.2, "kl").max() < 3 < measured("overoptimisation", 0.0, "kl")[:, -1].min()
+
+
+def test_best_of_n_is_better_at_the_same_kl_and_does_not_turn_by_64():
+    gold = np.array([column("overoptimisation", "gold", method="best-of-n", n=n).mean() for n in (1, 2, 4, 8, 16, 32, 64)])
+    assert gold[4] > measured("overoptimisation", 0.0, "gold").mean(0).max() + 0.3 and gold.max() - gold[-1] < 0.05
+
+
+def test_what_is_preserved():
+    def kept(name, **where):
+        return np.array([row[name] for row in load_history("overoptimisation") if name in row and where.items() <= row.items()])
+
+    start, free, held, mixed = (kept("perplexity", **where) for where in (
+        dict(method="sft"), dict(method="ppo", beta=0.0), dict(method="ppo", beta=0.2), dict(method="ppo-ptx")))  # fmt: skip
+    assert len(free) == 3 and (free > held.max()).all() and (held > start).all() and (mixed < start).all()
+    facts = {beta: kept("facts", method="ppo", beta=beta) for beta in rlhf.BETAS}
+    assert (facts[0.0] < kept("facts", method="sft") - 0.05).all() and facts[0.2].mean() > facts[0.0].mean()
+
+
+def test_ppo_takes_the_gpt_to_the_tilted_reference():
+    last = max(column("ppo_on_micro_world", "round"))
+    assert (column("ppo_on_micro_world", "tv", beta=1.0, round=last) <= 0.05).all()
+
+
+def test_the_shipped_policies_are_runs_of_the_table(sft):
+    reward = minialign.load("reward", "cpu")
+    for name, beta, seed in (("ppo", rlhf.SHIPPED_BETA, 0), ("ppo-overoptimised", 0.0, 2)):
+        found = rlhf.measured(minialign.load(name, "cpu").model, sft.model, reward.score, seed)
+        of_table = measured("overoptimisation", beta, "gold")[seed, -1]
+        assert found["gold"] == pytest.approx(of_table, abs=0.1), name
