@@ -109,6 +109,9 @@ def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
         if all(map(same, results, outcomes(mistake.function, exercise))):
             return mistake.diagnosis
     (value, _), (right, _) = next((r, e) for r, e in zip(results, expected) if not same(r, e))
+    if isinstance(value, tuple) and isinstance(right, tuple) and len(value) == len(right) and not same(value, right):
+        part = next(i for i in range(len(right)) if not same(value[i], right[i]))
+        return f"not yet: part {part + 1} of what you return is {describe(value[part])}, the engine's {describe(right[part])}."
     if same(value, right):
         return "the value is right, its gradient is not: check what must be a constant and what must not."
     return f"not yet: on the first input where they differ you return {describe(value)}, the engine {describe(right)}."
@@ -139,13 +142,16 @@ def same(result, expected) -> bool:
     if isinstance(expected, (str, list)):
         return result == expected
     try:
-        result, expected = (torch.as_tensor(x, dtype=torch.float64).detach() for x in (result, expected))
+        arrays = (x.copy() if isinstance(x, np.ndarray) else x for x in (result, expected))  # torch takes no reversed array
+        result, expected = (torch.as_tensor(x, dtype=torch.float64).detach() for x in arrays)
     except (TypeError, ValueError, RuntimeError):
         return False
-    return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-6)
+    return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def describe(value) -> str:
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"an array of shape {value.shape}: {np.array2string(value[:4].astype(float), precision=3)[:-1]} …"
     if isinstance(value, torch.Tensor) and not value.numel():
         return "an empty tensor"
     if isinstance(value, torch.Tensor) and value.ndim:

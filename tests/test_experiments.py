@@ -151,6 +151,19 @@ def test_comparisons_ignore_offset_and_gain_and_count_each_pair_once():
     assert table.tolist() == [[0, 2, 1], [0, 0, 1], [0, 0, 0]]
 
 
+def test_fitted_offsets_are_least_squares():
+    """Against a dense design matrix of items and raters."""
+    crowd, rng = ratings.Crowd(items=6, readings=48, per_rater=4), np.random.default_rng(1)
+    _, shown, impressions = ratings.read(crowd, rng)
+    given = ratings.rated(crowd, impressions, rng)
+    design = np.zeros((48, 6 + 12))
+    design[np.arange(48), shown.ravel()] = 1
+    design[np.arange(48), 6 + np.repeat(np.arange(12), 4)] = 1
+    expected = np.linalg.lstsq(design, given.ravel(), rcond=None)[0][:6]
+    found = ratings.offsets_fitted(given, shown, 6)
+    assert np.allclose(found - found.mean(), expected - expected.mean())
+
+
 def test_item_means_and_noise_free_recovery():
     assert ratings.item_means(np.array([[1.0, 3.0], [5.0, 0.0]]), np.array([[0, 1], [0, 1]]), 3).tolist() == [3.0, 1.5, 2.25]
     perfect = ratings.recovered(ratings.Crowd(offset=0.0, gain=0.0, noise=0.0), 0)
@@ -203,3 +216,10 @@ def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
             weights = np.exp(np.arange(3) / row["beta"])
             weights /= weights.sum()
             assert row["proxy"] == pytest.approx(weights @ np.arange(3), abs=0.03) and row["kl"] == pytest.approx(weights @ np.log(3 * weights), abs=0.04)
+
+
+def test_the_halves_of_the_leak_share_no_prompt():
+    pairs = [Preference(f"p{i % 6}", f"a{i}", f"b{i}") for i in range(60)]
+    train, leaked, fresh = reward_models.halves(pairs, 20, seed=0)
+    assert len(train) == 20 and not set(train) & set(leaked) and sorted(map(str, [*train, *leaked, *fresh])) == sorted(map(str, pairs))
+    assert {p.prompt for p in leaked} == {p.prompt for p in train} and not {p.prompt for p in fresh} & {p.prompt for p in train}

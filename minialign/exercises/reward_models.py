@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.nn.functional import logsigmoid
 
 from minialign.evaluation import reliability
 from minialign.exercises.exercise import Exercise, Mistake
@@ -9,7 +10,9 @@ from minialign.reward_model import bradley_terry_loss, last_states
 
 
 def _two_rewards(generator):
+    """One of the pairs is a gross error, by 200: the logarithm of its probability is finite, its probability is 0 in float32."""
     chosen, rejected = 2 * torch.randn(2, 6, generator=generator)
+    rejected[0] = chosen[0] + 200
     return chosen.requires_grad_(), rejected.requires_grad_()
 
 
@@ -43,6 +46,11 @@ REWARD_MODELS = {
                     lambda won, lost: bradley_terry_loss(lost, won)),
             Mistake("the sign is missing: this is the log-likelihood, which training would make small; the loss is minus it.",
                     lambda won, lost: -bradley_terry_loss(won, lost)),
+            Mistake("the logarithm of σ is infinite where σ underflows to 0, as in one of these pairs: use logsigmoid.",
+                    lambda won, lost: -torch.log(torch.sigmoid(won - lost)).mean()),
+            Mistake("σ has to be taken of the difference of the rewards; a difference of two logsigmoids is something else.",
+                    lambda won, lost: -(logsigmoid(won) - logsigmoid(lost)).mean()),
+            Mistake("you return one number for each pair: take the mean.", lambda won, lost: -logsigmoid(won - lost)),
             Mistake("the logarithm is missing: you return minus the probability. It stops teaching where the model is badly wrong.",
                     lambda won, lost: -torch.sigmoid(won - lost).mean()),
             Mistake("you add up where a mean is asked for: the size of the gradient would depend on the number of pairs.",
@@ -63,6 +71,10 @@ REWARD_MODELS = {
             Mistake("you take the first real token: it has seen nothing of the response.",
                     lambda states, mask: states[torch.arange(len(states)), mask.int().argmax(-1)]),
             Mistake("you take the mean over the columns, padding and all: one state is asked for.", lambda states, mask: states.mean(1)),
+            Mistake("you return the places of the last tokens: the states at these places are asked for.",
+                    lambda states, mask: (torch.arange(mask.shape[1]) * mask).argmax(-1)),
+            Mistake("states[:, places] takes every place from every row: index the rows too, states[torch.arange(B), places].",
+                    lambda states, mask: states[:, (torch.arange(mask.shape[1]) * mask).argmax(-1)]),
             Mistake("you take the mean over the real tokens: a possible way to pool, but the last token's state is asked for.",
                     lambda states, mask: (states * mask[..., None]).sum(1) / mask.sum(-1, keepdim=True)),
         ),
@@ -77,6 +89,11 @@ REWARD_MODELS = {
                     lambda m: _binned(1 / (1 + np.exp(-_by_size(m))), _by_size(m) > 0)),
             Mistake("the comparisons are sorted by margin, which knows the label: sort by |margin|.",
                     lambda m: _binned(1 / (1 + np.exp(-np.abs(np.sort(m)))), np.sort(m) > 0)),
+            Mistake("the confidences are sorted, the labels are not: sort both by |margin|.",
+                    lambda m: _binned(1 / (1 + np.exp(-np.abs(_by_size(m)))), m > 0)),
+            Mistake("the most confident bin comes first: begin with the least confident one.", lambda m: tuple(x[::-1] for x in reliability(m))),
+            Mistake("a label agrees where the margin is positive; the confidence is above ½ everywhere.",
+                    lambda m: (reliability(m)[0], np.ones(8))),
             Mistake("the second array is the model's confidence again: how often was it right, that is, how often is the margin positive?",
                     lambda m: (reliability(m)[0],) * 2),
             Mistake("the two arrays are swapped: first what the model said, then what happened.", lambda m: reliability(m)[::-1]),

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from minialign.exact import bradley_terry_optimum
 
-METHODS = ("Bradley-Terry", "ratings", "z-scored ratings")
+METHODS = ("Bradley-Terry", "ratings", "z-scored ratings", "offsets fitted")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,17 @@ def item_means(ratings: np.ndarray, shown: np.ndarray, items: int) -> np.ndarray
     return np.where(counts > 0, sums / np.maximum(counts, 1), ratings.mean())
 
 
+def offsets_fitted(ratings: np.ndarray, shown: np.ndarray, items: int) -> np.ndarray:
+    """Item effects (items,) of rating = item + rater + noise by least squares: what Bradley-Terry is for comparisons, for numbers.
+
+    With the raters eliminated, the normal equations are L · items = b: b sums each item's ratings, taken from their rater's mean.
+    """
+    read = np.zeros((len(shown), items))
+    np.add.at(read, (np.arange(len(shown))[:, None], shown), 1)
+    b = np.bincount(shown.ravel(), (ratings - ratings.mean(1, keepdims=True)).ravel(), minlength=items)
+    return np.linalg.pinv(np.diag(read.sum(0)) - read.T @ read / shown.shape[1]) @ b
+
+
 def wins(shown: np.ndarray, impressions: np.ndarray, items: int) -> np.ndarray:
     """(items, items): how often i beat j when each rater compares their items two by two. Offset and gain play no part."""
     first, second = (x[:, 0::2].ravel() for x in (shown, impressions)), (x[:, 1::2].ravel() for x in (shown, impressions))
@@ -87,5 +98,6 @@ def recovered(crowd: Crowd, seed) -> dict[str, float]:
         bradley_terry(wins(shown, impressions, crowd.items)),
         item_means(ratings, shown, crowd.items),
         item_means(z_scored(ratings), shown, crowd.items),
+        offsets_fitted(ratings, shown, crowd.items),
     )
     return {name: spearman(score, quality) for name, score in zip(METHODS, scores)}

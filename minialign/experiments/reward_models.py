@@ -184,17 +184,32 @@ BUGS: dict[str, tuple[type[RewardModel], Callable]] = {
 }
 
 
+def halves(pairs: Sequence[Preference], n: int, seed: int) -> tuple[list[Preference], list[Preference], list[Preference]]:
+    """n pairs on one half of the prompts, the other pairs on the same half, and all pairs on the other half."""
+    prompts = sorted({p.prompt for p in pairs})
+    half = {prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[: len(prompts) // 2]}
+    mine = [p for p in pairs if p.prompt in half]
+    train = subset(mine, n, seed)
+    used = set(train)
+    return train, [p for p in mine if p not in used], [p for p in pairs if p.prompt not in half]
+
+
 def reward_model_bugs(sft: GPT) -> list[dict]:
-    """Sixty updates on 3,000 comparisons with each bug; and what a test on prompts of the training set would have said."""
-    train, test, rows = preferences("comparisons"), HeldOut.of(preferences("held_out")), []
+    """Sixty updates on 2,000 comparisons with each bug, measured on the test comparisons.
+
+    And what a leak does: of the correct model, the accuracy on other pairs of the training prompts, and on pairs of prompts of the same
+    sort that it has not seen.
+    """
+    comparisons, test, rows = preferences("comparisons"), HeldOut.of(preferences("held_out")), []
     for seed in SEEDS:
-        pairs = subset(train, 3000, seed)
-        used = set(pairs)
-        leaked = HeldOut.of([p for p in train if p not in used])  # other pairs of the same prompts
+        pairs, leaked, fresh = map(list, halves(comparisons, 2000, seed))
         for bug, (kind, loss) in BUGS.items():
             model, _ = trained(sft, pairs, RewardModelConfig(steps=60, seed=seed), model=kind(sft, seed), loss=loss)
-            row = {"seed": seed, "bug": bug, **test.measured(model)}
-            rows.append(row | ({"leaked": leaked.accuracy(leaked.margins(model))} if bug == "correct" else {}))
+            rows.append({"seed": seed, "bug": bug, **test.measured(model)})
+            if bug == "correct":
+                for name, others in {"leaked": leaked, "fresh": fresh}.items():
+                    other = HeldOut.of(others)
+                    rows[-1][name] = other.accuracy(other.margins(model))
     return rows
 
 
