@@ -202,7 +202,25 @@ def test_what_the_bugs_of_reward_models_do():
     accuracy = {bug: column("reward_model_bugs", "accuracy", bug=bug) for bug in reward_models.BUGS}
     assert len(accuracy["correct"]) == len(experiments.SEEDS) and (accuracy["pairs swapped"] < 0.42).all()
     assert (accuracy["pooled on padding"] < accuracy["correct"] - 0.02).all()
-    assert (column("reward_model_bugs", "leaked", bug="correct") > accuracy["correct"]).all()
+    assert (column("reward_model_bugs", "leaked", bug="correct") > column("reward_model_bugs", "fresh", bug="correct") + 0.02).all()
+
+
+def test_what_the_bugs_of_ppo_do():
+    end = {name: {m: column("ppo_variants", m, variant=name, step=15) for m in ("gold", "kl", "words", "proxy")} for name in rlhf.BUGS}
+    correct = end["correct"]
+    assert len(correct["gold"]) == len(experiments.SEEDS)
+    assert (end["KL sign flipped"]["kl"] > correct["kl"]).all() and (end["KL sign flipped"]["gold"] < correct["gold"]).all()
+    assert (end["end token dropped"]["words"] > 1.33 * correct["words"]).all()
+    assert (end["reward on padding"]["kl"] < 0.05).all()
+    assert (end["sampled at T = 0.7"]["proxy"] < correct["proxy"] - 0.2).all() and (end["dropout on"]["gold"] < correct["gold"] / 2).all()
+
+
+def test_a_critic_of_its_own_explains_more():
+    def late(variant):
+        rows = [row for row in load_history("ppo_variants") if row["variant"] == variant and row["step"] > 10]
+        return [np.mean([row["val/explained_variance"] for row in rows if row["seed"] == seed]) for seed in experiments.SEEDS]
+
+    assert (np.array(late("separate critic")) > np.array(late("correct"))).all()
 
 
 # --- RLHF: the Goodhart figure, over the seeds of the tables --------------------------------------------------------------
