@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from engine import TINY, batch_of, lively_gpt
 
+from minialign import logprobs
 from minialign.gpt import GPTConfig
 from minialign.logprobs import (
     kl_divergence,
@@ -116,11 +117,20 @@ def test_states_are_those_that_predict_the_response(model, left):
 
 def test_known_states_save_the_forward_pass(model, monkeypatch):
     batch = batch_of(PAIRS, left=2)
-    states, logits, log_probs = response_states(model, batch), response_logits(model, batch), token_log_probs(model, batch, 0.7)
+    states, log_probs = response_states(model, batch), token_log_probs(model, batch, 0.7)
     monkeypatch.setattr(model, "hidden", lambda *_: pytest.fail("the trunk was run again"))
-    assert torch.equal(response_logits(model, batch, states), logits)
     assert torch.equal(token_log_probs(model, batch, 0.7, states), log_probs)
     assert not torch.equal(token_log_probs(model, batch, 0.7, states.flip(0)), log_probs)  # they are what is used
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_chunks_of_the_head_change_nothing(model, monkeypatch, temperature):
+    batch = batch_of(PAIRS, left=2)
+    whole = token_log_probs(model, batch, temperature)
+    monkeypatch.setattr(logprobs, "CHUNK", 3)  # of 8 response tokens: the last chunk is smaller
+    assert torch.allclose(token_log_probs(model, batch, temperature), whole, atol=1e-6)
+    expected = (response_logits(model, batch) / temperature).log_softmax(-1).gather(-1, batch.ids[batch.response_mask][:, None])[:, 0]
+    assert torch.allclose(whole[batch.response_mask], expected, atol=1e-6)
 
 
 def test_values_on_the_response_by_hand():
