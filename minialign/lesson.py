@@ -111,10 +111,10 @@ def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
     (value, _), (right, _) = next((r, e) for r, e in zip(results, expected) if not same(r, e))
     if isinstance(value, tuple) and isinstance(right, tuple) and len(value) == len(right) and not same(value, right):
         part = next(i for i in range(len(right)) if not same(value[i], right[i]))
-        return f"not yet: part {part + 1} of what you return is {describe(value[part])}, the engine's {describe(right[part])}."
+        return f"not yet: in part {part + 1} of the result, {contrast(value[part], right[part])}."
     if same(value, right):
         return "the value is right, its gradient is not: check what must be a constant and what must not."
-    return f"not yet: on the first input where they differ you return {describe(value)}, the engine {describe(right)}."
+    return f"not yet: on the first input where they differ, {contrast(value, right)}."
 
 
 def outcomes(function: Callable, exercise: Exercise) -> list[tuple]:
@@ -147,6 +147,15 @@ def same(result, expected) -> bool:
     except (TypeError, ValueError, RuntimeError):
         return False
     return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def contrast(value, right) -> str:
+    """Where two results differ: the first entry that does, if they are arrays of one shape."""
+    if all(isinstance(x, (torch.Tensor, np.ndarray)) for x in (value, right)) and tuple(value.shape) == tuple(right.shape) and right.ndim:
+        mine, engine = (np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64) for x in (value, right))
+        place = tuple(int(i) for i in np.argwhere(~np.isclose(mine, engine, rtol=1e-5, atol=1e-6, equal_nan=True))[0])
+        return f"the entry [{', '.join(map(str, place))}] of what you return is {mine[place]:.4f}, the engine's is {engine[place]:.4f}"
+    return f"you return {describe(value)}, the engine {describe(right)}"
 
 
 def describe(value) -> str:

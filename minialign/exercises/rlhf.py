@@ -49,13 +49,14 @@ def _penalized(scores, lp, ref, mask, beta, place=_last, sign=-1.0, penalty=lamb
     return sign * beta * penalty(lp, ref) * mask + scores[:, None] * place(mask)
 
 
-def _backwards(rewards, values, mask, gamma, lam, *, delta_mask=True, bootstrap=0.0, decay=None):
+def _backwards(rewards, values, mask, gamma, lam, *, bootstrap=0.0, decay=None, ahead=None, inside=True):
     """GAE with parts of it changeable."""
+    ahead = gamma if ahead is None else ahead
     decay = gamma * lam if decay is None else decay
     advantages, following, after = torch.zeros_like(values), torch.zeros(len(values)), torch.full((len(values),), bootstrap)
     for t in reversed(range(values.shape[1])):
-        delta = rewards[:, t] + gamma * after - values[:, t]
-        advantages[:, t] = following = (delta + decay * following) * mask[:, t]
+        delta = rewards[:, t] + ahead * after - values[:, t]
+        advantages[:, t] = following = (delta + decay * following) * (mask[:, t] if inside else 1)
         after = torch.where(mask[:, t], values[:, t], after)
     return advantages, advantages + values * mask
 
@@ -77,6 +78,10 @@ RLHF = {
                     lambda *a: _penalized(*a, place=lambda mask: mask)),
             Mistake("the score is on the last column, which is padding in the shorter rows: put it on the last *response* token.",
                     lambda *a: _penalized(*a, place=lambda mask: torch.arange(mask.shape[1]) == mask.shape[1] - 1)),
+            Mistake("the number of response tokens is not the place of the last one: the prompt comes first.",
+                    lambda *a: _penalized(*a, place=lambda mask: torch.arange(mask.shape[1]) == mask.sum(-1, keepdim=True) - 1)),
+            Mistake("the score is divided over the tokens: it is given once, as a whole, at the last one.",
+                    lambda *a: _penalized(*a, place=lambda mask: mask / mask.sum(-1, keepdim=True))),
             Mistake("the score is on the first token of the response: it is known only when the response is complete.",
                     lambda *a: _penalized(*a, place=lambda mask: _last(mask.flip(-1)).flip(-1))),
             Mistake("the score is missing.", lambda s, *a: _penalized(0 * s, *a)),
@@ -94,6 +99,10 @@ RLHF = {
             Mistake("γ is missing in the sum over later steps: it decays with γλ, not with λ alone.",
                     lambda r, v, m, gamma, lam: _backwards(r, v, m, gamma, lam, decay=lam)),
             Mistake("these are the one-step errors δ: add up the later ones, (γλ)^l each.", lambda r, v, m, gamma, lam: gae(r, v, m, gamma, 0.0)),
+            Mistake("advantages leak out of the responses: multiply by the mask, in each step of the loop.",
+                    lambda r, v, m, gamma, lam: _backwards(r, v, m, gamma, lam, inside=False)),
+            Mistake("γ is missing in δ: it discounts the next value, too.",
+                    lambda r, v, m, gamma, lam: _backwards(r, v, m, gamma, lam, ahead=1.0)),
             Mistake("the value after the last token is 0: nothing comes after the end.",
                     lambda r, v, m, gamma, lam: _backwards(r, v, m, gamma, lam, bootstrap=1.0)),
             Mistake("the returns are advantages *plus* values.", lambda r, v, m, gamma, lam: (gae(r, v, m, gamma, lam)[0],) * 2),
@@ -115,6 +124,10 @@ RLHF = {
             Mistake("that is the logarithm of the ratio: exponentiate it.", lambda lp, old, *a: _clipped(lp, old, *a, ratio=lp - old)),
             Mistake("the mean runs over prompts and padding too: take it over the response tokens.",
                     lambda *a: _clipped(*a, mean=lambda x, mask: (x * mask).mean())),
+            Mistake("you add up the tokens: take their mean.", lambda *a: _clipped(*a, mean=lambda x, mask: (x * mask).sum())),
+            Mistake("the minimum is taken of the ratios, before multiplying by A: for a negative advantage that is the wrong one.",
+                    lambda lp, old, advantages, mask, clip: -masked_mean(
+                        torch.minimum((lp - old).exp(), (lp - old).exp().clamp(1 - clip, 1 + clip)) * advantages, mask)),
             Mistake("each response's mean is taken first: here every *token* counts the same.",
                     lambda *a: _clipped(*a, mean=lambda x, mask: ((x * mask).sum(-1) / mask.sum(-1)).mean())),
         ),

@@ -44,14 +44,14 @@ def corpus_sample(n: int = 4000, seed: int = 0) -> list[str]:
     return [documents[i] for i in np.random.default_rng(seed).permutation(len(documents))[:n]]
 
 
-def measured(policy: GPT, reference: GPT, reward: Reward, seed: int, n: int = 2) -> dict[str, float]:
-    """What n samples (T = 1) for each held-out prompt show: KL from the reference, proxy and gold reward, attributes and habits.
+def measured(policy: GPT, reference: GPT, reward: Reward, seed: int, n: int = 2, temperature: float = 1.0) -> dict[str, float]:
+    """What n samples for each held-out prompt show: KL from the reference, proxy and gold reward, attributes and habits.
 
     The KL is the sum over a response's tokens of the exact KL of the next-token distributions: less noisy than log-ratios, same mean.
     """
     prompts, rollouts = [p.text for p in held_out_prompts()], []
     for start in range(0, len(prompts), 49):
-        rollouts.append(roll_out(policy, prompts[start : start + 49], reward, n=n, seed=(seed, start)))
+        rollouts.append(roll_out(policy, prompts[start : start + 49], reward, n=n, temperature=temperature, seed=(seed, start)))
     judged = [judge(x, y) for r in rollouts for x, y in zip(r.prompts, r.responses)]
     kl = [tokens.sum() for r in rollouts for tokens in token_kl(policy, reference, r.batch)]
     proxy = torch.cat([r.rewards for r in rollouts])
