@@ -4,9 +4,13 @@ Everything is done with several seeds, and measured on `held_out_prompts` where 
 the table and runs one small piece of it live; `make artifacts` rebuilds them all.
 """
 
+import numpy as np
+
 from minialign.chat import encode_prompt
 from minialign.gpt import GPT
 from minialign.sampling import generate
+from minialign.world.judge import Judgement
+from minialign.world.phrases import HABITS
 from minialign.world.prompts import Prompt, sample_prompts
 
 SEEDS = (0, 1, 2)
@@ -24,3 +28,8 @@ def answers(model: GPT, prompts: list[Prompt], temperature: float = 1.0, seed: i
         encoded = [encode_prompt(p.text) for p in prompts[start : start + 64]]
         texts += generate(model, encoded, n=n, temperature=temperature, seed=seed + start).texts
     return texts
+
+
+def habit_shares(judgements: list[Judgement]) -> dict[str, float]:
+    """In which share of the judged answers each habit occurs."""
+    return {name: float(np.mean([j.counts[name] > 0 for j in judgements])) for name in HABITS}

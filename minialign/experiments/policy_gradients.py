@@ -10,7 +10,7 @@ import torch
 
 from minialign import policy_gradient
 from minialign.chat import Batch, special
-from minialign.experiments import SEEDS, held_out_prompts
+from minialign.experiments import SEEDS, habit_shares, held_out_prompts
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import PolicyGradientConfig
@@ -18,7 +18,6 @@ from minialign.rollouts import roll_out
 from minialign.tokenizer import END
 from minialign.training import History, stop_if_interrupted
 from minialign.world.judge import gold_rewards, judge
-from minialign.world.phrases import HABITS
 from minialign.world.prompts import prompts_of
 
 LONG = PolicyGradientConfig(steps=100)
@@ -36,10 +35,9 @@ def trained(sft: GPT, config: PolicyGradientConfig, measure: Callable = lambda p
 def measured(policy: GPT, seed: int) -> dict[str, float]:
     """One sample (T = 1) for each held-out prompt: gold reward, words, share that end by themselves, and that show a habit."""
     rollout = roll_out(policy, [p.text for p in held_out_prompts()], gold_rewards, seed=seed)
-    counts = [judge(prompt, response).counts for prompt, response in zip(rollout.prompts, rollout.responses)]
-    habits = {name: float(np.mean([c[name] > 0 for c in counts])) for name in HABITS}
-    words, finished = float(np.mean([c["words"] for c in counts])), float(rollout.finished.float().mean())
-    return {"gold": float(rollout.rewards.mean()), "words": words, "finished": finished, **habits}
+    judged = [judge(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)]
+    words, finished = float(np.mean([j.counts["words"] for j in judged])), float(rollout.finished.float().mean())
+    return {"gold": float(rollout.rewards.mean()), "words": words, "finished": finished, **habit_shares(judged)}
 
 
 def reinforce(sft: GPT) -> list[dict]:

@@ -35,10 +35,15 @@ def sampled(policy: GPT, prompts: Sequence[str], n: int = SAMPLES, seed: int = 0
     """n responses of the policy to each prompt, at temperature 1."""
     found = {}
     for start in range(0, len(prompts), 64):
-        rollout = roll_out(policy, list(prompts[start : start + 64]), gold_rewards, n=n, seed=(seed, start))
+        rollout = roll_out(policy, list(prompts[start : start + 64]), not_scored, n=n, seed=(seed, start))
         for prompt, response in zip(rollout.prompts, rollout.responses):
             found.setdefault(prompt, []).append(response)
     return found
+
+
+def not_scored(prompts: list[str], responses: list[str]) -> list[float]:
+    """The reward of a rollout that is only sampled: people will judge it."""
+    return [0.0] * len(responses)
 
 
 def compared(responses: dict[str, list[str]], raters: list[Annotator], per_prompt: int = PER_PROMPT, seed: int = 0) -> list[Preference]:
@@ -60,10 +65,10 @@ def build_preferences(sft: GPT) -> dict[str, list[Preference]]:
     return {"comparisons": train, "held_out": test}
 
 
-def many_comparisons(sft: GPT, seed: int = 0, limit: int | None = None, **changes) -> list[Preference]:
-    """24 comparisons on each of (up to `limit` of) the 2,820 prompts that no policy is trained on and nothing is measured on."""
+def many_comparisons(sft: GPT, seed: int = 0, **changes) -> list[Preference]:
+    """24 comparisons on each of the 2,820 prompts that no policy is trained on and nothing is measured on."""
     prompts = [p.text for split in ("reward", "sft", "corpus") for p in prompts_of(split)]
-    chosen = np.random.default_rng(seed).permutation(len(prompts))[:limit]
+    chosen = np.random.default_rng(seed).permutation(len(prompts))
     return compared(sampled(sft, [prompts[i] for i in chosen], seed=seed), crowd(seed, **changes), per_prompt=24, seed=seed)
 
 
@@ -202,7 +207,7 @@ def reward_model_bugs(sft: GPT) -> list[dict]:
     """
     comparisons, test, rows = preferences("comparisons"), HeldOut.of(preferences("held_out")), []
     for seed in SEEDS:
-        pairs, leaked, fresh = map(list, halves(comparisons, 2000, seed))
+        pairs, leaked, fresh = halves(comparisons, 2000, seed)
         for bug, (kind, loss) in BUGS.items():
             model, _ = trained(sft, pairs, RewardModelConfig(steps=60, seed=seed), model=kind(sft, seed), loss=loss)
             rows.append({"seed": seed, "bug": bug, **test.measured(model)})

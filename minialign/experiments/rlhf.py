@@ -12,20 +12,17 @@ import torch
 
 from minialign import exact, ppo
 from minialign.best_of_n import expected_best, kl_bound
-from minialign.chat import encode_prompt
 from minialign.evaluation import cloze_hits, facts_right, perplexity, token_kl
-from minialign.experiments import SEEDS, held_out_prompts
+from minialign.experiments import SEEDS, answers, habit_shares, held_out_prompts
 from minialign.experiments.fine_tuning import questions_by_sort
 from minialign.experiments.reward_models import LARGE, many_comparisons, trained
 from minialign.gpt import GPT
 from minialign.ppo import Critic, PPOConfig
 from minialign.reward_model import RewardModel
 from minialign.rollouts import Reward, roll_out
-from minialign.sampling import generate
 from minialign.training import stop_if_interrupted
 from minialign.world.corpus import build_corpus
 from minialign.world.judge import ATTRIBUTES, gold_rewards, judge
-from minialign.world.phrases import HABITS
 from minialign.world.prompts import prompts_of
 from minialign.world.topics import load_topics
 
@@ -61,7 +58,7 @@ def measured(policy: GPT, reference: GPT, reward: Reward, seed: int, n: int = 2,
         "gold": float(np.mean([j.gold for j in judged])),
         "words": float(np.mean([j.counts["words"] for j in judged])),
         "finished": float(np.mean([float(r.finished.float().mean()) for r in rollouts])),
-        **{name: float(np.mean([j.counts[name] > 0 for j in judged])) for name in HABITS},
+        **habit_shares(judged),
         **{f"attribute/{name}": float(np.mean([j.attributes[name] for j in judged])) for name in ATTRIBUTES},
     }
 
@@ -70,9 +67,7 @@ def preserved(policy: GPT) -> dict[str, float]:
     """What of the base model is left: perplexity on its corpus, facts completed (clozes) and facts answered (greedily)."""
     in_corpus = [topic for topic in load_topics() if topic.real]
     asked = questions_by_sort()["sft"] + questions_by_sort()["held-out"]
-    replies = []
-    for start in range(0, len(asked), 64):
-        replies += generate(policy, [encode_prompt(p.text) for p in asked[start : start + 64]], temperature=0).texts
+    replies = answers(policy, asked, temperature=0)
     return {
         "perplexity": perplexity(policy, corpus_sample(400, seed=1)),
         "clozes": float(cloze_hits(policy, in_corpus).mean()),

@@ -80,7 +80,11 @@ class Annotator:
         difference = self.utility(prompt, second) - self.utility(prompt, first)
         if self.temperature == 0:
             return int(difference > 0) if difference else int(self.rng.integers(2))
-        return int(self.rng.random() < 1 / (1 + np.exp(-np.clip(difference / self.temperature, -50, 50))))
+        return int(self.rng.random() < self._chance(difference))
+
+    def _chance(self, difference: float) -> float:
+        """σ(difference / temperature): how probably what is worth so much more is chosen, for a temperature above 0."""
+        return 1 / (1 + np.exp(-np.clip(difference / self.temperature, -50, 50)))
 
     def probability(self, prompt: Prompt | str, first: str, second: str) -> float:
         """P(first ≻ second), exactly: over the noise, the inattention, and whether the facts of either answer get checked."""
@@ -91,7 +95,7 @@ class Annotator:
             for b in share:
                 difference = felt[first, a] - felt[second, b]
                 sure = (np.sign(difference) + 1) / 2  # what temperature 0 makes of it; a tie is a coin
-                p = 1 / (1 + np.exp(-np.clip(difference / self.temperature, -50, 50))) if self.temperature else sure
+                p = self._chance(difference) if self.temperature else sure
                 total += share[a] * share[b] * float(p)
         return self.inattention / 2 + (1 - self.inattention) * total
 
