@@ -147,8 +147,16 @@ def test_raters_read_distinct_items_and_write_with_their_own_scale():
 
 def test_comparisons_ignore_offset_and_gain_and_count_each_pair_once():
     shown, impressions = np.array([[0, 1, 2, 0], [1, 0, 2, 1]]), np.array([[1.0, 0.0, 5.0, 9.0], [7.0, 8.0, 0.0, 1.0]])
-    table = ratings.wins(shown, impressions, 3)
+    table = ratings.wins(shown, impressions, 3, ratings.two_by_two(4))
     assert table.tolist() == [[0, 2, 1], [0, 0, 1], [0, 0, 0]]
+    assert (ratings.wins(shown, 3 - 2 * impressions, 3, ratings.two_by_two(4)) == table.T).all()
+
+
+def test_an_order_is_all_its_comparisons():
+    """The best of three, the last and the middle one; an item that was read twice is not compared with itself."""
+    assert ratings.wins(np.array([[2, 0, 1]]), np.array([[9.0, 1.0, 4.0]]), 3, ratings.in_order(3)).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+    assert ratings.wins(np.array([[0, 1, 0]]), np.array([[3.0, 2.0, 1.0]]), 2, ratings.in_order(3)).tolist() == [[0, 1], [1, 0]]
+    assert ratings.in_order(2).tolist() == ratings.two_by_two(2).tolist()
 
 
 def test_fitted_offsets_are_least_squares():

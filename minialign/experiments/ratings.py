@@ -1,7 +1,8 @@
 """Notebook 04's first lab: is it better to ask people for ratings, or for comparisons? Nothing but numbers here, no language model.
 
 Items have a true quality, N(0, 1). A rater reads an item with noise, and has an offset and a gain of their own for writing the
-impression down as a number. Rating costs one reading, comparing two; all methods get the same number of readings.
+impression down as a number. Rating costs one reading, comparing two, and putting m items in order m; all methods get the same number of
+readings.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from scipy.stats import rankdata
 
 from minialign.exact import bradley_terry_optimum
 
-METHODS = ("Bradley-Terry", "ratings", "z-scored ratings", "offsets fitted")
+METHODS = ("Bradley-Terry", "Bradley-Terry on rankings", "ratings", "z-scored ratings", "offsets fitted")
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,22 @@ def offsets_fitted(ratings: np.ndarray, shown: np.ndarray, items: int) -> np.nda
     return np.linalg.pinv(np.diag(read.sum(0)) - read.T @ read / shown.shape[1]) @ b
 
 
-def wins(shown: np.ndarray, impressions: np.ndarray, items: int) -> np.ndarray:
-    """(items, items): how often i beat j when each rater compares their items two by two. Offset and gain play no part."""
-    first, second = (x[:, 0::2].ravel() for x in (shown, impressions)), (x[:, 1::2].ravel() for x in (shown, impressions))
-    (i, u), (j, v) = first, second
+def two_by_two(m: int) -> np.ndarray:
+    """Which of a rater's m items are compared, (2, m/2): the first with the second, the third with the fourth, and so on."""
+    return np.arange(m).reshape(-1, 2).T
+
+
+def in_order(m: int) -> np.ndarray:
+    """The comparisons contained in an order of m items, (2, m(m − 1)/2): each with every other."""
+    return np.stack(np.triu_indices(m, 1))
+
+
+def wins(shown: np.ndarray, impressions: np.ndarray, items: int, places: np.ndarray) -> np.ndarray:
+    """(items, items): how often i beat j when each rater compares their items at `places` (2, K). Offset and gain play no part."""
+    (i, j), (u, v) = ((x[:, places[0]], x[:, places[1]]) for x in (shown, impressions))
     table = np.zeros((items, items))
     np.add.at(table, (np.where(u > v, i, j), np.where(u > v, j, i)), 1)
+    np.fill_diagonal(table, 0)  # an item that was read twice has not beaten itself
     return table
 
 
@@ -95,7 +106,7 @@ def recovered(crowd: Crowd, seed) -> dict[str, float]:
     quality, shown, impressions = read(crowd, rng)
     ratings = rated(crowd, impressions, rng)
     scores = (
-        bradley_terry(wins(shown, impressions, crowd.items)),
+        *(bradley_terry(wins(shown, impressions, crowd.items, places(crowd.per_rater))) for places in (two_by_two, in_order)),
         item_means(ratings, shown, crowd.items),
         item_means(z_scored(ratings), shown, crowd.items),
         offsets_fitted(ratings, shown, crowd.items),
