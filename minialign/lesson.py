@@ -109,7 +109,7 @@ def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
         if all(map(same, results, outcomes(mistake.function, exercise))):
             return mistake.diagnosis
     (value, _), (right, _) = next((r, e) for r, e in zip(results, expected) if not same(r, e))
-    if isinstance(value, tuple) and isinstance(right, tuple) and len(value) == len(right) and not same(value, right):
+    if isinstance(value, (tuple, list)) and isinstance(right, tuple) and len(value) == len(right) and not same(value, right):
         part = next(i for i in range(len(right)) if not same(value[i], right[i]))
         return f"not yet: in part {part + 1} of the result, {contrast(value[part], right[part])}."
     if same(value, right):
@@ -138,7 +138,7 @@ def outcome(function: Callable, arguments: tuple) -> tuple:
 def same(result, expected) -> bool:
     """Equal up to rounding, and of the same shape."""
     if isinstance(expected, tuple):
-        return isinstance(result, tuple) and len(result) == len(expected) and all(map(same, result, expected))
+        return isinstance(result, (tuple, list)) and len(result) == len(expected) and all(map(same, result, expected))
     if isinstance(expected, (str, list)):
         return result == expected
     try:
@@ -161,6 +161,8 @@ def contrast(value, right) -> str:
 def describe(value) -> str:
     if isinstance(value, np.ndarray) and value.ndim:
         return f"an array of shape {value.shape}: {np.array2string(value[:4].astype(float), precision=3)[:-1]} …"
+    if isinstance(value, tuple):
+        return f"{len(value)} results, " + " and ".join(map(describe, value))
     if isinstance(value, torch.Tensor) and not value.numel():
         return "an empty tensor"
     if isinstance(value, torch.Tensor) and value.ndim:

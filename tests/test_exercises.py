@@ -40,6 +40,13 @@ def test_any_other_wrong_answer_is_shown_beside_the_right_one(name, capsys):
     assert "you return 12345.0000, the engine" in capsys.readouterr().out
 
 
+def test_two_results_may_come_as_a_list_and_one_is_told_that_it_takes_two(capsys):
+    right = EXERCISES["gae"].solution
+    assert lesson.diagnose(EXERCISES["gae"], lambda *arguments: list(right(*arguments))) is None
+    assert lesson.diagnose(EXERCISES["gae"], lambda *arguments: [x + 1 for x in right(*arguments)]).startswith("not yet: in part 1 of the result")
+    assert "the engine 2 results, a tensor of shape" in lesson.diagnose(EXERCISES["gae"], lambda *arguments: right(*arguments)[0])
+
+
 def test_an_error_in_the_readers_code_is_reported_and_the_lesson_goes_on(capsys):
     def broken(logits, targets):
         return logits @ targets

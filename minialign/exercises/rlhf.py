@@ -84,6 +84,8 @@ RLHF = {
                     lambda *a: _penalized(*a, place=lambda mask: mask / mask.sum(-1, keepdim=True))),
             Mistake("the score is on the first token of the response: it is known only when the response is complete.",
                     lambda *a: _penalized(*a, place=lambda mask: _last(mask.flip(-1)).flip(-1))),
+            Mistake("the score replaces the last token's penalty: add it to it.",
+                    lambda s, lp, ref, mask, beta: torch.where(_last(mask), s[:, None], _penalized(0 * s, lp, ref, mask, beta))),
             Mistake("the score is missing.", lambda s, *a: _penalized(0 * s, *a)),
             Mistake("the penalty is missing.", lambda s, lp, ref, mask, beta: _penalized(s, lp, ref, mask, 0.0)),
             Mistake("the penalty is the ratio of the probabilities: it is the difference of their logarithms.",
