@@ -50,8 +50,18 @@ class Batch:
         return len(self.ids)
 
     def __getitem__(self, rows) -> "Batch":
-        """Some of the rows: a list or tensor of indices, or a slice."""
+        """Some of the rows: a list or tensor of indices, a slice, or one of `parts`."""
         return replace(self, **{name: tensor[rows] for name, tensor in vars(self).items()})
+
+    def parts(self, size: int, rows: torch.Tensor | None = None) -> list[tuple[torch.Tensor, slice]]:
+        """Places to index a (B, T) tensor with that together hold all rows, or `rows`: `size` of similar length each, as narrow as the longest.
+
+        The padding must be on the right.
+        """
+        lengths = self.mask.sum(-1)
+        rows = torch.arange(len(self)) if rows is None else rows
+        rows = rows.to(lengths.device)
+        return [(part, slice(int(lengths[part].max()))) for part in rows[lengths[rows].argsort(stable=True)].split(size)]
 
     def to(self, device) -> "Batch":
         return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})

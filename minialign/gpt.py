@@ -41,11 +41,11 @@ class KVCache:
         self.mask = torch.zeros(batch, capacity, dtype=torch.bool, device=device)
         self.length = 0  # tokens written so far, padding included
 
-    def repeated(self, n: int) -> "KVCache":
-        """A cache with every row n times in a row: one prefill serves n samples of each prompt."""
+    def __getitem__(self, rows: torch.Tensor) -> "KVCache":
+        """A cache of some rows: each of them several times, so that one prefill serves many samples, or only those still in use."""
         copy = object.__new__(KVCache)
-        copy.keys, copy.values = (x.repeat_interleave(n, dim=1) for x in (self.keys, self.values))
-        copy.mask, copy.length = self.mask.repeat_interleave(n, dim=0), self.length
+        copy.keys, copy.values = self.keys[:, rows], self.values[:, rows]
+        copy.mask, copy.length = self.mask[rows], self.length
         return copy
 
 

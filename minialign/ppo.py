@@ -33,7 +33,7 @@ class PPOConfig(TrainingConfig):
     temperature: float = 1.0  # of the sampler and of every log-probability alike
     epochs: int = 2
     minibatches: int = 2
-    rows_per_pass: int = 32  # a minibatch is read in parts of similar length; its size does not depend on this
+    rows_per_pass: int = 16  # a minibatch is read in parts of similar length; its size does not depend on this
     beta: float = 0.05  # reward that one nat of KL costs
     kl_target: float | None = None  # nats a response: β then adapts until the KL is there
     horizon: int = 10_000  # responses in which an adaptive β changes by a fifth at most
@@ -139,12 +139,6 @@ class Experience:
         """Response tokens: what the mean losses are means over."""
         return int(self.batch.response_mask.sum())
 
-    def parts(self, rows: torch.Tensor, size: int) -> list["Experience"]:
-        """Some rows, in parts of `size` rows of similar length, each as narrow as its longest: the same mean loss, with less padding."""
-        lengths = self.batch.mask.sum(-1)
-        rows = rows.to(lengths.device)
-        return [self[part, : int(lengths[part].max())] for part in rows[lengths[rows].argsort(stable=True)].split(size)]
-
     def __getitem__(self, place) -> "Experience":
         return Experience(*(field[place] for field in vars(self).values()))
 
@@ -159,9 +153,12 @@ def act(policy: GPT, critic: Critic, batch: Batch, temperature: float) -> tuple[
 def evaluate(rollout: Rollout, policy: GPT, reference: GPT, critic: Critic, beta: float, config: PPOConfig) -> tuple[Experience, dict]:
     """Rewards, values and advantages of a rollout; and its metrics, under TRL's names."""
     batch, mask = rollout.batch, rollout.batch.response_mask
-    log_probs, values = act(policy, critic, batch, config.temperature)  # by the forward pass of the updates, not the sampler's
+    log_probs, values, reference_log_probs = torch.zeros(3, *mask.shape, device=mask.device)
+    for place in batch.parts(config.rows_per_pass):
+        part = batch[place]
+        log_probs[place], values[place] = act(policy, critic, part, config.temperature)  # as in the updates, not the sampler's own
+        reference_log_probs[place] = token_log_probs(reference, part, config.temperature)
     require_same(log_probs - rollout.log_probs, "sampler and scorer")
-    reference_log_probs = token_log_probs(reference, batch, config.temperature)
     scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
     rewards = kl_penalized_rewards(scores, log_probs, reference_log_probs, mask, beta)
     if config.whiten_rewards:
@@ -242,7 +239,8 @@ def train(
             return loss, extra
 
         for chosen in minibatches(rollout.weight, config, rng):
-            rows.append(optimizer.update(experience.parts(chosen, config.rows_per_pass), loss_fn))
+            parts = [experience[place] for place in experience.batch.parts(config.rows_per_pass, chosen)]
+            rows.append(optimizer.update(parts, loss_fn))
             if config.max_approx_kl is not None and rows[-1]["policy/approxkl_avg"] > config.max_approx_kl:
                 break  # no gradient is left behind: every update begins by clearing them
         return metrics | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} | {"step": step + 1, "updates": len(rows)}

@@ -75,17 +75,16 @@ class RewardModel(torch.nn.Module):
         return surprise.clamp(max=8.0)[..., None] * self.surprise_embedding
 
     @torch.no_grad()
-    def score(self, prompts: str | Sequence[str], responses: str | Sequence[str], batch_size: int = 64) -> float | np.ndarray:
+    def score(self, prompts: str | Sequence[str], responses: str | Sequence[str], batch_size: int = 16) -> float | np.ndarray:
         """r_φ of one response to one prompt, or of N to N, (N,) float64: a reward function as `rollouts.Reward` asks for one."""
         if isinstance(prompts, str):
             return float(self.score([prompts], [responses])[0])
         pairs = [(encode_prompt(x), encode_response(y)) for x, y in zip(prompts, responses, strict=True)]
-        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))  # similar lengths: less padding
-        scores = np.empty(len(pairs))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            scores[rows] = self(collate((pairs[i] for i in rows), self.trunk.config.context).to(self.trunk.device)).double().cpu()
-        return scores
+        batch = collate(pairs, self.trunk.config.context).to(self.trunk.device)
+        scores = torch.zeros(len(batch), dtype=torch.float64, device=self.trunk.device)
+        for rows, columns in batch.parts(batch_size):
+            scores[rows] = self(batch[rows, columns]).double()
+        return scores.cpu().numpy()
 
     def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
         """Choose gain and bias so that the scores of these texts, samples of the frozen policy, have mean 0 and standard deviation 1.

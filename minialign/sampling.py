@@ -1,7 +1,8 @@
 """Generation: many prompts of different lengths at once, with a key-value cache.
 
 Prompts are padded on the left, so that all of them end at the same column and the next token of every row is written to the
-same place. A row that has produced its end token freezes; when all have, generation stops.
+same place. A row that has produced its end token freezes, and when half of the rows have, they are laid aside; when all have, generation
+stops.
 """
 
 from dataclasses import dataclass
@@ -75,9 +76,11 @@ def generate(
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
     cache = KVCache(model.config, len(prompts), width + room, device, model.token_embedding.weight.dtype)
     states = model.hidden(ids, ids != pad, cache)[:, -1]
-    cache, states, ids = cache.repeated(n), states.repeat_interleave(n, 0), ids.repeat_interleave(n, 0)
+    rows = torch.arange(len(prompts), device=device).repeat_interleave(n)
+    cache, states, ids = cache[rows], states[rows], ids[rows]
 
     B, never = len(ids), torch.tensor([pad], device=device)
+    rows = torch.arange(B, device=device)  # which the states, the cache and `alive` are of
     tokens = torch.full((B, room), pad, device=device)
     log_probs = torch.zeros(B, room, device=device)
     alive = torch.ones(B, dtype=torch.bool, device=device)
@@ -89,17 +92,19 @@ def generate(
         else:
             # Invert the cumulative distribution: one random number a row, where torch.multinomial draws one for every token.
             cumulative = next_token_probabilities(allowed, temperature).cumsum(-1)
-            uniform = 1 - torch.rand(B, 1, generator=generator, device=device)  # in (0, 1]: never hits a probability of 0
+            uniform = 1 - torch.rand(B, 1, generator=generator, device=device)[rows]  # in (0, 1]: never hits a probability of 0
             drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0]
             logits = logits / temperature
         log_prob = logits.gather(-1, drawn[:, None])[:, 0] - logits.logsumexp(-1)  # <|pad|> included, as every scorer has it
-        log_probs[:, t] = torch.where(alive, log_prob, 0.0)
-        tokens[:, t] = torch.where(alive, drawn, pad)
-        still = alive & (drawn != end)
-        if t + 1 == room or not bool(still.any()):
+        log_probs[rows, t] = torch.where(alive, log_prob, 0.0)
+        tokens[rows, t] = torch.where(alive, drawn, pad)
+        alive = alive & (drawn != end)
+        left = int(alive.sum())
+        if t + 1 == room or not left:
             break
-        states = model.hidden(tokens[:, t : t + 1], still[:, None], cache)[:, 0]
-        alive = still
+        if 2 * left <= len(rows):
+            cache, rows, drawn, alive = (x[alive] for x in (cache, rows, drawn, alive))
+        states = model.hidden(drawn[:, None], alive[:, None], cache)[:, 0]
     model.train(was_training)
 
     tokens, log_probs = tokens[:, : t + 1], log_probs[:, : t + 1]
@@ -109,9 +114,9 @@ def generate(
         mask=torch.cat([ids != pad, response_mask], 1),
         response_mask=torch.cat([torch.zeros_like(ids, dtype=torch.bool), response_mask], 1),
     )
-    rows = [row[row != pad].tolist() for row in tokens]
+    responses = [row[row != pad].tolist() for row in tokens]
     finished = (tokens == end).any(-1)
-    texts = [load_tokenizer().decode(row[:-1] if done else row) for row, done in zip(rows, finished.tolist())]
+    texts = [load_tokenizer().decode(row[:-1] if done else row) for row, done in zip(responses, finished.tolist())]
     log_probs = torch.cat([torch.zeros(ids.shape, device=device), log_probs], 1)
     # To whoever learns from it, the batch comes with its padding on the right: the model's fast path.
     order = batch.mask.int().argsort(dim=-1, descending=True, stable=True)[:, : int(batch.mask.sum(-1).max())]

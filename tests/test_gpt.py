@@ -84,16 +84,21 @@ def test_cached_chunks_of_padded_rows(model, chunks):
     assert torch.equal(cache.mask[:, :12], mask) and cache.length == 12
 
 
-def test_repeated_cache_serves_every_copy(model):
+def test_rows_of_a_cache_serve_every_copy(model):
     ids, mask = left_padded(RAGGED)
-    cache = KVCache(TINY, len(RAGGED), 13)
+    cache = KVCache(TINY, len(RAGGED), 14)
     model(ids, mask, cache)
-    copies = cache.repeated(3)
+    copies = cache[torch.arange(4).repeat_interleave(3)]
     following = random_ids(12, 1, seed=7)
     logits = model(following, cache=copies)[:, 0]
     for row in range(12):
         assert difference(logits[row], model(torch.cat([RAGGED[row // 3], following[row]])[None])[0, -1]) < 1e-4
     assert cache.length == 12 and copies.length == 13  # the original is still where it was
+    some = copies[torch.arange(12) % 5 == 0]  # rows 0, 5 and 10
+    more = random_ids(3, 1, seed=8)
+    logits = model(more, cache=some)[:, 0]
+    for row, was in enumerate((0, 5, 10)):
+        assert difference(logits[row], model(torch.cat([RAGGED[was // 3], following[was], more[row]])[None])[0, -1]) < 1e-4
 
 
 # --- padding and the future ---

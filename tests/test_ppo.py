@@ -512,7 +512,7 @@ def test_parts_of_a_minibatch_hold_its_tokens_and_hardly_any_padding():
     batch = batch_of([([5] * n, [6] * m) for n, m in [(3, 5), (2, 1), (9, 4), (1, 1), (4, 4), (2, 2)]], width=20)
     experience = ppo.Experience(batch, *(random(6, 20, seed=seed) for seed in range(4)))
     rows = [4, 0, 2, 5]
-    parts = experience.parts(torch.tensor(rows), 3)
+    parts = [experience[place] for place in batch.parts(3, torch.tensor(rows))]
     assert [len(part.batch) for part in parts] == [3, 1] and [part.batch.ids.shape[1] for part in parts] == [8, 13]
     assert [part.weight for part in parts] == [11, 4]
     for field in vars(experience):

@@ -152,11 +152,13 @@ def test_rows_freeze_after_the_end_token(stopping):
 def test_early_stop_saves_work_and_changes_nothing(stopping, monkeypatch):
     calls = []
     hidden = stopping.hidden
-    monkeypatch.setattr(stopping, "hidden", lambda *arguments: calls.append(1) or hidden(*arguments))
+    monkeypatch.setattr(stopping, "hidden", lambda ids, *arguments: calls.append(len(ids)) or hidden(ids, *arguments))
     short = generate(stopping, PROMPTS, temperature=0, max_new_tokens=36)
     longest = max(map(len, responses(short)))
     assert short.finished.all() and longest < 30
     assert len(calls) == longest  # the prefill and one call for each token but the last
+    still = [sum(len(response) > t for response in responses(short)) for t in range(longest)]
+    assert all(left <= rows < 2 * left for left, rows in zip(still, calls)) and calls[0] == 6 > calls[-1]  # ended rows are laid aside
     assert short.batch.ids.shape[1] == max(len(prompt) + len(response) for prompt, response in zip(PROMPTS, responses(short)))
     alone = [responses(generate(stopping, [prompt], temperature=0, max_new_tokens=36))[0] for prompt in PROMPTS]
     assert responses(short) == alone

@@ -29,7 +29,7 @@ import transformers
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine import gpt2, random_ids  # noqa: E402
 
-from minialign import ppo, reward_model  # noqa: E402
+from minialign import load, ppo, reward_model  # noqa: E402
 from minialign.chat import Batch, encode_prompt, encode_response, special  # noqa: E402
 from minialign.gpt import GPT, GPTConfig  # noqa: E402
 from minialign.preferences import Preference  # noqa: E402
@@ -37,10 +37,11 @@ from minialign.pretraining import pretraining_loss  # noqa: E402
 from minialign.sampling import generate  # noqa: E402
 from minialign.tokenizer import END, END_OF_TEXT, PAD, load_tokenizer  # noqa: E402
 from minialign.training import Optimizer, TrainingConfig  # noqa: E402
+from minialign.world.prompts import sample_prompts  # noqa: E402
 
 PROMPTS, NEW_TOKENS = 32, 64
 BATCH, WINDOW = 32, 128
-RESPONSES, LENGTH = 64, 48  # of a PPO update
+RESPONSES, LENGTH, LIMIT = 64, 48, 96  # of a PPO update: LENGTH is that of responses that never end, LIMIT of the others
 LEARNING_RATE = 1e-5
 WORKER = Path(__file__).with_name("trl_worker.py")
 PPO_PYTHON = WORKER.parents[2] / "build/benchmark/ppo-venv/bin/python"
@@ -159,18 +160,26 @@ def reward_model_step(prompts: int, responses: int, rounds: int, repeats: int):
         return version, len(pairs), between(partial(reward_model.train, model, pairs, config), step, rounds, repeats)
 
 
-def ppo_updates(rounds: int):
-    """(TRL's version, the seconds of every turn with a critic of its own, the same with a critic on the policy's trunk)."""
+def endless_writer() -> GPT:
+    """A policy whose responses have one length and stay the same tokens as text: nothing but words is ever drawn, and no end."""
     policy = GPT(GPTConfig())
-    with torch.no_grad():  # Responses of one length, that stay the same tokens as text: nothing but words is ever drawn, and no end.
+    with torch.no_grad():
         policy.ln_f.weight[0], policy.ln_f.bias[0] = 0.0, 20.0
         policy.token_embedding.weight[:, 0] = -1.0
         policy.token_embedding.weight[words(), 0] = 0.0
-    judge = reward_model.RewardModel(policy, reads_surprise=False)
-    prompts = texts(RESPONSES, 6, 16, seed=0)
-    sizes = dict(prompts_per_step=RESPONSES, samples_per_prompt=1, max_new_tokens=LENGTH, epochs=2, minibatches=2)
+    return policy
+
+
+def ppo_updates(policy: GPT, prompts: list[str], length: int, rounds: int):
+    """(TRL's version, tokens a response, the seconds of every turn with a critic of its own, the same with one on the policy's trunk).
+
+    Responses end by themselves, or after `length` tokens.
+    """
+    judge, lengths = reward_model.RewardModel(policy, reads_surprise=False), []
+    sizes = dict(prompts_per_step=len(prompts), samples_per_prompt=1, max_new_tokens=length, epochs=2, minibatches=2)
     config = ppo.PPOConfig(steps=rounds + 1, learning_rate=LEARNING_RATE, **sizes)
-    same = dict(response_length=LENGTH, num_ppo_epochs=2, num_mini_batches=2, temperature=1.0, missing_eos_penalty=1.0)
+    same = dict(response_length=length, num_ppo_epochs=2, num_mini_batches=2, temperature=1.0, missing_eos_penalty=1.0)
+    same |= dict(stop_token_id=special(END))
     nothing = torch.zeros_like(judge.head.weight)
     theirs = {"policy": gpt2(policy), "reward": scorer(policy, judge.head.weight), "value": scorer(policy, nothing)}
     task = dict(prompts=[encode_prompt(prompt) for prompt in prompts], config=same, steps=2 * (rounds + 1))
@@ -179,10 +188,11 @@ def ppo_updates(rounds: int):
         learner = copy.deepcopy(policy)
         critic = ppo.Critic(learner if shared else copy.deepcopy(policy))
         history = ppo.train(learner, prompts, judge.score, config, critic=critic, on_step=on_step)
-        assert set(history.column("response_length")) == {LENGTH}
+        lengths.extend(history.column("response_length"))
 
     with trl("ppo", PPO_PYTHON, theirs, **task) as (version, step):
-        return version, *(between(partial(ours, shared), step, rounds) for shared in (False, True))
+        both = [between(partial(ours, shared), step, rounds) for shared in (False, True)]
+    return version, statistics.mean(lengths), *both
 
 
 # --- the clock ---
@@ -248,10 +258,12 @@ def main() -> None:
     name = f"reward-model step, all {n} pairs of 8 prompts × 8 responses (ours encodes each response once)"
     print(row(name, f"TRL {version} `RewardTrainer`", "pairs/s", n, times), flush=True)
 
-    version, *both = ppo_updates(rounds)
-    for critic, times in zip(("a critic of its own", "a critic on the policy's trunk (theirs: of its own)"), both):
-        name = f"PPO update, {RESPONSES} responses × {LENGTH} tokens, 2 epochs × 2 minibatches, {critic}"
-        print(row(name, f"TRL {version} `PPOTrainer`", "tokens/s", RESPONSES * LENGTH, times), flush=True)
+    of_the_course = load("sft", "cpu").model, [p.text for p in sample_prompts("policy", RESPONSES)]
+    for policy, prompts, limit in ((endless_writer(), texts(RESPONSES, 6, 16, seed=0), LENGTH), (*of_the_course, LIMIT)):
+        version, length, *both = ppo_updates(policy, prompts, limit, rounds)
+        for critic, times in zip(("a critic of its own", "a critic on the policy's trunk (theirs: of its own)"), both):
+            name = f"PPO update, {RESPONSES} responses of {length:.0f} tokens, {limit} at most, 2 epochs × 2 minibatches, {critic}"
+            print(row(name, f"TRL {version} `PPOTrainer`", "responses/s", RESPONSES, times), flush=True)
 
 
 if __name__ == "__main__":
