@@ -262,7 +262,7 @@ def main() -> None:
     for policy, prompts, limit in ((endless_writer(), texts(RESPONSES, 6, 16, seed=0), LENGTH), (*of_the_course, LIMIT)):
         version, length, *both = ppo_updates(policy, prompts, limit, rounds)
         for critic, times in zip(("a critic of its own", "a critic on the policy's trunk (theirs: of its own)"), both):
-            name = f"PPO update, {RESPONSES} responses of {length:.0f} tokens, {limit} at most, 2 epochs × 2 minibatches, {critic}"
+            name = f"PPO update, {RESPONSES} responses of {length:.0f} tokens ({limit} at most), {critic}"
             print(row(name, f"TRL {version} `PPOTrainer`", "responses/s", RESPONSES, times), flush=True)
 
 
