@@ -14,6 +14,7 @@ from minialign import plots
 from minialign.exercises import EXERCISES, Exercise
 
 STAGES = ("pre-training", "instruction\nfine-tuning", "policy\ngradients", "reward\nmodel", "PPO\n(RLHF)", "DPO", "the race", "open\nlimits")
+ROUNDING = dict(rtol=1e-5, atol=1e-6, equal_nan=True)  # by which an attempt may differ from the engine
 
 
 def show(figure, alt: str) -> None:
@@ -109,11 +110,11 @@ def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
         if all(map(same, results, outcomes(mistake.function, exercise))):
             return mistake.diagnosis
     (value, _), (right, _) = next((r, e) for r, e in zip(results, expected) if not same(r, e))
-    if isinstance(value, (tuple, list)) and isinstance(right, tuple) and len(value) == len(right) and not same(value, right):
-        part = next(i for i in range(len(right)) if not same(value[i], right[i]))
-        return f"not yet: in part {part + 1} of the result, {contrast(value[part], right[part])}."
     if same(value, right):
         return "the value is right, its gradient is not: check what must be a constant and what must not."
+    if isinstance(value, (tuple, list)) and isinstance(right, tuple) and len(value) == len(right):
+        part = next(i for i in range(len(right)) if not same(value[i], right[i]))
+        return f"not yet: in part {part + 1} of the result, {contrast(value[part], right[part])}."
     return f"not yet: on the first input where they differ, {contrast(value, right)}."
 
 
@@ -146,14 +147,14 @@ def same(result, expected) -> bool:
         result, expected = (torch.as_tensor(x, dtype=torch.float64).detach() for x in arrays)
     except (TypeError, ValueError, RuntimeError):
         return False
-    return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+    return result.shape == expected.shape and torch.allclose(result, expected, **ROUNDING)
 
 
 def contrast(value, right) -> str:
     """Where two results differ: the first entry that does, if they are arrays of one shape."""
     if all(isinstance(x, (torch.Tensor, np.ndarray)) for x in (value, right)) and tuple(value.shape) == tuple(right.shape) and right.ndim:
         mine, engine = (np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64) for x in (value, right))
-        place = tuple(int(i) for i in np.argwhere(~np.isclose(mine, engine, rtol=1e-5, atol=1e-6, equal_nan=True))[0])
+        place = tuple(int(i) for i in np.argwhere(~np.isclose(mine, engine, **ROUNDING))[0])
         return f"the entry [{', '.join(map(str, place))}] of what you return is {mine[place]:.4f}, the engine's is {engine[place]:.4f}"
     return f"you return {describe(value)}, the engine {describe(right)}"
 

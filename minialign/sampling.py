@@ -76,8 +76,8 @@ def generate(
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
     cache = KVCache(model.config, len(prompts), width + room, device, model.token_embedding.weight.dtype)
     states = model.hidden(ids, ids != pad, cache)[:, -1]
-    rows = torch.arange(len(prompts), device=device).repeat_interleave(n)
-    cache, states, ids = cache[rows], states[rows], ids[rows]
+    copies = torch.arange(len(prompts), device=device).repeat_interleave(n)
+    cache, states, ids = cache[copies], states[copies], ids[copies]
 
     B, never = len(ids), torch.tensor([pad], device=device)
     rows = torch.arange(B, device=device)  # which the states, the cache and `alive` are of
