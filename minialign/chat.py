@@ -4,6 +4,7 @@ The template is <|user|> prompt <|assistant|> response <|end|>. A base model kno
 <|endoftext|>. Text is always encoded as plain text, so a "<|end|>" typed by a user is seven characters, not a command.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,6 +63,12 @@ class Batch:
         rows = torch.arange(len(self)) if rows is None else rows
         rows = rows.to(lengths.device)
         return [(part, slice(int(lengths[part].max()))) for part in rows[lengths[rows].argsort(stable=True)].split(size)]
+
+    def by_parts(self, function: Callable[["Batch"], torch.Tensor], size: int = 16) -> torch.Tensor:
+        """`function(batch)`, which gives one number for each row, (B,), read part by part: of a whole ragged batch, half is padding."""
+        parts = [(rows, function(self[rows, columns])) for rows, columns in self.parts(size)]
+        rows, values = (torch.cat(pieces) for pieces in zip(*parts))
+        return values[rows.argsort()]
 
     def to(self, device) -> "Batch":
         return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})

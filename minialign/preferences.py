@@ -1,15 +1,19 @@
-"""Preference pairs: a prompt, the response that was chosen and the one that was rejected, as JSON lines.
+"""Preference pairs: a prompt, the response that was chosen and the one that was rejected; as JSON lines, and as batches to learn from.
 
-One object a line with the fields `prompt`, `chosen` and `rejected`, the format that TRL and most public preference sets use. Your own
-file of this form goes through reward model and DPO like the course's.
+In a file, one object a line with the fields `prompt`, `chosen` and `rejected`, the format that TRL and most public preference sets use.
+Your own file of this form goes through reward model and DPO like the course's.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
+from minialign.chat import Batch, collate_chat
 from minialign.files import write_atomically
+from minialign.training import epochs
 
 FIELDS = ("prompt", "chosen", "rejected")
 
@@ -79,3 +83,48 @@ def write_preferences(path: str | Path, pairs: Iterable[Preference]) -> None:
 
 def dump_preferences(pairs: Iterable[Preference]) -> bytes:
     return "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs).encode()
+
+
+# --- batches ---
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """M pairs in R rows: each different response once, as (prompt, response) in `texts` and as tokens in `batch`; pairs point to rows, (M,) each."""
+
+    texts: tuple[tuple[str, str], ...]
+    batch: Batch
+    chosen: torch.Tensor
+    rejected: torch.Tensor
+
+    @property
+    def weight(self) -> int:
+        """Pairs: what the mean losses are means over."""
+        return len(self.chosen)
+
+    def to(self, device) -> "Comparisons":
+        return Comparisons(self.texts, self.batch.to(device), self.chosen.to(device), self.rejected.to(device))
+
+
+def compare(pairs: Sequence[Preference], context: int | None = None) -> Comparisons:
+    """Encode pairs for one forward pass over every response that occurs in them."""
+    rows: dict[tuple[str, str], int] = {}
+    for pair in pairs:
+        for response in (pair.chosen, pair.rejected):
+            rows.setdefault((pair.prompt, response), len(rows))
+    indices = ([rows[pair.prompt, getattr(pair, which)] for pair in pairs] for which in ("chosen", "rejected"))
+    return Comparisons(tuple(rows), collate_chat(rows, context), *map(torch.tensor, indices))
+
+
+def batches_of_comparisons(pairs: Sequence[Preference], prompts_per_step: int, seed: int, context: int) -> Callable[[int], Comparisons]:
+    """`comparisons_at(step)`: what update `step` learns from, epoch after epoch: all pairs of some prompts.
+
+    Pairs of a prompt share responses, which are read once; and spread over several batches they are learned by heart (Ouyang et al. 2022,
+    §3.5). Raises ValueError when there are no pairs.
+    """
+    groups: dict[str, list[Preference]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.prompt, []).append(pair)
+    prompts = list(groups)
+    prompts_at = epochs([1] * len(prompts), prompts_per_step, seed)
+    return lambda step: compare([pair for i in prompts_at(step) for pair in groups[prompts[i]]], context)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import Batch, collate, collate_chat, encode_prompt, encode_response
+from minialign.chat import Batch, collate, encode_prompt, encode_response
 from minialign.gpt import GPT
 from minialign.logprobs import token_log_probs
-from minialign.preferences import Preference
-from minialign.training import History, TrainingConfig, epochs, fit
+from minialign.preferences import Comparisons, Preference, batches_of_comparisons
+from minialign.training import History, TrainingConfig, fit
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RewardModelConfig(TrainingConfig):
     learning_rate: float = 1e-3
     warmup: int = 20
     weight_decay: float = 0.01
-    prompts_per_step: int = 8  # all pairs of a prompt go into one batch: spread over several, they are learned by heart (Ouyang et al., §3.5)
+    prompts_per_step: int = 8  # all pairs of a prompt go into one batch
 
 
 class RewardModel(torch.nn.Module):
@@ -81,10 +81,7 @@ class RewardModel(torch.nn.Module):
             return float(self.score([prompts], [responses])[0])
         pairs = [(encode_prompt(x), encode_response(y)) for x, y in zip(prompts, responses, strict=True)]
         batch = collate(pairs, self.trunk.config.context).to(self.trunk.device)
-        scores = torch.zeros(len(batch), dtype=torch.float64, device=self.trunk.device)
-        for rows, columns in batch.parts(batch_size):
-            scores[rows] = self(batch[rows, columns]).double()
-        return scores.cpu().numpy()
+        return batch.by_parts(self, batch_size).double().cpu().numpy()
 
     def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
         """Choose gain and bias so that the scores of these texts, samples of the frozen policy, have mean 0 and standard deviation 1.
@@ -109,33 +106,6 @@ def bradley_terry_loss(chosen_rewards: torch.Tensor, rejected_rewards: torch.Ten
     return -F.logsigmoid(chosen_rewards - rejected_rewards).mean()
 
 
-@dataclass(frozen=True)
-class Comparisons:
-    """Some prompts with all their pairs: each different response once (in `batch`), and pairs as indices into it, (M,) each."""
-
-    batch: Batch
-    chosen: torch.Tensor
-    rejected: torch.Tensor
-
-    @property
-    def weight(self) -> int:
-        return len(self.chosen)
-
-    def to(self, device) -> "Comparisons":
-        return Comparisons(self.batch.to(device), self.chosen.to(device), self.rejected.to(device))
-
-
-def compare(pairs: Sequence[Preference], context: int | None = None) -> Comparisons:
-    """Encode pairs for one forward pass over every response that occurs in them."""
-    rows: dict[tuple[str, str], int] = {}
-    for pair in pairs:
-        for response in (pair.chosen, pair.rejected):
-            rows.setdefault((pair.prompt, response), len(rows))
-    batch = collate_chat(rows, context)
-    indices = ([rows[pair.prompt, getattr(pair, which)] for pair in pairs] for which in ("chosen", "rejected"))
-    return Comparisons(batch, *map(torch.tensor, indices))
-
-
 def train(
     model: RewardModel,
     pairs: Sequence[Preference],
@@ -145,20 +115,13 @@ def train(
     **options,
 ) -> History:
     """Fit `model`, in place, to the comparisons. `loss` takes the rewards of chosen and rejected; `options` go to `training.fit`."""
-    groups: dict[str, list[Preference]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.prompt, []).append(pair)
-    prompts = list(groups)
-    prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
-
-    def comparisons_at(step: int) -> list[Comparisons]:
-        return [compare([pair for i in prompts_at(step) for pair in groups[prompts[i]]], model.trunk.config.context)]
+    comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, model.trunk.config.context)
 
     def loss_fn(comparisons: Comparisons):
-        rewards = model(comparisons.batch)
+        rewards = comparisons.batch.by_parts(model)
         chosen, rejected = rewards[comparisons.chosen], rewards[comparisons.rejected]
         margins = (chosen - rejected).detach()
         metrics = {"accuracy": (margins > 0).float().mean(), "margin": margins.mean(), "mean_reward": rewards.detach().mean()}
         return loss(chosen, rejected), metrics
 
-    return fit(model, comparisons_at, loss_fn, config, title="reward model", **options)
+    return fit(model, lambda step: [comparisons_at(step)], loss_fn, config, title="reward model", **options)

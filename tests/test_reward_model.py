@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minialign import exact, reward_model
+from minialign import exact, preferences, reward_model
 from minialign.chat import collate_chat, encode_prompt, encode_response, special
 from minialign.gpt import GPTConfig
-from minialign.preferences import Preference
-from minialign.reward_model import RewardModel, RewardModelConfig, bradley_terry_loss, compare
+from minialign.preferences import Preference, compare
+from minialign.reward_model import RewardModel, RewardModelConfig, bradley_terry_loss
 from minialign.tokenizer import END, load_tokenizer
 from tests.engine import batch_of, lively_gpt, same_parameters
 
@@ -273,8 +273,8 @@ def test_a_step_is_the_naive_loss_over_pairs(reads_surprise):
 
 
 def test_all_pairs_of_a_prompt_are_in_one_batch(monkeypatch):
-    seen, encode = [], reward_model.compare
-    monkeypatch.setattr(reward_model, "compare", lambda pairs, *rest: (seen.append(list(pairs)), encode(pairs, *rest))[1])
+    seen, encode = [], preferences.compare
+    monkeypatch.setattr(preferences, "compare", lambda pairs, *rest: (seen.append(list(pairs)), encode(pairs, *rest))[1])
     pairs = [pair for i in (2, 0, 1) for pair in BETTER[i::3]] + [Preference(PROMPTS[1], "Yes!", "No.")]
     reward_model.train(lively_model(), pairs[::-1], replace(QUICK, steps=4))
     for first, second in (seen[:2], seen[2:]):  # an epoch: 3 prompts, 2 at a time
