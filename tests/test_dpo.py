@@ -11,7 +11,15 @@ import torch
 
 from minialign import dpo, exact
 from minialign.chat import encode_prompt, encode_response, special
-from minialign.dpo import DPOConfig, OnlineDPOConfig, conservative_dpo_loss, dpo_loss, gradient_weight, implicit_reward, ipo_loss
+from minialign.dpo import (
+    DPOConfig,
+    OnlineDPOConfig,
+    conservative_dpo_loss,
+    dpo_loss,
+    gradient_weight,
+    implicit_reward,
+    ipo_loss,
+)
 from minialign.gpt import GPTConfig
 from minialign.preferences import Preference, read_preferences
 from minialign.tokenizer import END, PAD, load_tokenizer
