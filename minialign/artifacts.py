@@ -19,7 +19,7 @@ from safetensors.torch import save as save_tensors
 
 from minialign import experiments, policy_gradient, pretraining, reward_model, sft
 from minialign.chat import collate, encode_document, encode_prompt, encode_response
-from minialign.experiments import fine_tuning, policy_gradients, reward_models, rlhf
+from minialign.experiments import direct_preference, fine_tuning, policy_gradients, race, reward_models, rlhf
 from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_atomically
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs
@@ -215,6 +215,28 @@ def table(experiment: Callable, recipe: str, *start: str) -> Artifact:
     return Artifact(f"logs/{experiment.__name__}.jsonl", build_table, f"seeds {experiments.SEEDS} {recipe}")
 
 
+def table_of_parts(experiment: Callable, recipe: str, *start: str) -> Artifact:
+    """A result table that takes hours: `experiment` gives its parts by name. The rows of finished parts are kept when the build is killed."""
+    name = experiment.__name__
+
+    def build_table(device) -> dict[str, bytes]:
+        models = [load_checkpoint(f"checkpoints/{model}.safetensors")[0].to(device) for model in start]
+        run = hashlib.sha256(json.dumps([recipe, *(digest_of(f"checkpoints/{model}.safetensors") for model in start)]).encode()).hexdigest()
+        kept = WORK / f"{name}-{run[:12]}.state"
+        finished = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+        parts = experiment(*models)
+        for i, (part, rows_of) in enumerate(parts.items(), 1):
+            if part not in finished:
+                print(f"{name}, part {i} of {len(parts)}: {part}", flush=True)
+                finished[part] = rows_of()
+                write_atomically(kept, json.dumps(finished).encode())
+        rows = [row for part in parts for row in finished[part]]
+        kept.unlink(missing_ok=True)
+        return {f"logs/{name}.jsonl": History(rows).to_json_lines()}
+
+    return Artifact(f"logs/{name}.jsonl", build_table, recipe)
+
+
 ARTIFACTS = (
     Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
     Artifact("checkpoints/base.safetensors", build_base, f"{GPTConfig()} {pretraining.PretrainingConfig()}"),
@@ -226,6 +248,8 @@ ARTIFACTS = (
     *(table(experiment, f"{reward_model.RewardModelConfig()}", "sft") for experiment in reward_models.TABLES),
     *(table(experiment, f"{rlhf.LONG}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
     *(table(experiment, f"{rlhf.LONG}", "sft") for experiment in rlhf.OF_SFT),
+    *(table(experiment, f"{direct_preference.LONG}", "sft", "reward") for experiment in direct_preference.TABLES),
+    *(table_of_parts(experiment, race.RECIPE, "sft") for experiment in (race.race_grid_offline, race.race_grid_online)),
     aligned("ppo", replace(rlhf.LONG, beta=rlhf.SHIPPED_BETA)),
     aligned("ppo-overoptimised", replace(rlhf.LONG, beta=0.0, seed=2)),
 )

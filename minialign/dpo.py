@@ -153,6 +153,7 @@ def train(
 @dataclass(frozen=True)
 class OnlineDPOConfig(DPOConfig):
     steps: int = 40
+    warmup: int = 5
     prompts_per_step: int = 32
     samples_per_prompt: int = 2
     max_new_tokens: int = 96

@@ -124,16 +124,21 @@ def outcomes(function: Callable, exercise: Exercise) -> list[tuple]:
 
 
 def outcome(function: Callable, arguments: tuple) -> tuple:
-    """(what a function returns, the gradients of its sum for the arguments, or the models among them, that require one)."""
+    """(what a function returns, the gradients of its sum for the arguments, or the models among them, that require one).
+
+    Of several results, the first is the one to be differentiated.
+    """
     value = function(*arguments)
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
     inputs = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
     inputs += [p for a in arguments if isinstance(a, torch.nn.Module) for p in a.parameters()]
-    if not inputs or not isinstance(value, torch.Tensor):
+    if not inputs or not isinstance(first, torch.Tensor):
         return value, ()
-    if not value.requires_grad:
+    if not first.requires_grad:
         return value, tuple(map(torch.zeros_like, inputs))
-    found = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
-    return value.detach(), tuple(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found))
+    found = torch.autograd.grad(first.sum(), inputs, allow_unused=True)
+    plain = value.detach() if isinstance(value, torch.Tensor) else value
+    return plain, tuple(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found))
 
 
 def same(result, expected) -> bool:

@@ -4,6 +4,7 @@ The engine is the answer key: each solution is the engine's own function. A know
 recognise it by what it computes, and a test can make sure that it does.
 """
 
+from minialign.exercises.direct_preference import DIRECT_PREFERENCE
 from minialign.exercises.exercise import Exercise, Mistake
 from minialign.exercises.fine_tuning import FINE_TUNING
 from minialign.exercises.policy_gradients import POLICY_GRADIENTS
@@ -14,4 +15,4 @@ from minialign.exercises.warm_up import WARM_UP
 
 __all__ = ["EXERCISES", "Exercise", "Mistake"]
 
-EXERCISES: dict[str, Exercise] = WARM_UP | PRETRAINING | FINE_TUNING | POLICY_GRADIENTS | REWARD_MODELS | RLHF
+EXERCISES: dict[str, Exercise] = WARM_UP | PRETRAINING | FINE_TUNING | POLICY_GRADIENTS | REWARD_MODELS | RLHF | DIRECT_PREFERENCE

@@ -1,7 +1,7 @@
 """Notebook 05: PPO against a reward model, best-of-n beside it, and what both do to the gold reward and to the rest of the model."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -23,7 +23,7 @@ from minialign.rollouts import Reward, roll_out
 from minialign.training import stop_if_interrupted
 from minialign.world.corpus import build_corpus
 from minialign.world.judge import ATTRIBUTES, gold_rewards, judge
-from minialign.world.prompts import prompts_of
+from minialign.world.prompts import Prompt, prompts_of
 from minialign.world.topics import load_topics
 
 BETAS = (0.0, 0.05, 0.2)
@@ -41,14 +41,16 @@ def corpus_sample(n: int = 4000, seed: int = 0) -> list[str]:
     return [documents[i] for i in np.random.default_rng(seed).permutation(len(documents))[:n]]
 
 
-def measured(policy: GPT, reference: GPT, reward: Reward, seed: int, n: int = 2, temperature: float = 1.0) -> dict[str, float]:
-    """What n samples for each held-out prompt show: KL from the reference, proxy and gold reward, attributes and habits.
+def measured(
+    policy: GPT, reference: GPT, reward: Reward, seed: int, n: int = 2, temperature: float = 1.0, prompts: Sequence[Prompt] | None = None
+) -> dict[str, float]:
+    """What n samples for each prompt (by default the held-out ones) show: KL from the reference, proxy and gold reward, attributes, habits.
 
     The KL is the sum over a response's tokens of the exact KL of the next-token distributions: less noisy than log-ratios, same mean.
     """
-    prompts, rollouts = [p.text for p in held_out_prompts()], []
-    for start in range(0, len(prompts), 49):
-        rollouts.append(roll_out(policy, prompts[start : start + 49], reward, n=n, temperature=temperature, seed=(seed, start)))
+    texts, rollouts = [p.text for p in (held_out_prompts() if prompts is None else prompts)], []
+    for start in range(0, len(texts), 49):
+        rollouts.append(roll_out(policy, texts[start : start + 49], reward, n=n, temperature=temperature, seed=(seed, start)))
     judged = [judge(x, y) for r in rollouts for x, y in zip(r.prompts, r.responses)]
     kl = [tokens.sum() for r in rollouts for tokens in token_kl(policy, reference, r.batch)]
     proxy = torch.cat([r.rewards for r in rollouts])
@@ -89,14 +91,19 @@ def optimised(sft: GPT, reward: Reward, config: PPOConfig, at: tuple[int, ...] =
     return policy, rows + list(history)
 
 
-def selected(sft: GPT, reward: Reward, seed: int, n: int = 64, every: int = 4) -> list[dict]:
-    """Best-of-n and the tilted optimum π_ref exp(r/β)/Z, both estimated from n samples for every fourth held-out prompt."""
-    prompts, proxy, gold = [p.text for p in held_out_prompts()][::every], [], []
+def sampled_scores(sft: GPT, reward: Reward, prompts: Sequence[Prompt], n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Proxy and gold reward of n samples for each prompt, (P, n) each."""
+    proxy, gold = [], []
     for start in range(0, len(prompts), 7):
-        rollout = roll_out(sft, prompts[start : start + 7], reward, n=n, seed=(seed, start))
+        rollout = roll_out(sft, [p.text for p in prompts[start : start + 7]], reward, n=n, seed=(seed, start))
         proxy.append(rollout.rewards.view(-1, n).double().numpy())
         gold.append(gold_rewards(rollout.prompts, rollout.responses).reshape(-1, n))
-    proxy, gold = np.concatenate(proxy), np.concatenate(gold)
+    return np.concatenate(proxy), np.concatenate(gold)
+
+
+def selected(sft: GPT, reward: Reward, seed: int, n: int = 64, every: int = 4) -> list[dict]:
+    """Best-of-n and the tilted optimum π_ref exp(r/β)/Z, both estimated from n samples for every fourth held-out prompt."""
+    proxy, gold = sampled_scores(sft, reward, held_out_prompts()[::every], n, seed)
     rows = []
     for size in 2 ** np.arange(int(np.log2(n)) + 1):
         kept = {name: float(expected_best(proxy, values, size).mean()) for name, values in {"proxy": proxy, "gold": gold}.items()}

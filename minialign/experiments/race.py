@@ -1,0 +1,173 @@
+"""Notebook 07: SFT, best-of-n, PPO, DPO and online DPO from the same start, with the same labels and the same time."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import product
+
+from minialign import dpo, ppo, sft
+from minialign.best_of_n import expected_best, kl_bound
+from minialign.dpo import DPOConfig, OnlineDPOConfig
+from minialign.experiments import Part, tuning_prompts
+from minialign.experiments.reward_models import preferences, trained
+from minialign.experiments.rlhf import measured, sampled_scores
+from minialign.gpt import GPT
+from minialign.ppo import PPOConfig
+from minialign.preferences import Preference
+from minialign.reward_model import RewardModel, RewardModelConfig
+from minialign.sft import SFTConfig
+from minialign.training import History, TrainingConfig, stop_if_interrupted
+from minialign.world.prompts import Prompt, prompts_of
+
+BUDGET = 80.0  # seconds of training on two quiet CPU cores, the reward model's included; the table race_costs says what each takes
+REWARD = RewardModelConfig(steps=124)  # two passes over the shipped comparisons
+CONSTANT = dict(final_lr=1.0)  # so that half a run is a run of half the length
+RATES = (1e-4, 3e-4, 1e-3)
+BETAS = (0.03, 0.1, 0.3, 1.0)
+SIZES = (2, 8, 32, 64)  # of best-of-n
+SHARES = (0.125, 0.25, 0.5, 1.0)  # of the training, after which a policy is measured
+
+
+@lru_cache
+def reward_model(start: GPT, seed: int, learning_rate: float = REWARD.learning_rate) -> RewardModel:
+    """The reward model of the race: what RLHF makes of the shipped comparisons."""
+    return trained(start, preferences("comparisons"), replace(REWARD, seed=seed, learning_rate=learning_rate))[0]
+
+
+# --- what is imitated: SFT on chosen responses --------------------------------------------------------------------------
+
+
+def won_and_lost(pairs: Sequence[Preference]) -> dict[tuple[str, str], tuple[int, int]]:
+    """How often each (prompt, response) was chosen, and how often rejected."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for pair in pairs:
+        for response, won in ((pair.chosen, 1), (pair.rejected, 0)):
+            w, lost = found.get((pair.prompt, response), (0, 0))
+            found[pair.prompt, response] = (w + won, lost + 1 - won)
+    return found
+
+
+def winners(pairs: Sequence[Preference], which: str) -> list[tuple[str, str]]:
+    """The (prompt, response) texts to imitate, one of IMITATED."""
+    record = won_and_lost(pairs)
+    if which == "every choice":
+        return [(pair.prompt, pair.chosen) for pair in pairs]
+    if which == "won more than lost":
+        return [text for text, (won, lost) in record.items() if won > lost]
+    if which == "never lost":
+        return [text for text, (won, lost) in record.items() if not lost]
+    best: dict[str, tuple[float, str]] = {}
+    for (prompt, response), (won, lost) in record.items():
+        best[prompt] = max(best.get(prompt, (-1.0, "")), (won / (won + lost), response))
+    return [(prompt, response) for prompt, (_, response) in best.items()]
+
+
+IMITATED = ("every choice", "won more than lost", "never lost", "best of each prompt")
+
+
+# --- the runners: how each method turns the start into a policy, in place ---------------------------------------------------
+
+
+def imitate(policy: GPT, start: GPT, config: SFTConfig, imitated: str, **options) -> History:
+    return sft.train(policy, winners(preferences("comparisons"), imitated), config, **options)
+
+
+def optimise(policy: GPT, start: GPT, config: PPOConfig, **options) -> History:
+    reward = reward_model(start, config.seed)
+    return ppo.train(policy, [p.text for p in prompts_of("policy")], reward.score, config, reference=start, **options)
+
+
+def prefer(policy: GPT, start: GPT, config: DPOConfig, **options) -> History:
+    return dpo.train(policy, preferences("comparisons"), config, reference=start, **options)
+
+
+def prefer_online(policy: GPT, start: GPT, config: OnlineDPOConfig, **options) -> History:
+    reward = reward_model(start, config.seed)
+    return dpo.train_online(policy, [p.text for p in prompts_of("policy")], reward.score, config, reference=start, **options)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A method: how it trains, for how many steps in the budget, and the 12 settings of its grid; `needs_reward` counts its cost."""
+
+    train: Callable[..., History]
+    config: TrainingConfig
+    grid: tuple[dict, ...]
+    needs_reward: bool = False
+
+
+TILTED = tuple({"beta": beta, "learning_rate": rate} for beta, rate in product(BETAS, RATES))
+RUNNERS = {
+    "SFT on chosen": Runner(
+        imitate,
+        SFTConfig(steps=800, **CONSTANT),
+        tuple({"imitated": which, "learning_rate": rate} for which, rate in product(IMITATED, RATES)),
+    ),
+    "PPO": Runner(optimise, PPOConfig(steps=40, **CONSTANT), TILTED, needs_reward=True),
+    "DPO": Runner(prefer, DPOConfig(steps=368, **CONSTANT), TILTED),
+    "online DPO": Runner(prefer_online, OnlineDPOConfig(steps=68, **CONSTANT), TILTED, needs_reward=True),
+}
+RECIPE = f"{REWARD} {[(name, runner.config, runner.grid) for name, runner in RUNNERS.items()]}"
+
+
+def steps_at(config: TrainingConfig, shares: Sequence[float]) -> dict[int, float]:
+    """After which steps a policy is measured, and what share of the run that is."""
+    return {max(1, round(share * config.steps)): share for share in shares}
+
+
+def run(
+    start: GPT, method: str, setting: dict, seed: int, prompts: Sequence[Prompt], shares: Sequence[float] = SHARES, until: float = 1.0
+) -> tuple[GPT, list[dict]]:
+    """One run of a method up to the share `until` of its steps; the policy, and what prompts show after each of the shares."""
+    runner = RUNNERS[method]
+    known = {name: value for name, value in setting.items() if hasattr(runner.config, name)}
+    others = {name: value for name, value in setting.items() if name not in known}
+    config, policy, rows = replace(runner.config, seed=seed, **known), copy.deepcopy(start), []
+    at = steps_at(config, shares)
+
+    def on_step(metrics: dict) -> None:
+        if metrics["step"] in at:
+            found = measured(policy, start, reward_model(start, seed).score, seed, prompts=prompts)
+            rows.append({"method": method, "seed": seed, **setting, "step": metrics["step"], "share": at[metrics["step"]], **found})
+
+    steps = max(1, round(until * config.steps))
+    stop_if_interrupted(runner.train(policy, start, replace(config, steps=steps), **others, on_step=on_step))
+    return policy, rows
+
+
+def best_of(start: GPT, seed: int, rate: float, prompts: Sequence[Prompt], sizes: Sequence[int]) -> list[dict]:
+    """Best-of-n with the race's reward model, each n estimated from the same samples, max(sizes) for each prompt."""
+    proxy, gold = sampled_scores(start, reward_model(start, seed, rate).score, prompts, max(sizes), seed)
+    return [
+        {"method": "best-of-n", "seed": seed, "n": n, "learning_rate": rate, "share": 1.0, "kl": kl_bound(n)}
+        | {name: float(expected_best(proxy, values, n).mean()) for name, values in {"proxy": proxy, "gold": gold}.items()}
+        for n in sizes
+    ]
+
+
+# --- the grids, measured on the prompts for tuning -----------------------------------------------------------------------
+
+
+def name_of(method: str, setting: dict) -> str:
+    return ", ".join([method, *(f"{name} {value}" for name, value in setting.items())])
+
+
+def grid(start: GPT, methods: Sequence[str]) -> dict[str, Part]:
+    prompts = tuning_prompts()
+    return {
+        name_of(method, setting): lambda method=method, setting=setting: run(start, method, setting, 0, prompts)[1]
+        for method in methods
+        for setting in RUNNERS[method].grid
+    }
+
+
+def race_grid_offline(start: GPT) -> dict[str, Part]:
+    """Twelve settings each of the methods that learn from the labels directly, and of best-of-n."""
+    chosen = {name_of("best-of-n", {"learning_rate": rate}): partial(best_of, start, 0, rate, tuning_prompts()[::2], SIZES) for rate in RATES}
+    return chosen | grid(start, ("DPO", "SFT on chosen"))
+
+
+def race_grid_online(start: GPT) -> dict[str, Part]:
+    """Twelve settings each of the methods that sample and ask a reward model."""
+    return grid(start, ("PPO", "online DPO"))
