@@ -13,7 +13,6 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 SETUP := .venv/.setup
 SETUP_TESTS := .venv/.setup-tests
-SETUP_BENCHMARK := .venv/.setup-benchmark
 PPO := build/benchmark/ppo-venv
 SETUP_PPO := $(PPO)/.setup
 
@@ -38,7 +37,7 @@ artifacts: $(SETUP)  ## rebuild tokenizer and checkpoints from nothing
 notebooks: $(SETUP)  ## run the notebooks and store their outputs in place
 	@$(RUN) -m minialign.course --in-place
 
-benchmark: $(SETUP_BENCHMARK) $(SETUP_PPO)  ## compare the engine's speed with transformers' and TRL's
+benchmark: $(SETUP_TESTS) $(SETUP_PPO)  ## compare the engine's speed with transformers' and TRL's
 	@$(RUN) tests/benchmarks/speed.py
 
 # The engine's tests are many and small: processes of one thread each beat one process whose threads wait for each other.
@@ -59,7 +58,7 @@ test: $(SETUP_TESTS)  ## run all tests, the notebooks' outputs included
 
 # A stamp holds the folder it was made in: a copied or moved .venv is set up again, as is one whose Python is gone.
 ifneq "$(shell test -x $(RUN) && cat $(SETUP) 2>/dev/null)" "$(CURDIR)"
-$(shell rm -f $(SETUP) $(SETUP_TESTS) $(SETUP_BENCHMARK) $(SETUP_PPO))
+$(shell rm -f $(SETUP) $(SETUP_TESTS) $(SETUP_PPO))
 endif
 
 # $(call pip_install,ARGUMENTS,WHAT,PYTHON): pip, .venv's unless another PYTHON is named, with its large downloads and its errors on the
@@ -97,11 +96,6 @@ $(SETUP): requirements.txt pyproject.toml
 $(SETUP_TESTS): $(SETUP) tests/requirements.txt
 	@echo "Setting up the tests' packages"
 	@$(call pip_install,-r tests/requirements.txt,tests/requirements.txt)
-	@touch $@
-
-$(SETUP_BENCHMARK): $(SETUP_TESTS) tests/benchmarks/requirements.txt
-	@echo "Setting up the benchmark's packages"
-	@$(call pip_install,-r tests/benchmarks/requirements.txt,tests/benchmarks/requirements.txt)
 	@touch $@
 
 $(SETUP_PPO): $(SETUP) tests/benchmarks/requirements-ppo.txt

@@ -49,12 +49,9 @@ def test_pins_lie_in_the_ranges():
     assert PINS["torch"] == "2.13.0"
 
 
-def test_tests_and_benchmarks_pin_what_is_not_pinned_yet():
-    tests, benchmarks = (
-        _pins((ROOT / path).read_text("utf-8")) for path in ("tests/requirements.txt", "tests/benchmarks/requirements.txt")
-    )
+def test_tests_pin_what_is_not_pinned_yet():
+    tests = _pins((ROOT / "tests/requirements.txt").read_text("utf-8"))
     assert tests and not tests.keys() & PINS.keys()
-    assert benchmarks and not benchmarks.keys() & (PINS | tests).keys()
 
 
 def test_the_ppo_that_we_race_runs_on_the_same_libraries():
