@@ -19,7 +19,15 @@ from safetensors.torch import save as save_tensors
 
 from minialign import experiments, policy_gradient, pretraining, reward_model, sft
 from minialign.chat import collate, encode_document, encode_prompt, encode_response
-from minialign.experiments import direct_preference, fine_tuning, policy_gradients, race, reward_models, rlhf
+from minialign.experiments import (
+    direct_preference,
+    fine_tuning,
+    policy_gradients,
+    race,
+    race_costs,
+    reward_models,
+    rlhf,
+)
 from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_atomically
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs
@@ -248,8 +256,11 @@ ARTIFACTS = (
     *(table(experiment, f"{reward_model.RewardModelConfig()}", "sft") for experiment in reward_models.TABLES),
     *(table(experiment, f"{rlhf.LONG}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
     *(table(experiment, f"{rlhf.LONG}", "sft") for experiment in rlhf.OF_SFT),
-    *(table(experiment, f"{direct_preference.LONG}", "sft", "reward") for experiment in direct_preference.TABLES),
-    *(table_of_parts(experiment, race.RECIPE, "sft") for experiment in (race.race_grid_offline, race.race_grid_online)),
+    *(table(experiment, f"{direct_preference.LONG}", "sft", "reward") for experiment in direct_preference.OF_SFT_AND_REWARD),
+    *(table(experiment, f"{direct_preference.DISPLACING}", "sft") for experiment in direct_preference.OF_SFT),
+    *(table_of_parts(experiment, race.RECIPE, "sft") for experiment in (*race.GRIDS, race.race)),
+    table_of_parts(race.race_controls, race.RECIPE, "sft", "reward"),
+    table(race_costs.race_costs, race.RECIPE, "sft"),
     aligned("ppo", replace(rlhf.LONG, beta=rlhf.SHIPPED_BETA)),
     aligned("ppo-overoptimised", replace(rlhf.LONG, beta=0.0, seed=2)),
 )

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ REPLIES = ("answer", "another prompt", "other")
 TOKEN_CLASSES = ("first", "manners", "wording", "fact", "end")
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A mean and the interval that covers the true one 95 % of the time."""
 
     mean: float
@@ -55,6 +54,25 @@ def share_with_interval(successes: int, n: int) -> Estimate:
         raise ValueError("a share of nothing: n must be at least 1")
     interval = stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high))
+
+
+def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
+    """How often a response of ours is worth more than one of theirs to the same prompt, with its 95 % interval; a tie is half a win.
+
+    ours (P, n), theirs (P, m): rewards of n and m responses to each of P ≥ 2 prompts, every one compared with every one. The interval
+    is over prompts: comparisons within one prompt share it, and are not independent.
+    """
+    difference = np.asarray(ours)[:, :, None] - np.asarray(theirs)[:, None, :]
+    return mean_with_interval(((difference > 0) + 0.5 * (difference == 0)).mean((1, 2)))
+
+
+def frontier(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which points nobody beats, (N,) of bool: no other point has a value at least as high at a cost at least as low, one of them strictly."""
+    costs, values = np.asarray(costs), np.asarray(values)
+    no_dearer = costs[None, :] <= costs[:, None]
+    no_worse = values[None, :] >= values[:, None]
+    strictly = (costs[None, :] < costs[:, None]) | (values[None, :] > values[:, None])
+    return ~(no_dearer & no_worse & strictly).any(1)
 
 
 def reliability(margins: np.ndarray, bins: int = 8) -> tuple[np.ndarray, np.ndarray]:

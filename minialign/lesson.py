@@ -2,16 +2,17 @@
 
 import html
 import inspect
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from IPython.display import HTML, display
+from ipywidgets import SelectionSlider, VBox, interactive_output
 from matplotlib import pyplot as plt
 
 from minialign import plots
 from minialign.exercises import EXERCISES, Exercise
+from minialign.training import progress_hidden
 
 STAGES = ("pre-training", "instruction\nfine-tuning", "policy\ngradients", "reward\nmodel", "PPO\n(RLHF)", "DPO", "the race", "open\nlimits")
 ROUNDING = dict(rtol=1e-5, atol=1e-6, equal_nan=True)  # by which an attempt may differ from the engine
@@ -26,10 +27,10 @@ def show(figure, alt: str) -> None:
 def live_curves(*names: str) -> Callable[[dict], None]:
     """An `on_step` that draws a run's metrics, one panel each, and redraws them in place after every step.
 
-    Silent where MINIALIGN_PROGRESS is 0, as progress bars are: stored notebooks show the finished curves.
+    Silent where progress bars are: stored notebooks show the finished curves.
     """
     rows: list[dict] = []
-    hidden = os.environ.get("MINIALIGN_PROGRESS") == "0"
+    hidden = progress_hidden()
     handle = None if hidden else display("…", display_id=True)
 
     def on_step(metrics: dict) -> None:
@@ -40,6 +41,20 @@ def live_curves(*names: str) -> Callable[[dict], None]:
             plt.close(figure)
 
     return on_step
+
+
+def slider(name: str, values: Sequence[float], draw: Callable) -> None:
+    """A slider over `values`, and under it the matplotlib figure that draw(value) returns. Silent where progress bars are."""
+    if progress_hidden():
+        return
+    control = SelectionSlider(options=[(f"{value:g}", value) for value in values], description=name)
+
+    def redraw(value: float) -> None:
+        figure = draw(value)
+        display(figure)
+        plt.close(figure)
+
+    display(VBox([control, interactive_output(redraw, {"value": control})]))
 
 
 def pipeline(*today: str) -> None:

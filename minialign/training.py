@@ -186,8 +186,7 @@ def repeat(
 
     Shows a progress bar with the metric `show`. A keyboard interrupt ends it early and keeps the history.
     """
-    hidden = os.environ.get("MINIALIGN_PROGRESS") == "0"  # stored notebooks hold results, not progress bars
-    bar = tqdm(total=steps, initial=len(history), desc=title, disable=hidden, unit="step")
+    bar = tqdm(total=steps, initial=len(history), desc=title, disable=progress_hidden(), unit="step")
     try:
         while len(history) < steps:
             metrics = update(len(history))
@@ -202,6 +201,11 @@ def repeat(
     finally:
         bar.close()
     return history
+
+
+def progress_hidden() -> bool:
+    """Whether MINIALIGN_PROGRESS is 0: stored notebooks hold results, not progress bars, and nothing that only works live."""
+    return os.environ.get("MINIALIGN_PROGRESS") == "0"
 
 
 def save_state(path: Path, optimizer: Optimizer, history: History) -> None:

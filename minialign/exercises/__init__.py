@@ -9,10 +9,13 @@ from minialign.exercises.exercise import Exercise, Mistake
 from minialign.exercises.fine_tuning import FINE_TUNING
 from minialign.exercises.policy_gradients import POLICY_GRADIENTS
 from minialign.exercises.pretraining import PRETRAINING
+from minialign.exercises.race import RACE
 from minialign.exercises.reward_models import REWARD_MODELS
 from minialign.exercises.rlhf import RLHF
 from minialign.exercises.warm_up import WARM_UP
 
 __all__ = ["EXERCISES", "Exercise", "Mistake"]
 
-EXERCISES: dict[str, Exercise] = WARM_UP | PRETRAINING | FINE_TUNING | POLICY_GRADIENTS | REWARD_MODELS | RLHF | DIRECT_PREFERENCE
+EXERCISES: dict[str, Exercise] = (
+    WARM_UP | PRETRAINING | FINE_TUNING | POLICY_GRADIENTS | REWARD_MODELS | RLHF | DIRECT_PREFERENCE | RACE
+)

@@ -68,7 +68,7 @@ POLICY_GRADIENTS = {
         sequence_log_probs,
         _model_and_batch,
         (
-            Mistake("you average over the tokens: add their log-probabilities up; the mean is another objective (section 8).",
+            Mistake("you average over the tokens: add their log-probabilities up; the mean is another objective (notebook 03, section 8).",
                     _by_masked_sum(lambda batch: 1 / batch.response_mask.sum(-1, keepdim=True))),
             Mistake("the end token is missing: that the response stops here is a choice of the policy like any other.",
                     _by_masked_sum(lambda batch: ~_is_last(batch))),

@@ -1,24 +1,27 @@
-"""Notebook 06: DPO on the comparisons of notebook 04, how it over-optimises, and what some famous bugs do to it."""
+"""Notebook 06: DPO on the comparisons of notebook 04, how it over-optimises, what some famous bugs do to it, and what near-duplicates do."""
 
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import takewhile
 from unittest import mock
 
+import numpy as np
 import torch
 
-from minialign import dpo
-from minialign.chat import Batch
+from minialign import dpo, exact
+from minialign.chat import Batch, collate_chat
 from minialign.dpo import DPOConfig, dpo_loss
-from minialign.experiments import SEEDS
+from minialign.experiments import SEEDS, answers
 from minialign.experiments.reward_models import preferences
-from minialign.experiments.rlhf import measured
+from minialign.experiments.rlhf import measured, total_variation
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.preferences import Preference
 from minialign.reward_model import RewardModel
 from minialign.training import stop_if_interrupted
+from minialign.world.prompts import prompts_of
 
 BETAS = (0.03, 0.1, 0.3)
 EPOCH = 62  # updates in which the shipped comparisons are seen once
@@ -26,18 +29,26 @@ LONG = DPOConfig(steps=3 * EPOCH, final_lr=1.0)  # a constant rate, so that step
 MEASURED = (8, 16, 31, 46, 62, 93, 124, 186)  # updates after which held-out prompts are answered
 
 
-def optimised(
-    sft: GPT, reward: RewardModel, pairs: Sequence[Preference], config: DPOConfig, at: Sequence[int], loss: Callable = dpo_loss, **options
-) -> tuple[GPT, list[dict]]:
-    """DPO from `sft`, and one row for each step: the run's own metrics and, after the steps in `at`, what prompts show.
+def implicit_margins(policy: GPT, reference: GPT, pairs: Sequence[Preference], beta: float) -> np.ndarray:
+    """r̂(x, y_w) − r̂(x, y_l) of each pair, (M,): the policy as a reward model."""
+    logps, reference_logps = (dpo.reference_log_probs(model, pairs) for model in (policy, reference))
+    rewards = {text: beta * (logps[text] - reference_logps[text]) for text in logps}
+    return np.array([rewards[pair.prompt, pair.chosen] - rewards[pair.prompt, pair.rejected] for pair in pairs])
 
-    `options` go to `measured`. The reward model only measures the proxy: DPO does not see it.
+
+def optimised(
+    sft: GPT, reward: RewardModel, pairs: Sequence[Preference], config: DPOConfig, at: Sequence[int], loss: Callable = dpo_loss
+) -> tuple[GPT, list[dict]]:
+    """DPO from `sft`, and one row for each step: the run's own metrics and, after the steps in `at`, what held-out prompts and pairs show.
+
+    The reward model only measures the proxy: DPO does not see it.
     """
-    policy, rows = copy.deepcopy(sft), [{"step": 0, **measured(sft, sft, reward.score, config.seed, **options)}]
+    policy, rows = copy.deepcopy(sft), [{"step": 0, **measured(sft, sft, reward.score, config.seed)}]
 
     def on_step(metrics: dict) -> None:
         if metrics["step"] in at:
-            metrics |= measured(policy, sft, reward.score, config.seed, **options)
+            metrics |= measured(policy, sft, reward.score, config.seed)
+            metrics["held_out"] = float((implicit_margins(policy, sft, preferences("held_out"), config.beta) > 0).mean())
 
     history = dpo.train(policy, pairs, config, loss=loss, reference=sft, on_step=on_step)
     stop_if_interrupted(history)
@@ -108,4 +119,99 @@ def dpo_variants(sft: GPT, reward: RewardModel) -> list[dict]:
     return rows
 
 
-TABLES = (dpo_overoptimisation, dpo_variants)
+# --- near-duplicates: pairs that differ in one value ---------------------------------------------------------------------
+
+DISPLACING = DPOConfig(steps=60, prompts_per_step=16)
+PLACES = ("before", "at", "after")  # where a token stands: before the first difference of the pair, within it, after it
+
+
+def near_duplicates(sft: GPT, seed: int = 0) -> list[Preference]:
+    """Answers of the fine-tuned model that state a fact rightly, each against the same text with a wrong value in its place."""
+    prompts = [p for p in prompts_of("policy", ("explain", "tell", "describe", "question")) if p.topic is not None and p.topic.real]
+    pairs = []
+    for prompt, text in zip(prompts, answers(sft, prompts, seed=seed)):
+        stated = [fact for fact in prompt.topic.facts if fact.falsified(text, fact.wrong[0]) != text]
+        pairs += [Preference(prompt.text, text, fact.falsified(text, fact.wrong[0])) for fact in stated[:1]]
+    return pairs
+
+
+def common(a: Sequence, b: Sequence) -> int:
+    """The length of the longest common beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b)))
+
+
+@torch.no_grad()
+def log_probs_by_place(model: GPT, pairs: Sequence[Preference]) -> dict[str, float]:
+    """Mean log-probability of chosen and rejected responses, in three parts that add up to them: the tokens of each of PLACES."""
+    ids, logps = {}, {}
+    for which in ("chosen", "rejected"):
+        batch = collate_chat([(pair.prompt, getattr(pair, which)) for pair in pairs], model.config.context)
+        lengths = batch.response_mask.sum(-1).tolist()
+        ids[which] = batch.ids[batch.response_mask].split(lengths)
+        logps[which] = token_log_probs(model, batch)[batch.response_mask].split(lengths)
+    found: dict[str, list[float]] = {f"{which}/{place}": [] for which in ids for place in PLACES}
+    for i in range(len(pairs)):
+        chosen, rejected = (ids[which][i].tolist() for which in ids)
+        first = common(chosen, rejected)
+        last = min(common(chosen[::-1], rejected[::-1]), min(len(chosen), len(rejected)) - first)
+        for which in ids:
+            n = len(ids[which][i])
+            for place, part in zip(PLACES, logps[which][i].split([first, n - last - first, last])):
+                found[f"{which}/{place}"].append(float(part.sum()))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def dpo_displacement(sft: GPT) -> list[dict]:
+    """DPO on near-duplicates: the run's metrics, and where in the responses the log-probability goes, before and after."""
+    rows = []
+    for seed in SEEDS:
+        pairs, policy = near_duplicates(sft, seed), copy.deepcopy(sft)
+        before = {"step": 0, "pairs": len(pairs), **log_probs_by_place(policy, pairs)}
+        history = dpo.train(policy, pairs, replace(DISPLACING, seed=seed))
+        stop_if_interrupted(history)
+        history[-1] |= log_probs_by_place(policy, pairs)
+        rows += [{"seed": seed, **row} for row in (before, *history)]
+    return rows
+
+
+# --- the enumerable world ------------------------------------------------------------------------------------------------
+
+
+def soft_dpo(
+    policy: torch.nn.Module, log_probs: Callable, reference: torch.Tensor, rewards: torch.Tensor, beta: float, *, steps: int, lr: float
+) -> list[float]:
+    """DPO on every pair of enumerated responses, with both labels, each weighted by its Bradley-Terry probability.
+
+    `log_probs()` gives the policy's log π of all responses, (P, N), normalised or not: a constant for each prompt cancels. The learning
+    rate falls to 0. Returns TV(π, π*) at the start and after each step.
+    """
+    labels, optimizer = torch.sigmoid(rewards[:, :, None] - rewards[:, None, :]), torch.optim.Adam(policy.parameters(), lr=lr)
+    optimum, _ = exact.optimal_policy(reference, rewards, beta)
+    distances = []
+    for done in range(steps + 1):
+        log_p = log_probs()
+        distances.append(total_variation(log_p.detach().log_softmax(-1), optimum))
+        if done < steps:
+            optimizer.param_groups[0]["lr"] = lr * (1 - done / steps)
+            optimizer.zero_grad()
+            losses, _, _ = dpo_loss(log_p[:, :, None], log_p[:, None, :], reference[:, :, None], reference[:, None, :], beta)
+            (labels * losses).mean().backward()
+            optimizer.step()
+    return distances
+
+
+def dpo_on_micro_world(sft: GPT) -> list[dict]:
+    """The distance of a GPT from π_ref exp(r/β)/Z while DPO trains it on all pairs of 64 responses to 4 prompts. Nothing in it is random."""
+    world, rows = exact.micro_world(n=64), []
+    with torch.no_grad():
+        reference = exact.EnumeratedPolicy(sft, world)()
+    for beta in (1.0, 0.25):
+        policy = exact.EnumeratedPolicy(copy.deepcopy(sft), world)
+        distances = soft_dpo(policy, policy.joint, reference, world.rewards, beta, steps=120, lr=3e-4)
+        rows += [{"beta": beta, "step": i, "tv": tv} for i, tv in enumerate(distances)]
+        rows[-1]["off_set_mass"] = policy.off_set_mass().tolist()
+    return rows
+
+
+OF_SFT = (dpo_displacement, dpo_on_micro_world)
+OF_SFT_AND_REWARD = (dpo_overoptimisation, dpo_variants)

@@ -5,13 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
+from unittest import mock
+
+import numpy as np
 
 from minialign import dpo, ppo, sft
 from minialign.best_of_n import expected_best, kl_bound
 from minialign.dpo import DPOConfig, OnlineDPOConfig
-from minialign.experiments import Part, tuning_prompts
+from minialign.experiments import SEEDS, Part, held_out_prompts, tuning_prompts
 from minialign.experiments.reward_models import preferences, trained
 from minialign.experiments.rlhf import measured, sampled_scores
+from minialign.files import read_verified
 from minialign.gpt import GPT
 from minialign.ppo import PPOConfig
 from minialign.preferences import Preference
@@ -27,6 +31,8 @@ RATES = (1e-4, 3e-4, 1e-3)
 BETAS = (0.03, 0.1, 0.3, 1.0)
 SIZES = (2, 8, 32, 64)  # of best-of-n
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of the training, after which a policy is measured
+FINE = (1 / 32, 1 / 16, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)  # the same in the race itself
+ANSWERS = 4  # of each policy to each prompt, whose gold rewards decide who wins
 
 
 @lru_cache
@@ -117,9 +123,13 @@ def steps_at(config: TrainingConfig, shares: Sequence[float]) -> dict[int, float
 
 
 def run(
-    start: GPT, method: str, setting: dict, seed: int, prompts: Sequence[Prompt], shares: Sequence[float] = SHARES, until: float = 1.0
+    start: GPT, method: str, setting: dict, seed: int, prompts: Sequence[Prompt], shares: Sequence[float] = SHARES,
+    until: float = 1.0, judged_at: float | None = None,
 ) -> tuple[GPT, list[dict]]:
-    """One run of a method up to the share `until` of its steps; the policy, and what prompts show after each of the shares."""
+    """One run of a method up to the share `until` of its steps; the policy, and what prompts show after each of the shares.
+
+    The row of the share `judged_at` also holds `golds`, the gold rewards of ANSWERS answers to each prompt.
+    """
     runner = RUNNERS[method]
     known = {name: value for name, value in setting.items() if hasattr(runner.config, name)}
     others = {name: value for name, value in setting.items() if name not in known}
@@ -130,10 +140,17 @@ def run(
         if metrics["step"] in at:
             found = measured(policy, start, reward_model(start, seed).score, seed, prompts=prompts)
             rows.append({"method": method, "seed": seed, **setting, "step": metrics["step"], "share": at[metrics["step"]], **found})
+            if rows[-1]["share"] == judged_at:
+                rows[-1]["golds"] = golds(policy, start, prompts, seed)
 
     steps = max(1, round(until * config.steps))
     stop_if_interrupted(runner.train(policy, start, replace(config, steps=steps), **others, on_step=on_step))
     return policy, rows
+
+
+def golds(policy: GPT, start: GPT, prompts: Sequence[Prompt], seed: int) -> list[list[float]]:
+    """Gold rewards of ANSWERS samples for each prompt."""
+    return sampled_scores(policy, reward_model(start, seed).score, prompts, ANSWERS, seed)[1].round(3).tolist()
 
 
 def best_of(start: GPT, seed: int, rate: float, prompts: Sequence[Prompt], sizes: Sequence[int]) -> list[dict]:
@@ -171,3 +188,77 @@ def race_grid_offline(start: GPT) -> dict[str, Part]:
 def race_grid_online(start: GPT) -> dict[str, Part]:
     """Twelve settings each of the methods that sample and ask a reward model."""
     return grid(start, ("PPO", "online DPO"))
+
+
+# --- the race: the best setting of each grid, three seeds, measured on the held-out prompts ------------------------------------
+
+
+@lru_cache
+def grids() -> History:
+    """The rows of both grids."""
+    return History.from_json_lines(b"".join(read_verified(f"logs/{grid.__name__}.jsonl") for grid in GRIDS))
+
+
+def setting_of(row: dict) -> dict:
+    """What of a grid's row was set: the method's knobs."""
+    return {name: row[name] for name in ("n", "imitated", "beta", "learning_rate") if name in row}
+
+
+def best_row(method: str) -> dict:
+    """The setting of a method, and the length of its training, that had the highest gold reward on the prompts for tuning."""
+    return max((row for row in grids() if row["method"] == method), key=lambda row: row["gold"])
+
+
+def raced(start: GPT, method: str, seed: int) -> list[dict]:
+    """One entry of the race, from start to the end of its budget, its answers judged where the grid says to stop."""
+    best = best_row(method)
+    return run(start, method, setting_of(best), seed, held_out_prompts(), FINE, judged_at=best["share"])[1]
+
+
+def raced_best_of_n(start: GPT, seed: int) -> list[dict]:
+    """The same for best-of-n: the gold rewards of the best of ANSWERS groups of n samples."""
+    best, prompts = best_row("best-of-n"), held_out_prompts()
+    rate, n = best["learning_rate"], best["n"]
+    scores = sampled_scores(start, reward_model(start, seed, rate).score, prompts, ANSWERS * n, seed)
+    proxy, gold = (values.reshape(len(prompts), ANSWERS, n) for values in scores)
+    winners_of = np.take_along_axis(gold, proxy.argmax(-1)[..., None], -1)[..., 0]
+    rows = best_of(start, seed, rate, prompts[::2], SIZES)
+    return [row | ({"golds": winners_of.round(3).tolist()} if row["n"] == n else {}) for row in rows]
+
+
+def raced_start(start: GPT, seed: int) -> list[dict]:
+    """What all of them start from, with samples of its own."""
+    prompts, found = held_out_prompts(), {"method": "SFT", "seed": seed, "share": 0.0}
+    found |= measured(start, start, reward_model(start, seed).score, seed, prompts=prompts)
+    return [found | {"golds": golds(start, start, prompts, len(SEEDS) + seed)}]
+
+
+def race(start: GPT) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
+    for seed in SEEDS:
+        parts[f"SFT, seed {seed}"] = partial(raced_start, start, seed)
+        parts[f"best-of-n, seed {seed}"] = partial(raced_best_of_n, start, seed)
+        parts |= {f"{method}, seed {seed}": partial(raced, start, method, seed) for method in RUNNERS}
+    return parts
+
+
+def race_controls(start: GPT, reward: RewardModel) -> dict[str, Part]:
+    """What holds PPO back? Three times the updates; and the shipped reward model, which has seen twelve times as many labels."""
+    setting = setting_of(best_row("PPO"))
+
+    def longer(seed: int) -> list[dict]:
+        steps = 3 * RUNNERS["PPO"].config.steps
+        return run(start, "PPO", setting | {"steps": steps}, seed, held_out_prompts(), judged_at=1.0)[1]
+
+    def better_rewarded(seed: int) -> list[dict]:
+        with mock.patch(f"{__name__}.reward_model", lambda *_: reward):
+            return run(start, "PPO", setting, seed, held_out_prompts(), judged_at=1.0)[1]
+
+    def part(name: str, rows_of: Callable[[int], list[dict]], seed: int) -> list[dict]:
+        return [{"control": name, **row} for row in rows_of(seed)]
+
+    controls = {"three times the updates": longer, "a reward model of 68,000 labels": better_rewarded}
+    return {f"{name}, seed {seed}": partial(part, name, rows_of, seed) for name, rows_of in controls.items() for seed in SEEDS}
+
+
+GRIDS = (race_grid_offline, race_grid_online)
