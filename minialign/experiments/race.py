@@ -117,6 +117,14 @@ RUNNERS = {
 RECIPE = f"{REWARD} {[(name, runner.config, runner.grid) for name, runner in RUNNERS.items()]}"
 
 
+def entry(method: str, setting: dict, seed: int = 0) -> tuple[Callable[..., History], TrainingConfig]:
+    """A method with one setting of its knobs: what trains it, and the config; a knob that is not in the config goes to the function."""
+    runner = RUNNERS[method]
+    known = {name: value for name, value in setting.items() if hasattr(runner.config, name)}
+    others = {name: value for name, value in setting.items() if name not in known}
+    return partial(runner.train, **others), replace(runner.config, seed=seed, **known)
+
+
 def steps_at(config: TrainingConfig, shares: Sequence[float]) -> dict[int, float]:
     """After which steps a policy is measured, and what share of the run that is."""
     return {max(1, round(share * config.steps)): share for share in shares}
@@ -130,11 +138,8 @@ def run(
 
     The row of the share `judged_at` also holds `golds`, the gold rewards of ANSWERS answers to each prompt.
     """
-    runner = RUNNERS[method]
-    known = {name: value for name, value in setting.items() if hasattr(runner.config, name)}
-    others = {name: value for name, value in setting.items() if name not in known}
-    config, policy, rows = replace(runner.config, seed=seed, **known), copy.deepcopy(start), []
-    at = steps_at(config, shares)
+    train, config = entry(method, setting, seed)
+    policy, rows, at = copy.deepcopy(start), [], steps_at(config, shares)
 
     def on_step(metrics: dict) -> None:
         if metrics["step"] in at:
@@ -144,7 +149,7 @@ def run(
                 rows[-1]["golds"] = golds(policy, start, prompts, seed)
 
     steps = max(1, round(until * config.steps))
-    stop_if_interrupted(runner.train(policy, start, replace(config, steps=steps), **others, on_step=on_step))
+    stop_if_interrupted(train(policy, start, replace(config, steps=steps), on_step=on_step))
     return policy, rows
 
 
@@ -207,6 +212,17 @@ def setting_of(row: dict) -> dict:
 def best_row(method: str) -> dict:
     """The setting of a method, and the length of its training, that had the highest gold reward on the prompts for tuning."""
     return max((row for row in grids() if row["method"] == method), key=lambda row: row["gold"])
+
+
+def sensitivity(method: str, knob: str) -> float:
+    """How much gold reward changes on average, at the end of the budget, when one knob moves to its neighbour on the grid and the others stay."""
+
+    def others(row: dict) -> tuple:
+        return tuple((name, value) for name, value in setting_of(row).items() if name != knob)
+
+    gold = {(row[knob], others(row)): row["gold"] for row in grids() if row["method"] == method and row["share"] == 1.0}
+    values, rests = (sorted(set(part)) for part in zip(*gold))
+    return float(np.mean([abs(gold[high, rest] - gold[low, rest]) for low, high in zip(values, values[1:]) for rest in rests]))
 
 
 def raced(start: GPT, method: str, seed: int) -> list[dict]:

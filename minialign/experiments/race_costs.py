@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from unittest import mock
 
 import numpy as np
@@ -20,9 +20,10 @@ from minialign.experiments import held_out_prompts, race
 from minialign.experiments.race import REWARD, RUNNERS, best_row, setting_of
 from minialign.experiments.reward_models import preferences, trained
 from minialign.experiments.rlhf import sampled_scores
+from minialign.files import read_verified
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel, RewardModelConfig
-from minialign.training import TrainingConfig
+from minialign.training import History, TrainingConfig
 
 PIECES = ("reward model", *RUNNERS)
 
@@ -35,10 +36,8 @@ def work_of(piece: str, start: GPT) -> tuple[Callable[..., object], TrainingConf
     """What a piece of the race does, `work(config, on_step=…)`, and its config: a method's training, or the reward model's."""
     if piece == "reward model":
         return partial(fit_reward, start), REWARD
-    runner, setting = RUNNERS[piece], setting_of(best_row(piece))
-    others = {name: value for name, value in setting.items() if not hasattr(runner.config, name)}
-    known = {name: value for name, value in setting.items() if name not in others}
-    return partial(runner.train, copy.deepcopy(start), start, **others), replace(runner.config, **known)
+    train, config = race.entry(piece, setting_of(best_row(piece)))
+    return partial(train, copy.deepcopy(start), start), config
 
 
 def untrained(start: GPT, seed: int, *_) -> RewardModel:
@@ -93,5 +92,37 @@ def race_costs(start: GPT) -> list[dict]:
     for n in (1, best_row("best-of-n")["n"]):
         begin = time.perf_counter()
         sampled_scores(start, score, prompts, n, 0)
-        rows.append({"piece": "answering", "n": n, "seconds/prompt": (time.perf_counter() - begin) / len(prompts)})
+        rows.append({"piece": f"answering with the best of {n}", "seconds/prompt": (time.perf_counter() - begin) / len(prompts)})
     return [row | {"threads": torch.get_num_threads()} for row in rows]
+
+
+# --- read from the table ------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def costs() -> dict[str, dict]:
+    """The table's rows by piece."""
+    rows = History.from_json_lines(read_verified("logs/race_costs.jsonl"))
+    return {row["piece"]: row for row in rows}
+
+
+def pieces_of(method: str) -> tuple[str, ...]:
+    """The training runs that a method needs."""
+    if method == "best-of-n":
+        return ("reward model",)
+    return ("reward model", method) if RUNNERS[method].needs_reward else (method,)
+
+
+def spent(what: str, method: str, share: float = 1.0) -> dict[str, float]:
+    """What a method has used after a share of its own training, part by part; what: "seconds" or "flops"."""
+    parts = {}
+    for piece in pieces_of(method):
+        row = costs()[piece]
+        steps = row["steps"] * (share if piece == method else 1)
+        parts |= {f"{piece}, {steps:g} steps": steps * row[f"{what}/step"], f"{piece}, once": row[f"{what}/once"]}
+    return parts
+
+
+def memory(method: str) -> float:
+    """Peak memory in MB of the hungriest training run that a method needs, above that of a process with the start alone."""
+    return max(costs()[piece]["memory"] - costs()[piece]["idle"] for piece in pieces_of(method))
