@@ -213,6 +213,14 @@ def aligned(name: str, config: PPOConfig) -> Artifact:
     return Artifact(file, build_aligned, f"{config}")
 
 
+def build_dpo(device) -> dict[str, bytes]:
+    """The policy of DPO's entry in the race, with seed 0."""
+    sft, _ = load_checkpoint("checkpoints/sft.safetensors")
+    best = race.best_row("DPO")
+    policy, _ = race.run(sft.to(device), "DPO", race.setting_of(best), seed=0, prompts=(), shares=(), until=best["share"])
+    return {"checkpoints/dpo.safetensors": dump_checkpoint(policy, "chat")}
+
+
 def table(experiment: Callable, recipe: str, *start: str) -> Artifact:
     """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped models `start`."""
 
@@ -261,6 +269,7 @@ ARTIFACTS = (
     *(table_of_parts(experiment, race.RECIPE, "sft") for experiment in (*race.GRIDS, race.race)),
     table_of_parts(race.race_controls, race.RECIPE, "sft", "reward"),
     table(race_costs.race_costs, race.RECIPE, "sft"),
+    Artifact("checkpoints/dpo.safetensors", build_dpo, race.RECIPE),
     aligned("ppo", replace(rlhf.LONG, beta=rlhf.SHIPPED_BETA)),
     aligned("ppo-overoptimised", replace(rlhf.LONG, beta=0.0, seed=2)),
 )

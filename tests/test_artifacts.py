@@ -336,6 +336,38 @@ def test_an_interrupted_training_run_is_no_artifact(small_base, monkeypatch):
     assert BASE not in read_manifest()
 
 
+# --- a table in parts ---
+
+
+def test_a_killed_table_keeps_its_finished_parts_and_another_start_begins_anew(toy_data):
+    start = "checkpoints/start.safetensors"
+    publish(start, dump_checkpoint(lively_gpt(), "chat"), "a test", 0)
+    made, killed = [], {"b": True}
+
+    def rows_of(part, model):
+        if killed.get(part):
+            raise KeyboardInterrupt
+        made.append(part)
+        return [{"part": part, "first": float(next(model.parameters()).detach().flatten()[0])}]
+
+    def experiment(model):
+        return {part: functools.partial(rows_of, part, model) for part in "abc"}
+
+    artifact = artifacts.table_of_parts(experiment, "recipe", "start")
+    with pytest.raises(KeyboardInterrupt):
+        artifact.build(CPU)
+    killed.clear()
+    rows = [json.loads(line) for line in artifact.build(CPU)["logs/experiment.jsonl"].splitlines()]
+    assert made == ["a", "b", "c"] and [row["part"] for row in rows] == ["a", "b", "c"]
+    killed["b"] = True
+    with pytest.raises(KeyboardInterrupt):
+        artifact.build(CPU)
+    publish(start, dump_checkpoint(lively_gpt(seed=1), "chat"), "a test", 0)
+    killed.clear()
+    again = [json.loads(line) for line in artifact.build(CPU)["logs/experiment.jsonl"].splitlines()]
+    assert made == [*"abc", "a", *"abc"] and len({row["first"] for row in again}) == 1 and again[0]["first"] != rows[0]["first"]
+
+
 # --- reward models and preferences ---
 
 

@@ -102,3 +102,20 @@ def test_live_curves_redraw_one_display_and_are_silent_in_stored_notebooks(monke
     monkeypatch.setenv("MINIALIGN_PROGRESS", "0")
     lesson.live_curves("loss")({"step": 1, "loss": 1.0})
     assert len(updates) == 2
+
+
+def test_a_slider_draws_anew_for_each_value_and_is_silent_in_stored_notebooks(monkeypatch):
+    shown, drawn = [], []
+    monkeypatch.setattr(lesson, "display", shown.append)
+
+    def draw(value):
+        drawn.append(value)
+        return plt.figure()
+
+    lesson.slider("β", (1.0, 0.5), draw)
+    control = shown[-1].children[0]  # the figure came first: here nothing captures it
+    control.value = 0.5
+    assert drawn == [1.0, 0.5] and [label for label, _ in control.options] == ["1", "0.5"] and not plt.get_fignums()
+    monkeypatch.setenv("MINIALIGN_PROGRESS", "0")
+    lesson.slider("β", (1.0,), draw)
+    assert len(drawn) == 2
