@@ -13,8 +13,17 @@ import minialign
 from minialign import experiments
 from minialign.artifacts import load_history
 from minialign.course import ROOT
-from minialign.evaluation import cloze_hits, facts_right, mean_with_interval, reply_shares
-from minialign.experiments import fine_tuning, policy_gradients, ratings, reward_models, rlhf
+from minialign.evaluation import cloze_hits, facts_right, mean_with_interval, reply_shares, win_rate
+from minialign.experiments import (
+    direct_preference,
+    fine_tuning,
+    policy_gradients,
+    race,
+    race_costs,
+    ratings,
+    reward_models,
+    rlhf,
+)
 from minialign.world.demonstrations import demonstrate
 from minialign.world.judge import ATTRIBUTES, MAXIMUM, WEIGHTS, gold_rewards, judge
 from minialign.world.prompts import prompts_of, topic_sorts
@@ -280,3 +289,84 @@ def test_the_shipped_policies_are_runs_of_the_table(sft):
         found = rlhf.measured(minialign.load(name, "cpu").model, sft.model, reward.score, seed)
         of_table = measured("overoptimisation", beta, "gold")[seed, -1]
         assert found["gold"] == pytest.approx(of_table, abs=0.1), name
+
+
+# --- DPO, over the seeds of the tables -------------------------------------------------------------------------------------
+
+
+def test_dpo_takes_the_gpt_to_the_tilted_reference():
+    last = max(column("dpo_on_micro_world", "step"))
+    assert (column("dpo_on_micro_world", "tv", step=last) <= 0.05).all() and len(column("dpo_on_micro_world", "tv", step=last)) == 2
+
+
+def test_of_near_duplicates_the_chosen_fall_while_every_pair_is_right():
+    end, begin = ({which: sum(column("dpo_displacement", f"{which}/{place}", step=step) for place in direct_preference.PLACES)
+                   for which in ("chosen", "rejected")} for step in (60, 0))  # fmt: skip
+    assert len(end["chosen"]) == len(experiments.SEEDS) and (end["chosen"] - begin["chosen"] <= -1).all()
+    assert (end["rejected"] - begin["rejected"] < end["chosen"] - begin["chosen"]).all()
+    assert (column("dpo_displacement", "rewards/accuracies", step=60) >= 0.95).all()
+    assert (column("dpo_displacement", "chosen/at", step=60) > column("dpo_displacement", "chosen/at", step=0)).all()
+
+
+def test_dpo_over_optimises():
+    def gold(beta):
+        return np.array([column("dpo_overoptimisation", "gold", beta=beta, seed=seed) for seed in experiments.SEEDS])
+
+    for beta, lost in ((0.03, 1.0), (0.1, 0.5)):
+        mean = gold(beta).mean(0)
+        assert gold(beta).shape == (3, 1 + len(direct_preference.MEASURED))
+        assert mean.argmax() < list(direct_preference.MEASURED).index(direct_preference.EPOCH) + 1, "the peak is within the first pass"
+        assert mean.max() - mean[-1] >= lost * (mean.max() - mean[0]), beta
+    assert mean_with_interval(gold(0.1)[:, 4] - gold(0.1)[:, -1]).low > 0
+    assert gold(0.3)[:, -1].mean() > gold(0.1)[:, -1].mean() > gold(0.03)[:, -1].mean()
+
+
+def test_what_the_bugs_of_dpo_do():
+    end = {v: {m: column("dpo_variants", m, variant=v, step=direct_preference.EPOCH) for m in ("gold", "kl", "finished")}
+           for v in direct_preference.VARIANTS}  # fmt: skip
+    correct = end["correct"]
+    assert len(correct["gold"]) == len(experiments.SEEDS) and (end["mean for sum"]["finished"] < 0.5).all()
+    assert (end["no reference"]["gold"] < correct["gold"] - 0.2).all() and (end["pairs swapped"]["gold"] < 1.4).all()
+    assert end["prompt counted"]["gold"] == pytest.approx(correct["gold"], abs=0.1)
+    first = {v: column("dpo_variants", "loss", variant=v, step=1) for v in direct_preference.VARIANTS}
+    assert first["correct"] == pytest.approx(np.log(2), abs=1e-4) and (first["no reference"] > 0.8).all()
+
+
+# --- the race --------------------------------------------------------------------------------------------------------------
+
+
+def race_golds(method) -> np.ndarray:
+    """(seeds, prompts, answers)."""
+    return np.array([row["golds"] for row in load_history("race") if row["method"] == method and "golds" in row])
+
+
+def test_the_race_ran_with_the_best_settings_of_the_grids():
+    for method in ("best-of-n", *race.RUNNERS):
+        best = race.best_row(method)
+        judged = [row for row in load_history("race") if row["method"] == method and "golds" in row]
+        assert len(judged) == len(experiments.SEEDS) and race_golds(method).shape == (3, len(PROMPTS), race.ANSWERS)
+        assert all(race.setting_of(row) == race.setting_of(best) and row["share"] == best["share"] for row in judged), method
+
+
+def test_everybody_beats_the_start_and_dpo_beats_ppo():
+    pooled = {method: np.concatenate(race_golds(method), axis=1) for method in ("SFT", "best-of-n", *race.RUNNERS)}
+    assert all(win_rate(golds, pooled["SFT"]).low > 0.5 for method, golds in pooled.items() if method != "SFT")
+    assert win_rate(pooled["DPO"], pooled["PPO"]).low > 0.5
+    assert race_golds("DPO").mean((1, 2)).min() > race_golds("PPO").mean((1, 2)).max()
+
+
+def test_dpo_is_at_ppos_gold_sooner_and_falls_if_it_goes_on():
+    def at(method, share):
+        return column("race", "gold", method=method, share=share).mean()
+
+    reached = min(share for share in race.FINE if at("DPO", share) >= at("PPO", 1.0))
+    assert sum(race_costs.spent("seconds", "DPO", reached).values()) < 0.5 * sum(race_costs.spent("seconds", "PPO").values())
+    assert at("DPO", 1.0) < max(at("DPO", share) for share in race.FINE) - 0.1
+
+
+def test_the_shipped_dpo_is_the_entry_of_the_race(sft):
+    best = race.best_row("DPO")
+    shipped = minialign.load("dpo", "cpu").model
+    found = rlhf.measured(shipped, sft.model, reward_models.not_scored, seed=0)
+    row = next(row for row in load_history("race") if row["method"] == "DPO" and row["seed"] == 0 and row["share"] == best["share"])
+    assert found["gold"] == pytest.approx(row["gold"], abs=0.1) and found["kl"] == pytest.approx(row["kl"], rel=0.1)

@@ -14,7 +14,7 @@ from minialign import dpo, exact
 from minialign.chat import Batch, collate_chat
 from minialign.dpo import DPOConfig, dpo_loss
 from minialign.experiments import SEEDS, answers
-from minialign.experiments.reward_models import preferences
+from minialign.experiments.reward_models import margins_of, preferences
 from minialign.experiments.rlhf import measured, total_variation
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
@@ -32,8 +32,7 @@ MEASURED = (8, 16, 31, 46, 62, 93, 124, 186)  # updates after which held-out pro
 def implicit_margins(policy: GPT, reference: GPT, pairs: Sequence[Preference], beta: float) -> np.ndarray:
     """r̂(x, y_w) − r̂(x, y_l) of each pair, (M,): the policy as a reward model."""
     logps, reference_logps = (dpo.reference_log_probs(model, pairs) for model in (policy, reference))
-    rewards = {text: beta * (logps[text] - reference_logps[text]) for text in logps}
-    return np.array([rewards[pair.prompt, pair.chosen] - rewards[pair.prompt, pair.rejected] for pair in pairs])
+    return margins_of(pairs, {text: beta * (logps[text] - reference_logps[text]) for text in logps})
 
 
 def optimised(

@@ -93,6 +93,11 @@ def preferences(which: str) -> list[Preference]:
 # --- measures, of margins r(x, y_w) − r(x, y_l) -------------------------------------------------------------------------
 
 
+def margins_of(pairs: Sequence[Preference], rewards: dict[tuple[str, str], float]) -> np.ndarray:
+    """r(x, y_w) − r(x, y_l) of each pair, (M,), from the rewards by (prompt, response)."""
+    return np.array([rewards[pair.prompt, pair.chosen] - rewards[pair.prompt, pair.rejected] for pair in pairs])
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Comparisons to measure on: the pairs, their gold rewards (M, 2), and how probable these labels were, (M,)."""
@@ -110,8 +115,7 @@ class HeldOut:
     def margins(self, model: RewardModel) -> np.ndarray:
         """r(x, y_w) − r(x, y_l), (M,); each different response is scored once."""
         texts = list({(p.prompt, y) for p in self.pairs for y in (p.chosen, p.rejected)})
-        scores = dict(zip(texts, model.score(*map(list, zip(*texts)))))
-        return np.array([scores[p.prompt, p.chosen] - scores[p.prompt, p.rejected] for p in self.pairs])
+        return margins_of(self.pairs, dict(zip(texts, model.score(*map(list, zip(*texts))))))
 
     def accuracy(self, margins: np.ndarray) -> float:
         """How often the labelled winner scores higher."""

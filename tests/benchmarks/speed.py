@@ -29,7 +29,7 @@ import transformers
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine import gpt2, random_ids  # noqa: E402
 
-from minialign import load, ppo, reward_model  # noqa: E402
+from minialign import dpo, load, ppo, reward_model  # noqa: E402
 from minialign.chat import Batch, encode_prompt, encode_response, special  # noqa: E402
 from minialign.gpt import GPT, GPTConfig  # noqa: E402
 from minialign.preferences import Preference  # noqa: E402
@@ -122,7 +122,7 @@ def trl(trainer: str, python, models: dict, **task):
     """(its version, a function that lets it make one step) of a trainer of TRL's, which lives until the context ends."""
     config = GPTConfig()
     task |= dict(vocab_size=config.vocab_size, pad=special(PAD), end=special(END), learning_rate=LEARNING_RATE)
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "TRL_EXPERIMENTAL_SILENCE": "1", "TQDM_DISABLE": "1"}
     with TemporaryDirectory() as folder:
         for name, model in models.items():
             model.save_pretrained(Path(folder, name))
@@ -143,21 +143,36 @@ def trl(trainer: str, python, models: dict, **task):
             yield reply(), step
 
 
-def reward_model_step(prompts: int, responses: int, rounds: int, repeats: int):
-    """(TRL's version, pairs compared in a step, the seconds of every turn) when all responses to each prompt are compared in pairs."""
-    model = reward_model.RewardModel(GPT(GPTConfig()), reads_surprise=False)
+def all_pairs(prompts: int, responses: int) -> list[Preference]:
+    """All responses to each prompt, compared in pairs."""
     answers = iter(texts(prompts * responses, 20, 60, seed=1))
-    pairs = [
+    return [
         Preference(prompt, *two)
         for prompt in texts(prompts, 6, 16, seed=0)
         for two in itertools.combinations(itertools.islice(answers, responses), 2)
     ]
+
+
+def reward_model_step(prompts: int, responses: int, rounds: int, repeats: int):
+    """(TRL's version, pairs compared in a step, the seconds of every turn)."""
+    model, pairs, steps = reward_model.RewardModel(GPT(GPTConfig()), reads_surprise=False), all_pairs(prompts, responses), (rounds + 1) * repeats
     ids = [{f"{which}_ids": encode_prompt(p.prompt) + encode_response(getattr(p, which)) for which in ("chosen", "rejected")} for p in pairs]
-    steps = (rounds + 1) * repeats
     config = reward_model.RewardModelConfig(steps=steps, learning_rate=LEARNING_RATE, prompts_per_step=prompts)
     theirs = {"reward": scorer(model.trunk, model.head.weight)}
     with trl("reward", sys.executable, theirs, pairs=ids, steps=steps) as (version, step):
         return version, len(pairs), between(partial(reward_model.train, model, pairs, config), step, rounds, repeats)
+
+
+def dpo_step(prompts: int, responses: int, rounds: int, repeats: int):
+    """The same for DPO. Both compute the reference's log-probabilities once, before the first turn, which does not count."""
+    policy, pairs, steps = GPT(GPTConfig()), all_pairs(prompts, responses), (rounds + 1) * repeats
+    ids = [
+        {"prompt_ids": encode_prompt(p.prompt)} | {f"{which}_ids": encode_response(getattr(p, which)) for which in ("chosen", "rejected")}
+        for p in pairs
+    ]
+    config = dpo.DPOConfig(steps=steps, learning_rate=LEARNING_RATE, prompts_per_step=prompts)
+    with trl("dpo", sys.executable, {"policy": gpt2(policy)}, pairs=ids, steps=steps, beta=config.beta) as (version, step):
+        return version, len(pairs), between(partial(dpo.train, policy, pairs, config), step, rounds, repeats)
 
 
 def endless_writer() -> GPT:
@@ -252,11 +267,12 @@ def main() -> None:
     trained = compare(*training_step(), rounds, 4)
     print(row(f"training step, {BATCH} × {WINDOW} tokens", library, "tokens/s", BATCH * WINDOW, trained), flush=True)
 
-    version, n, times = reward_model_step(32, 2, rounds, 4)
-    print(row(f"reward-model step, {n} pairs", f"TRL {version} `RewardTrainer`", "pairs/s", n, times), flush=True)
-    version, n, times = reward_model_step(8, 8, rounds, 1)
-    name = f"reward-model step, all {n} pairs of 8 prompts × 8 responses (ours encodes each response once)"
-    print(row(name, f"TRL {version} `RewardTrainer`", "pairs/s", n, times), flush=True)
+    for name, trainer, step in (("reward-model", "RewardTrainer", reward_model_step), ("DPO", "DPOTrainer", dpo_step)):
+        version, n, times = step(32, 2, rounds, 4)
+        print(row(f"{name} step, {n} pairs", f"TRL {version} `{trainer}`", "pairs/s", n, times), flush=True)
+        version, n, times = step(8, 8, rounds, 1)
+        what = f"{name} step, all {n} pairs of 8 prompts × 8 responses (ours encodes each response once)"
+        print(row(what, f"TRL {version} `{trainer}`", "pairs/s", n, times), flush=True)
 
     of_the_course = load("sft", "cpu").model, [p.text for p in sample_prompts("policy", RESPONSES)]
     for policy, prompts, limit in ((endless_writer(), texts(RESPONSES, 6, 16, seed=0), LENGTH), (*of_the_course, LIMIT)):

@@ -1,6 +1,6 @@
 """One of TRL's trainers, which makes a step whenever it is sent a line: speed.py's peer, in a process (and for PPO an environment) of its own.
 
-    python trl_worker.py reward|ppo FOLDER
+    python trl_worker.py reward|dpo|ppo FOLDER
 
 FOLDER holds the models as transformers saves them, and what to train on: task.json.
 """
@@ -32,14 +32,30 @@ class Turns(transformers.TrainerCallback):
             sys.exit()
 
 
+def every_step_on_all(task: dict) -> tuple[datasets.Dataset, dict]:
+    """The data, and the options with which every step sees all pairs, as ours does."""
+    pairs = task["pairs"]
+    sizes = dict(per_device_train_batch_size=32, gradient_accumulation_steps=len(pairs) // 32, max_steps=task["steps"])
+    return datasets.Dataset.from_list(pairs * task["steps"]), sizes | dict(train_sampling_strategy="sequential")
+
+
 def reward_trainer(load, task: dict, options: dict, **others):
     from trl import RewardConfig, RewardTrainer
 
-    pairs = task["pairs"]
-    sizes = dict(per_device_train_batch_size=32, gradient_accumulation_steps=len(pairs) // 32, max_steps=task["steps"])
-    args = RewardConfig(**options, **sizes, train_sampling_strategy="sequential")  # every step on all pairs, as ours
-    data = datasets.Dataset.from_list(pairs * task["steps"])
-    return RewardTrainer(load(GPT2ForSequenceClassification, "reward"), args, train_dataset=data, **others)
+    data, order = every_step_on_all(task)
+    return RewardTrainer(load(GPT2ForSequenceClassification, "reward"), RewardConfig(**options, **order), train_dataset=data, **others)
+
+
+def dpo_trainer(load, task: dict, options: dict, **others):
+    from trl import DPOConfig, DPOTrainer
+
+    class OnTokens(DPOTrainer):
+        def _prepare_dataset(self, dataset, *arguments):  # it is tokenized already
+            return dataset
+
+    data, order = every_step_on_all(task)
+    args = DPOConfig(**options, **order, beta=task["beta"], precompute_ref_log_probs=True)
+    return OnTokens(load(GPT2LMHeadModel, "policy"), load(GPT2LMHeadModel, "policy"), args, train_dataset=data, **others)
 
 
 def ppo_trainer(load, task: dict, options: dict, **others):
@@ -74,7 +90,7 @@ def main(trainer: str, folder: Path) -> None:
     def load(kind, name: str):
         return kind.from_pretrained(folder / name)
 
-    make = {"reward": reward_trainer, "ppo": ppo_trainer}[trainer]
+    make = {"reward": reward_trainer, "dpo": dpo_trainer, "ppo": ppo_trainer}[trainer]
     made = make(load, task, options, processing_class=tokenizer, callbacks=[turns])
     turns.say(trl.__version__)
     made.train()
