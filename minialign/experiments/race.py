@@ -249,9 +249,16 @@ def raced_start(start: GPT, seed: int) -> list[dict]:
     return [found | {"golds": golds(start, start, prompts, len(SEEDS) + seed)}]
 
 
+def untouched(start: GPT, seed: int) -> list[dict]:
+    """The start on the prompts for tuning: what the settings of the grids are held against."""
+    found = measured(start, start, reward_model(start, seed).score, seed, prompts=tuning_prompts())
+    return [{"method": "SFT", "prompts": "for tuning", "seed": seed, **found}]
+
+
 def race(start: GPT) -> dict[str, Part]:
     parts: dict[str, Part] = {}
     for seed in SEEDS:
+        parts[f"SFT on the prompts for tuning, seed {seed}"] = partial(untouched, start, seed)
         parts[f"SFT, seed {seed}"] = partial(raced_start, start, seed)
         parts[f"best-of-n, seed {seed}"] = partial(raced_best_of_n, start, seed)
         parts |= {f"{method}, seed {seed}": partial(raced, start, method, seed) for method in RUNNERS}
