@@ -24,7 +24,8 @@ from minialign.sft import SFTConfig
 from minialign.training import History, TrainingConfig, stop_if_interrupted
 from minialign.world.prompts import Prompt, prompts_of
 
-BUDGET = 80.0  # seconds of training on two quiet CPU cores, the reward model's included; the table race_costs says what each takes
+# All numbers of steps are for 80 seconds of training on two quiet CPU cores, the reward model's included, as speeds were measured once;
+# the table race_costs says what they take.
 REWARD = RewardModelConfig(steps=124)  # two passes over the shipped comparisons
 CONSTANT = dict(final_lr=1.0)  # so that half a run is a run of half the length
 RATES = (1e-4, 3e-4, 1e-3)
