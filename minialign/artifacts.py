@@ -5,6 +5,7 @@ where it was killed: finished artifacts are remembered, and the long training ru
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import time
@@ -214,11 +215,13 @@ def aligned(name: str, config: PPOConfig) -> Artifact:
 
 
 def build_dpo(device) -> dict[str, bytes]:
-    """The policy of DPO's entry in the race, with seed 0."""
-    sft, _ = load_checkpoint("checkpoints/sft.safetensors")
-    best = race.best_row("DPO")
-    policy, _ = race.run(sft.to(device), "DPO", race.setting_of(best), seed=0, prompts=(), shares=(), until=best["share"])
-    return {"checkpoints/dpo.safetensors": dump_checkpoint(policy, "chat")}
+    """The policy of DPO's entry in the race, with seed 0, and its log."""
+    start = load_checkpoint("checkpoints/sft.safetensors")[0].to(device)
+    best, policy = race.best_row("DPO"), copy.deepcopy(start)
+    train, config = race.entry("DPO", race.setting_of(best))
+    history = train(policy, start, replace(config, steps=round(best["share"] * config.steps)))
+    stop_if_interrupted(history)
+    return {"checkpoints/dpo.safetensors": dump_checkpoint(policy, "chat"), "logs/dpo.jsonl": history.to_json_lines()}
 
 
 def table(experiment: Callable, recipe: str, *start: str) -> Artifact:
