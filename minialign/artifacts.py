@@ -47,6 +47,7 @@ from minialign.tokenizer import (
     train_bpe,
 )
 from minialign.training import History, stop_if_interrupted
+from minialign.training import load_history as load_history  # beside `load`, which is where readers look for it
 
 READER = "reader."  # how the names of a reward model's reader begin
 WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
@@ -139,11 +140,6 @@ def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict
     return model.eval(), metadata
 
 
-def load_history(name: str) -> History:
-    """The training log or result table data/logs/`name`.jsonl, one dict a row."""
-    return History.from_json_lines(read_verified(f"logs/{name}.jsonl"))
-
-
 # --- how each is built ------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +215,7 @@ def build_dpo(device) -> dict[str, bytes]:
     start = load_checkpoint("checkpoints/sft.safetensors")[0].to(device)
     best, policy = race.best_row("DPO"), copy.deepcopy(start)
     train, config = race.entry("DPO", race.setting_of(best))
-    history = train(policy, start, replace(config, steps=round(best["share"] * config.steps)))
+    history = train(policy, start, replace(config, steps=race.steps_of(config, best["share"])))
     stop_if_interrupted(history)
     return {"checkpoints/dpo.safetensors": dump_checkpoint(policy, "chat"), "logs/dpo.jsonl": history.to_json_lines()}
 

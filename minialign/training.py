@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
-from minialign.files import write_atomically
+from minialign.files import read_verified, write_atomically
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class History(list):
     @classmethod
     def from_json_lines(cls, content: bytes) -> "History":
         return cls(json.loads(line) for line in content.splitlines())
+
+
+def load_history(name: str) -> History:
+    """The training log or result table data/logs/`name`.jsonl, one dict a row."""
+    return History.from_json_lines(read_verified(f"logs/{name}.jsonl"))
 
 
 def stop_if_interrupted(history: History) -> None:

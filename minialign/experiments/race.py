@@ -13,15 +13,14 @@ from minialign import dpo, ppo, sft
 from minialign.best_of_n import expected_best, kl_bound
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.experiments import SEEDS, Part, held_out_prompts, tuning_prompts
-from minialign.experiments.reward_models import preferences, trained
+from minialign.experiments.reward_models import not_scored, preferences, trained
 from minialign.experiments.rlhf import measured, sampled_scores
-from minialign.files import read_verified
 from minialign.gpt import GPT
 from minialign.ppo import PPOConfig
 from minialign.preferences import Preference
 from minialign.reward_model import RewardModel, RewardModelConfig
 from minialign.sft import SFTConfig
-from minialign.training import History, TrainingConfig, stop_if_interrupted
+from minialign.training import History, TrainingConfig, load_history, stop_if_interrupted
 from minialign.world.prompts import Prompt, prompts_of
 
 # All numbers of steps are for 80 seconds of training on two quiet CPU cores, the reward model's included, as speeds were measured once;
@@ -126,9 +125,9 @@ def entry(method: str, setting: dict, seed: int = 0) -> tuple[Callable[..., Hist
     return partial(runner.train, **others), replace(runner.config, seed=seed, **known)
 
 
-def steps_at(config: TrainingConfig, shares: Sequence[float]) -> dict[int, float]:
-    """After which steps a policy is measured, and what share of the run that is."""
-    return {max(1, round(share * config.steps)): share for share in shares}
+def steps_of(config: TrainingConfig, share: float) -> int:
+    """How many steps a share of a run is."""
+    return max(1, round(share * config.steps))
 
 
 def run(
@@ -140,23 +139,22 @@ def run(
     The row of the share `judged_at` also holds `golds`, the gold rewards of ANSWERS answers to each prompt.
     """
     train, config = entry(method, setting, seed)
-    policy, rows, at = copy.deepcopy(start), [], steps_at(config, shares)
+    policy, rows, at = copy.deepcopy(start), [], {steps_of(config, share): share for share in shares}
 
     def on_step(metrics: dict) -> None:
         if metrics["step"] in at:
             found = measured(policy, start, reward_model(start, seed).score, seed, prompts=prompts)
             rows.append({"method": method, "seed": seed, **setting, "step": metrics["step"], "share": at[metrics["step"]], **found})
             if rows[-1]["share"] == judged_at:
-                rows[-1]["golds"] = golds(policy, start, prompts, seed)
+                rows[-1]["golds"] = golds(policy, prompts, seed)
 
-    steps = max(1, round(until * config.steps))
-    stop_if_interrupted(train(policy, start, replace(config, steps=steps), on_step=on_step))
+    stop_if_interrupted(train(policy, start, replace(config, steps=steps_of(config, until)), on_step=on_step))
     return policy, rows
 
 
-def golds(policy: GPT, start: GPT, prompts: Sequence[Prompt], seed: int) -> list[list[float]]:
+def golds(policy: GPT, prompts: Sequence[Prompt], seed: int) -> list[list[float]]:
     """Gold rewards of ANSWERS samples for each prompt."""
-    return sampled_scores(policy, reward_model(start, seed).score, prompts, ANSWERS, seed)[1].round(3).tolist()
+    return sampled_scores(policy, not_scored, prompts, ANSWERS, seed)[1].round(3).tolist()
 
 
 def best_of(start: GPT, seed: int, rate: float, prompts: Sequence[Prompt], sizes: Sequence[int]) -> list[dict]:
@@ -200,9 +198,9 @@ def race_grid_online(start: GPT) -> dict[str, Part]:
 
 
 @lru_cache
-def grids() -> History:
+def grids() -> list[dict]:
     """The rows of both grids."""
-    return History.from_json_lines(b"".join(read_verified(f"logs/{grid.__name__}.jsonl") for grid in GRIDS))
+    return [row for table in GRIDS for row in load_history(table.__name__)]
 
 
 def setting_of(row: dict) -> dict:
@@ -247,7 +245,7 @@ def raced_start(start: GPT, seed: int) -> list[dict]:
     """What all of them start from, with samples of its own."""
     prompts, found = held_out_prompts(), {"method": "SFT", "seed": seed, "share": 0.0}
     found |= measured(start, start, reward_model(start, seed).score, seed, prompts=prompts)
-    return [found | {"golds": golds(start, start, prompts, len(SEEDS) + seed)}]
+    return [found | {"golds": golds(start, prompts, len(SEEDS) + seed)}]
 
 
 def untouched(start: GPT, seed: int) -> list[dict]:

@@ -20,10 +20,9 @@ from minialign.experiments import held_out_prompts, race
 from minialign.experiments.race import REWARD, RUNNERS, best_row, setting_of
 from minialign.experiments.reward_models import preferences, trained
 from minialign.experiments.rlhf import sampled_scores
-from minialign.files import read_verified
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel, RewardModelConfig
-from minialign.training import History, TrainingConfig
+from minialign.training import TrainingConfig, load_history
 
 PIECES = ("reward model", *RUNNERS)
 
@@ -102,8 +101,7 @@ def race_costs(start: GPT) -> list[dict]:
 @lru_cache
 def costs() -> dict[str, dict]:
     """The table's rows by piece."""
-    rows = History.from_json_lines(read_verified("logs/race_costs.jsonl"))
-    return {row["piece"]: row for row in rows}
+    return {row["piece"]: row for row in load_history("race_costs")}
 
 
 def pieces_of(method: str) -> tuple[str, ...]:
