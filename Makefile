@@ -32,7 +32,7 @@ lab: $(SETUP)  ## open the notebooks in JupyterLab
 	@$(RUN) -m jupyterlab --notebook-dir=notebooks
 
 artifacts: $(SETUP)  ## rebuild tokenizer and checkpoints from nothing
-	@$(RUN) -m minialign.artifacts
+	@$(RUN) -m minialign.course.artifacts
 
 notebooks: $(SETUP)  ## run the notebooks and store their outputs in place
 	@$(RUN) -m minialign.course --in-place

@@ -1,35 +1,88 @@
-"""From text to token batches: the chat template, and which tokens of a batch are the response.
+"""Text to tokens and back: a model's tokenizer and chat template, and which tokens of a batch are the response.
 
-The template is <|user|> prompt <|assistant|> response <|end|>. A base model knows no template: its text just starts after
-<|endoftext|>. Text is always encoded as plain text, so a "<|end|>" typed by a user is seven characters, not a command.
+How text becomes tokens is a property of a model, so it is carried with it, as `model.chat`: every algorithm reaches it there. The course's
+own template is <|user|> prompt <|assistant|> response <|end|>. A base model knows no template: its text just starts after <|endoftext|>.
+Text is always encoded as plain text, so a "<|end|>" typed by a user is seven characters, not a command.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
 from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, PAD, USER, load_tokenizer
 
 
-def special(token: str) -> int:
-    """The id of a special token, for instance special(END)."""
-    return load_tokenizer().encode_single_token(token)
+class Tokenizer(Protocol):
+    """What a model's tokenizer must be able to do; a tiktoken.Encoding is one."""
+
+    def encode_ordinary(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: list[int]) -> str: ...
 
 
-def encode_document(text: str) -> list[int]:
-    """A text as the base model sees it: <|endoftext|> and the text."""
-    return [special(END_OF_TEXT), *load_tokenizer().encode_ordinary(text)]
+@dataclass(frozen=True)
+class Chat:
+    """How a model reads and writes: its tokenizer, and the tokens that make a conversation or a document of a text.
+
+    | field     | meaning                                                                             |
+    |-----------|-------------------------------------------------------------------------------------|
+    | tokenizer | text to token ids and back                                                          |
+    | user      | the ids before a prompt                                                             |
+    | assistant | the ids between a prompt and its response                                           |
+    | end       | the id that ends a response: a token like any other, it has to be learned           |
+    | separator | the id that begins a document, and ends it: all the template that a base model knows |
+    | pad       | the id that fills up a batch: it is never drawn and never attended to                |
+
+    Raises ValueError when `pad` also ends responses: a model that is never shown an end never stops.
+    """
+
+    tokenizer: Tokenizer
+    user: tuple[int, ...]
+    assistant: tuple[int, ...]
+    end: int
+    separator: int
+    pad: int
+
+    def __post_init__(self):
+        if self.pad == self.end:
+            raise ValueError(f"the token {self.pad} is both padding and the end of a response: padding is masked out, so "
+                             "the model would never learn to stop; choose another id for one of them")
+
+    def __deepcopy__(self, memo) -> "Chat":
+        return self  # nothing in it ever changes: a copy of a model reads and writes as the model does
+
+    def encode(self, text: str) -> list[int]:
+        """Plain text as token ids: no special token comes of it, whatever it says."""
+        return self.tokenizer.encode_ordinary(text)
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+    def encode_document(self, text: str) -> list[int]:
+        """A text as the base model sees it: the separator and the text."""
+        return [self.separator, *self.encode(text)]
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """What an assistant sees before it answers: the prompt in the template."""
+        return [*self.user, *self.encode(prompt), *self.assistant]
+
+    def encode_response(self, response: str, end: bool = True) -> list[int]:
+        """The response and the token that ends it."""
+        return [*self.encode(response), *([self.end] if end else [])]
+
+    def collate(self, pairs: Iterable[tuple[str, str]], context: int | None = None) -> "Batch":
+        """Pad (prompt text, response text) pairs, written in the template, into a Batch."""
+        encoded = ((self.encode_prompt(prompt), self.encode_response(response)) for prompt, response in pairs)
+        return collate(encoded, self.pad, context)
 
 
-def encode_prompt(prompt: str) -> list[int]:
-    """<|user|> prompt <|assistant|>: what an assistant sees before it answers."""
-    return [special(USER), *load_tokenizer().encode_ordinary(prompt), special(ASSISTANT)]
-
-
-def encode_response(response: str, end: bool = True) -> list[int]:
-    """The response and its <|end|>. The end token is a token like any other: it has to be learned."""
-    return [*load_tokenizer().encode_ordinary(response), *([special(END)] if end else [])]
+def load_chat() -> Chat:
+    """The course's own: its template, on the tokenizer in data/tokenizer."""
+    tokenizer = load_tokenizer()
+    user, assistant, end, separator, pad = map(tokenizer.encode_single_token, (USER, ASSISTANT, END, END_OF_TEXT, PAD))
+    return Chat(tokenizer, (user,), (assistant,), end, separator, pad)
 
 
 @dataclass(frozen=True)
@@ -38,9 +91,9 @@ class Batch:
 
     | field         | shape  | meaning                                                        |
     |---------------|--------|----------------------------------------------------------------|
-    | ids           | (B, T) | token ids; the padding holds <|pad|>                           |
+    | ids           | (B, T) | token ids; the padding holds the model's pad token             |
     | mask          | (B, T) | True on real tokens                                            |
-    | response_mask | (B, T) | True on the tokens of the response, its <|end|> included       |
+    | response_mask | (B, T) | True on the tokens of the response, its end token included     |
     """
 
     ids: torch.Tensor
@@ -74,8 +127,8 @@ class Batch:
         return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def collate(pairs, context: int | None = None) -> Batch:
-    """Pad (prompt ids, response ids) pairs on the right into a Batch.
+def collate(pairs: Iterable[tuple[Sequence[int], Sequence[int]]], pad: int, context: int | None = None) -> Batch:
+    """Pad (prompt ids, response ids) pairs on the right, with the id `pad`, into a Batch.
 
     Raises ValueError for no pairs, for a pair without any response token, and for a pair longer than `context`.
     """
@@ -85,7 +138,7 @@ def collate(pairs, context: int | None = None) -> Batch:
     width = max(len(prompt) + len(response) for prompt, response in pairs)
     if context is not None and width > context:
         raise ValueError(f"a pair has {width} tokens, the model's context holds {context}: shorten the prompt or the response")
-    ids = torch.full((len(pairs), width), special(PAD))
+    ids = torch.full((len(pairs), width), pad)
     mask, response_mask = torch.zeros(2, len(pairs), width, dtype=torch.bool)
     for row, (prompt, response) in enumerate(pairs):
         if not response:
@@ -95,8 +148,3 @@ def collate(pairs, context: int | None = None) -> Batch:
         mask[row, :end] = True
         response_mask[row, len(prompt) : end] = True
     return Batch(ids, mask, response_mask)
-
-
-def collate_chat(pairs, context: int | None = None) -> Batch:
-    """Pad (prompt text, response text) pairs, written in the chat template, into a Batch."""
-    return collate(((encode_prompt(prompt), encode_response(response)) for prompt, response in pairs), context)

@@ -13,7 +13,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import collate_chat
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs
 from minialign.preferences import Comparisons, Preference, batches_of_comparisons
@@ -96,7 +95,7 @@ def ipo_loss(
 def reference_log_probs(reference: GPT, pairs: Sequence[Preference]) -> dict[tuple[str, str], float]:
     """log π_ref(y|x) of every different response in the pairs, by (prompt, response): the reference does not change, so once is enough."""
     texts = list(dict.fromkeys((pair.prompt, y) for pair in pairs for y in (pair.chosen, pair.rejected)))
-    batch = collate_chat(texts, reference.config.context).to(reference.device)
+    batch = reference.chat.collate(texts, reference.config.context).to(reference.device)
     return dict(zip(texts, batch.by_parts(partial(sequence_log_probs, reference)).tolist()))
 
 
@@ -137,7 +136,7 @@ def train(
     policy.eval()  # no dropout
     cached = reference_log_probs(policy if reference is None else reference, pairs)
     optimizer = Optimizer(policy, config)
-    comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, policy.config.context)
+    comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, policy)
 
     def loss_fn(seen: Comparisons):
         logps = seen.batch.by_parts(partial(sequence_log_probs, policy))  # of chosen and rejected responses together

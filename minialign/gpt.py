@@ -11,6 +11,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from minialign.chat import Chat, load_chat
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -88,12 +90,12 @@ class GPT(nn.Module):
 
     `hidden(ids, ...)` is the trunk: (B, T) ids to (B, T, C) states; `head(states)` turns states into logits over the
     vocabulary; calling the model does both. Splitting them lets a loss pay for the head only where it needs logits,
-    and lets a reward model put another head on the same trunk.
+    and lets a reward model put another head on the same trunk. `chat` says how its text becomes tokens and back.
     """
 
-    def __init__(self, config: GPTConfig, seed: int = 0):
+    def __init__(self, config: GPTConfig, seed: int = 0, chat: Chat | None = None):
         super().__init__()
-        self.config = config
+        self.config, self._chat = config, chat
         with torch.random.fork_rng(devices=[]):  # the same seed gives the same model; the global random state stays put
             torch.manual_seed(seed)
             self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)  # also the output head: tied weights
@@ -116,6 +118,17 @@ class GPT(nn.Module):
     def device(self) -> torch.device:
         return self.token_embedding.weight.device
 
+    @property
+    def chat(self) -> Chat:
+        """The model's tokenizer and template: those it was made with, or else the course's own."""
+        if self._chat is None:
+            self._chat = load_chat()
+        return self._chat
+
+    def empty_cache(self, batch: int, capacity: int) -> KVCache:
+        """Room for the keys and values of `batch` rows of up to `capacity` tokens, padding included."""
+        return KVCache(self.config, batch, capacity, self.device, self.token_embedding.weight.dtype)
+
     def hidden(
         self, ids: torch.Tensor, mask: torch.Tensor | None = None, cache: KVCache | None = None, added: torch.Tensor | float = 0.0
     ) -> torch.Tensor:
@@ -124,26 +137,28 @@ class GPT(nn.Module):
         `mask` (B, T) is True on real tokens; left out, all are. A token's position is the number of *real* tokens before
         it, so padding on either side changes nothing. With a `cache`, `ids` continue what the cache holds and are added to it.
         `added` (B, T, C) joins the embeddings, for a model that is told more about its tokens.
-        Raises ValueError when the tokens do not fit the context.
+        Raises ValueError when the tokens do not fit the context, or the cache.
         """
         B, T = ids.shape
         start = cache.length if cache is not None else 0
-        capacity = self.config.context if cache is None else min(self.config.context, cache.mask.shape[1])
-        if start + T > capacity:
-            raise ValueError(f"{start + T} tokens do not fit the context of {capacity}: shorten the text")
+        if cache is not None and start + T > cache.mask.shape[1]:
+            raise ValueError(f"{start + T} tokens do not fit the cache's {cache.mask.shape[1]}: make it larger")
         # With all padding on the right a causal model never looks at it: the fast path needs no mask.
         if cache is None and (mask is None or bool((mask[:, 1:] <= mask[:, :-1]).all())):
-            positions, allowed = torch.arange(T, device=ids.device), None
+            positions, allowed, longest = torch.arange(T, device=ids.device), None, T
         else:
             seen = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
             if cache is not None:
                 cache.mask[:, start : start + T] = seen
                 seen = cache.mask[:, : start + T]  # (B, start + T)
             positions = (seen.long().cumsum(-1) - 1).clamp(min=0)[:, start:]
+            longest = int(positions.max()) + 1
             rows = torch.arange(start, start + T, device=ids.device)[:, None]
             columns = torch.arange(start + T, device=ids.device)[None, :]
             # A padding token may attend to itself: a row with nothing allowed would turn into NaN.
             allowed = ((columns <= rows) & seen[:, None, :] | (columns == rows))[:, None]  # (B, 1, T, start + T)
+        if longest > self.config.context:
+            raise ValueError(f"{longest} tokens do not fit the context of {self.config.context}: shorten the text")
         x = self.drop(self.token_embedding(ids) + self.position_embedding(positions) + added)
         for layer, block in enumerate(self.blocks):
             x = block(x, allowed, cache, layer)

@@ -3,10 +3,14 @@
 log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the response's tokens, its end token included, the prompt's not.
 """
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import Batch
+from minialign.chat import Batch, collate
+from minialign.gpt import GPT
 
 CHUNK = 512  # tokens whose logits are in memory at a time: what fits the cache is more than twice as fast
 
@@ -84,3 +88,35 @@ def require_same(log_ratio, what: str) -> None:
             f"{what} must agree before the first update, but a token's log-probabilities differ by {worst:.2g} nats: "
             "is dropout on, or is one of them computed at another temperature, mask or position?"
         )
+
+
+# --- of whole texts ---
+
+
+def negative_log_likelihood(model: GPT, pairs, batch_size: int = 64) -> float:
+    """Mean −log π(y_t | x, y_<t) in nats per response token over (prompt ids, response ids) pairs."""
+    pairs, total = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1])), 0.0
+    with torch.no_grad():
+        for start in range(0, len(pairs), batch_size):
+            batch = collate(pairs[start : start + batch_size], model.chat.pad, model.config.context).to(model.device)
+            total -= float(sequence_log_probs(model, batch).sum())
+    return total / sum(len(response) for _, response in pairs)
+
+
+def perplexity_of(log_probs: torch.Tensor) -> torch.Tensor:
+    """exp(−mean log-probability) of tokens (N,): between how many equally likely tokens does the model waver?"""
+    return torch.exp(-log_probs.mean())
+
+
+def perplexity(model: GPT, documents) -> float:
+    """The perplexity of whole documents, each read from its start: exp of the mean cross-entropy in nats."""
+    encoded = [model.chat.encode_document(text) for text in documents]
+    return math.exp(negative_log_likelihood(model, [(ids[:1], ids[1:]) for ids in encoded]))
+
+
+def token_kl(model: GPT, reference: GPT, batch: Batch) -> list[np.ndarray]:
+    """Exact KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) in nats at every response token, one array a row."""
+    with torch.no_grad():
+        log_p, log_q = (response_logits(m, batch).log_softmax(-1) for m in (model, reference))
+    kl = kl_divergence(log_p, log_q).cpu().numpy()
+    return np.split(kl, batch.response_mask.sum(-1).cpu().numpy().cumsum()[:-1])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from minialign.chat import Batch, collate, encode_document
+from minialign.chat import Batch, collate
 from minialign.gpt import GPT
 from minialign.logprobs import on_response, require_same, response_states, token_log_probs
 from minialign.masked import masked_mean, whiten
@@ -217,7 +217,7 @@ def train(
     optimizer = Optimizer(learner, replace(config, steps=config.steps * updates, warmup=config.warmup * updates))
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
     sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature)
-    texts = [encode_document(text) for text in documents]
+    texts = [policy.chat.encode_document(text) for text in documents]
     beta = config.beta
 
     def update(step: int) -> dict:
@@ -233,7 +233,7 @@ def train(
                 require_same(log_ratio, "π_θ and π_old")  # the ratio is 1 and the KL 0
             if config.ptx_coef:  # as many documents as responses
                 drawn = [texts[i] for i in rng.integers(len(texts), size=len(seen.batch))]
-                documents_seen = collate(((ids[:1], ids[1:]) for ids in drawn), policy.config.context).to(policy.device)
+                documents_seen = collate(((ids[:1], ids[1:]) for ids in drawn), policy.chat.pad, policy.config.context).to(policy.device)
                 ptx = -masked_mean(token_log_probs(policy, documents_seen), documents_seen.response_mask)
                 loss, extra["loss/ptx"] = loss + config.ptx_coef * ptx, ptx.detach()
             return loss, extra

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from minialign.chat import Batch, collate_chat
+from minialign.chat import Batch
 from minialign.files import write_atomically
+from minialign.gpt import GPT
 from minialign.training import epochs
 
 FIELDS = ("prompt", "chosen", "rejected")
@@ -106,17 +107,19 @@ class Comparisons:
         return Comparisons(self.texts, self.batch.to(device), self.chosen.to(device), self.rejected.to(device))
 
 
-def compare(pairs: Sequence[Preference], context: int | None = None) -> Comparisons:
-    """Encode pairs for one forward pass over every response that occurs in them."""
+def compare(pairs: Sequence[Preference], model: GPT) -> Comparisons:
+    """Encode pairs, in the model's template, for one forward pass over every response that occurs in them."""
     rows: dict[tuple[str, str], int] = {}
     for pair in pairs:
         for response in (pair.chosen, pair.rejected):
             rows.setdefault((pair.prompt, response), len(rows))
     indices = ([rows[pair.prompt, getattr(pair, which)] for pair in pairs] for which in ("chosen", "rejected"))
-    return Comparisons(tuple(rows), collate_chat(rows, context), *map(torch.tensor, indices))
+    return Comparisons(tuple(rows), model.chat.collate(rows, model.config.context), *map(torch.tensor, indices))
 
 
-def batches_of_comparisons(pairs: Sequence[Preference], prompts_per_step: int, seed: int, context: int) -> Callable[[int], Comparisons]:
+def batches_of_comparisons(
+    pairs: Sequence[Preference], prompts_per_step: int, seed: int, model: GPT
+) -> Callable[[int], Comparisons]:
     """`comparisons_at(step)`: what update `step` learns from, epoch after epoch: all pairs of some prompts.
 
     Pairs of a prompt share responses, which are read once; and spread over several batches they are learned by heart (Ouyang et al. 2022,
@@ -127,4 +130,4 @@ def batches_of_comparisons(pairs: Sequence[Preference], prompts_per_step: int, s
         groups.setdefault(pair.prompt, []).append(pair)
     prompts = list(groups)
     prompts_at = epochs([1] * len(prompts), prompts_per_step, seed)
-    return lambda step: compare([pair for i in prompts_at(step) for pair in groups[prompts[i]]], context)
+    return lambda step: compare([pair for i in prompts_at(step) for pair in groups[prompts[i]]], model)

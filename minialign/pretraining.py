@@ -3,14 +3,14 @@
 L(θ) = −(1/N) Σ_t log p_θ(x_t | x_<t), over all N tokens of the corpus. (Radford et al. 2018, Eq. 1, as a mean.)
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import Batch, collate, encode_document, special
+from minialign.chat import Batch, Chat, collate
 from minialign.gpt import GPT
-from minialign.tokenizer import END_OF_TEXT
 from minialign.training import History, TrainingConfig, epochs, fit
 
 
@@ -36,9 +36,9 @@ def shifted(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return ids[:, :-1], ids[:, 1:]
 
 
-def encode_corpus(documents) -> list[list[int]]:
-    """Each document as token ids between two <|endoftext|>: where a text begins, and that it is over, are learned too."""
-    return [[*encode_document(text), special(END_OF_TEXT)] for text in documents]
+def encode_corpus(documents: Iterable[str], chat: Chat) -> list[list[int]]:
+    """Each document as token ids between two separators: where a text begins, and that it is over, are learned too."""
+    return [[*chat.encode_document(text), chat.separator] for text in documents]
 
 
 def train(model: GPT, documents: list[list[int]], config: PretrainingConfig = PretrainingConfig(), *, shift=shifted, **options) -> History:
@@ -51,7 +51,7 @@ def train(model: GPT, documents: list[list[int]], config: PretrainingConfig = Pr
 
     def batch_at(step: int) -> list[Batch]:
         rows = (documents[i] for i in rows_at(step))
-        return [collate(((ids[:1], ids[1:]) for ids in rows), model.config.context)]
+        return [collate(((ids[:1], ids[1:]) for ids in rows), model.chat.pad, model.config.context)]
 
     def loss_fn(batch: Batch):
         inputs, targets = shift(batch.ids)

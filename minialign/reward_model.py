@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import Batch, collate, encode_prompt, encode_response
+from minialign.chat import Batch, collate
 from minialign.gpt import GPT
 from minialign.logprobs import token_log_probs
 from minialign.preferences import Comparisons, Preference, batches_of_comparisons
@@ -76,12 +76,28 @@ class RewardModel(torch.nn.Module):
 
     @torch.no_grad()
     def score(self, prompts: str | Sequence[str], responses: str | Sequence[str], batch_size: int = 16) -> float | np.ndarray:
-        """r_φ of one response to one prompt, or of N to N, (N,) float64: a reward function as `rollouts.Reward` asks for one."""
+        """r_φ of one response to one prompt, or of N to N, (N,) float64: a reward function as `rollouts.Reward` asks for one.
+
+        A response that was cut off where the context ends is read as far as it goes. Raises ValueError for one that is longer.
+        """
         if isinstance(prompts, str):
             return float(self.score([prompts], [responses])[0])
-        pairs = [(encode_prompt(x), encode_response(y)) for x, y in zip(prompts, responses, strict=True)]
-        batch = collate(pairs, self.trunk.config.context).to(self.trunk.device)
+        pairs = [self._encoded(x, y) for x, y in zip(prompts, responses, strict=True)]
+        batch = collate(pairs, self.trunk.chat.pad, self.trunk.config.context).to(self.device)
         return batch.by_parts(self, batch_size).double().cpu().numpy()
+
+    def _encoded(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
+        chat, context = self.trunk.chat, self.trunk.config.context
+        x, y = chat.encode_prompt(prompt), chat.encode_response(response)
+        room = context - len(x)
+        # What was cut off has no room for its end token. And as a text it may read a little longer than the tokens it was sampled
+        # as: they need not be the encoder's own, and half a character comes back as a whole one.
+        if room < 1 or len(chat.encode(response.replace("\ufffd", ""))) > room + room // 4:
+            raise ValueError(
+                f"the prompt {prompt[:60]!r} and its response have {len(x) + len(y)} tokens, the model's context holds {context}: "
+                "shorten the prompt or the response"
+            )
+        return x, y[:room]
 
     def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
         """Choose gain and bias so that the scores of these texts, samples of the frozen policy, have mean 0 and standard deviation 1.
@@ -115,7 +131,7 @@ def train(
     **options,
 ) -> History:
     """Fit `model`, in place, to the comparisons. `loss` takes the rewards of chosen and rejected; `options` go to `training.fit`."""
-    comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, model.trunk.config.context)
+    comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, model.trunk)
 
     def loss_fn(comparisons: Comparisons):
         rewards = comparisons.batch.by_parts(model)

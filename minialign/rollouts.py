@@ -8,7 +8,7 @@ from typing import SupportsFloat
 import numpy as np
 import torch
 
-from minialign.chat import Batch, encode_prompt
+from minialign.chat import Batch
 from minialign.gpt import GPT
 from minialign.sampling import generate
 
@@ -66,7 +66,7 @@ def roll_out(
     """Sample n responses to each prompt and score them. `seed` is a number or a sequence of numbers, such as (seed of the run, step)."""
     drawn = generate(
         policy,
-        [encode_prompt(prompt) for prompt in prompts],
+        [policy.chat.encode_prompt(prompt) for prompt in prompts],
         n=n,
         max_new_tokens=max_new_tokens,
         temperature=temperature,

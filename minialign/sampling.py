@@ -1,17 +1,17 @@
 """Generation: many prompts of different lengths at once, with a key-value cache.
 
 Prompts are padded on the left, so that all of them end at the same column and the next token of every row is written to the
-same place. A row that has produced its end token freezes, and when half of the rows have, they are laid aside; when all have, generation
-stops.
+same place. A row that has produced its end token, or has filled its context, freezes; when half of the rows have, they are laid aside;
+when all have, generation stops.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from minialign.chat import Batch, special
-from minialign.gpt import GPT, KVCache
-from minialign.tokenizer import END, PAD, load_tokenizer
+from minialign.chat import Batch, Chat
+from minialign.gpt import GPT
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Generation:
 
 
 def next_token_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """softmax(logits / temperature) over the last axis: below 1 sharper, above 1 flatter. Raises ValueError for temperature ≤ 0."""
+    """softmax(logits / temperature) over the last axis: below 1 sharper, above 1 flatter.
+
+    Raises ValueError for temperature ≤ 0.
+    """
     if temperature <= 0:
         raise ValueError(f"the temperature is {temperature}: probabilities need a positive one")
     return (logits / temperature).softmax(-1)
@@ -42,83 +45,111 @@ def next_token_probabilities(logits: torch.Tensor, temperature: float) -> torch.
 @torch.no_grad()
 def generate(
     model: GPT,
-    prompts: list[list[int]],
+    prompts: Sequence[Sequence[int]],
     *,
     n: int = 1,
     max_new_tokens: int = 96,
     temperature: float = 1.0,
     seed: int = 0,
-    end_token: str | None = END,
+    ends: Sequence[int] | None = None,
 ) -> Generation:
-    """Sample `n` responses to each prompt (lists of token ids, for instance from `chat.encode_prompt`).
+    """Sample `n` responses to each prompt (token ids, for instance from `model.chat.encode_prompt`).
 
-    `temperature` 0 takes the most probable token; otherwise the logits are divided by it. `end_token` None never stops.
-    The seed belongs to this call alone: the global random state is neither used nor changed. A response is cut off where the
-    context ends. Raises ValueError for an empty list, an empty prompt, or a prompt that fills the context.
+    `temperature` 0 takes the most probable token; otherwise the logits are divided by it. `ends` are the tokens that end a
+    response: left out, the one of `model.chat`; with none, (), a response never ends. A response is cut off where its own
+    context ends, whatever else is in the list. The seed belongs to this call alone: the global random state is neither used
+    nor changed. Raises ValueError for an empty list, an empty prompt, or a prompt that fills the context.
     """
-    if not prompts or not all(prompts):
+    room = room_for(prompts, n, max_new_tokens, temperature, model.config.context)
+    device, chat = model.device, model.chat
+    ends = torch.tensor([chat.end] if ends is None else list(ends), dtype=torch.long, device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    was_training = model.training
+    model.eval()
+
+    # The prompts are read once each; then every sample of a prompt gets a copy of what was read.
+    ids, mask = (x.to(device) for x in left_padded(prompts, chat.pad))
+    cache = model.empty_cache(len(prompts), ids.shape[1] + max(room))
+    states = model.hidden(ids, mask, cache)[:, -1]
+    copies = torch.arange(len(prompts), device=device).repeat_interleave(n)
+    cache, states, ids, mask = (x[copies] for x in (cache, states, ids, mask))
+    room = torch.tensor(room, device=device)[copies]
+
+    tokens = torch.full((len(ids), int(room.max())), chat.pad, device=device)
+    written, finished = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros_like(room, dtype=torch.bool)
+    log_probs = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
+    rows = torch.arange(len(ids), device=device)  # those in work: states, cache, drawn and alive are of them
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    for t in range(tokens.shape[1]):
+        # One random number for each row, in work or not: what a row draws does not depend on when others end.
+        uniform = 1 - torch.rand(len(ids), 1, generator=generator, device=device, dtype=torch.float32)[rows]
+        drawn, log_prob = draw(model.head(states), temperature, uniform, chat.pad)
+        written[rows, t], tokens[rows, t] = alive, torch.where(alive, drawn, chat.pad)
+        log_probs[rows, t] = torch.where(alive, log_prob, 0.0)
+        ended = torch.isin(drawn, ends)
+        finished[rows] |= alive & ended
+        alive = alive & ~ended & (t + 1 < room[rows])
+        left = int(alive.sum())
+        if not left:
+            break
+        if 2 * left <= len(rows):  # lay aside the rows that have ended
+            cache, rows, drawn, alive = (x[alive] for x in (cache, rows, drawn, alive))
+        states = model.hidden(drawn[:, None], alive[:, None], cache)[:, 0]
+    model.train(was_training)
+    return packed(chat, (ids, mask), (tokens, written), log_probs, finished)
+
+
+def room_for(prompts, n: int, max_new_tokens: int, temperature: float, context: int) -> list[int]:
+    """How many tokens the response to each prompt may have. Raises ValueError where nothing can be sampled."""
+    if not prompts or not all(map(len, prompts)):
         raise ValueError("there is nothing to continue: give at least one prompt, and no empty one")
     if n < 1 or max_new_tokens < 1:
         raise ValueError(f"n is {n} and max_new_tokens {max_new_tokens}: both must be at least 1")
     if not temperature >= 0:
         raise ValueError(f"the temperature is {temperature}: use 0 for greedy decoding or a positive number")
+    room = [min(max_new_tokens, context - len(prompt)) for prompt in prompts]
+    if min(room) < 1:
+        longest = max(map(len, prompts))
+        raise ValueError(f"a prompt has {longest} tokens, the context holds {context}: shorten the prompt")
+    return room
+
+
+def left_padded(prompts, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of different lengths as ids (B, T) that all end in the last column, and where the real ones are, (B, T)."""
     width = max(map(len, prompts))
-    room = min(max_new_tokens, model.config.context - width)
-    if room < 1:
-        raise ValueError(f"a prompt has {width} tokens, the context holds {model.config.context}: shorten the prompt")
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    starts = torch.tensor([width - len(prompt) for prompt in prompts])
+    return ids, torch.arange(width) >= starts[:, None]
 
-    device, pad = model.device, special(PAD)
-    end = -1 if end_token is None else special(end_token)
-    generator = torch.Generator(device).manual_seed(seed)
-    was_training = model.training
-    model.eval()
 
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
-    cache = KVCache(model.config, len(prompts), width + room, device, model.token_embedding.weight.dtype)
-    states = model.hidden(ids, ids != pad, cache)[:, -1]
-    copies = torch.arange(len(prompts), device=device).repeat_interleave(n)
-    cache, states, ids = cache[copies], states[copies], ids[copies]
+def draw(logits: torch.Tensor, temperature: float, uniform: torch.Tensor, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A token for each row of logits (B, V), and its log-probability, (B,) each. `pad` is never drawn.
 
-    B, never = len(ids), torch.tensor([pad], device=device)
-    rows = torch.arange(B, device=device)  # which the states, the cache and `alive` are of
-    tokens = torch.full((B, room), pad, device=device)
-    log_probs = torch.zeros(B, room, device=device)
-    alive = torch.ones(B, dtype=torch.bool, device=device)
-    for t in range(room):
-        logits = model.head(states).float()
-        allowed = logits.index_fill(-1, never, -torch.inf)
-        if temperature == 0:
-            drawn = allowed.argmax(-1)
-        else:
-            # Invert the cumulative distribution: one random number a row, where torch.multinomial draws one for every token.
-            cumulative = next_token_probabilities(allowed, temperature).cumsum(-1)
-            uniform = 1 - torch.rand(B, 1, generator=generator, device=device)[rows]  # in (0, 1]: never hits a probability of 0
-            drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0]
-            logits = logits / temperature
-        log_prob = logits.gather(-1, drawn[:, None])[:, 0] - logits.logsumexp(-1)  # <|pad|> included, as every scorer has it
-        log_probs[rows, t] = torch.where(alive, log_prob, 0.0)
-        tokens[rows, t] = torch.where(alive, drawn, pad)
-        alive = alive & (drawn != end)
-        left = int(alive.sum())
-        if t + 1 == room or not left:
-            break
-        if 2 * left <= len(rows):
-            cache, rows, drawn, alive = (x[alive] for x in (cache, rows, drawn, alive))
-        states = model.hidden(drawn[:, None], alive[:, None], cache)[:, 0]
-    model.train(was_training)
+    The cumulative distribution is inverted at `uniform` (B, 1), numbers in (0, 1]: one a row, where torch.multinomial draws
+    one for every token of the vocabulary.
+    """
+    logits = logits.float()
+    allowed = logits.index_fill(-1, torch.tensor([pad], device=logits.device), -torch.inf)
+    if temperature == 0:
+        drawn = allowed.argmax(-1)
+    else:
+        cumulative = next_token_probabilities(allowed, temperature).cumsum(-1)
+        drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0]
+        logits = logits / temperature
+    # With the pad token's share, as every scorer has it.
+    return drawn, logits.gather(-1, drawn[:, None])[:, 0] - logits.logsumexp(-1)
 
-    tokens, log_probs = tokens[:, : t + 1], log_probs[:, : t + 1]
-    response_mask = tokens != pad
-    batch = Batch(
-        ids=torch.cat([ids, tokens], 1),
-        mask=torch.cat([ids != pad, response_mask], 1),
-        response_mask=torch.cat([torch.zeros_like(ids, dtype=torch.bool), response_mask], 1),
-    )
-    responses = [row[row != pad].tolist() for row in tokens]
-    finished = (tokens == end).any(-1)
-    texts = [load_tokenizer().decode(row[:-1] if done else row) for row, done in zip(responses, finished.tolist())]
-    log_probs = torch.cat([torch.zeros(ids.shape, device=device), log_probs], 1)
-    # To whoever learns from it, the batch comes with its padding on the right: the model's fast path.
-    order = batch.mask.int().argsort(dim=-1, descending=True, stable=True)[:, : int(batch.mask.sum(-1).max())]
-    batch = Batch(*(tensor.gather(1, order) for tensor in vars(batch).values()))
-    return Generation(texts, batch, log_probs.gather(1, order), finished)
+
+def packed(chat: Chat, prompt, response, log_probs, finished) -> Generation:
+    """Prompt and response, each as (ids, mask), side by side with the padding on the right: a learner's fast path."""
+    longest = int(response[1].sum(-1).max())
+    response, log_probs = tuple(x[:, :longest] for x in response), log_probs[:, :longest]
+    rows = [ids[real].tolist() for ids, real in zip(*response)]
+    texts = [chat.decode(row[:-1] if done else row) for row, done in zip(rows, finished.tolist())]
+    ids, mask = (torch.cat(pair, 1) for pair in zip(prompt, response))
+    nothing = torch.zeros_like(prompt[0])
+    response_mask = torch.cat([nothing.bool(), response[1]], 1)
+    log_probs = torch.cat([nothing.float(), log_probs], 1)
+    order = mask.int().argsort(dim=-1, descending=True, stable=True)[:, : int(mask.sum(-1).max())]
+    ids, mask, response_mask, log_probs = (x.gather(1, order) for x in (ids, mask, response_mask, log_probs))
+    return Generation(texts, Batch(ids, mask, response_mask), log_probs, finished)

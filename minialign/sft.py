@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import Batch, collate, encode_prompt, encode_response, special
+from minialign.chat import Batch, collate
 from minialign.gpt import GPT
-from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, PAD, USER, load_tokenizer
 from minialign.training import History, TrainingConfig, epochs, fit
 
 
@@ -43,11 +42,15 @@ def introduce_template(model: GPT) -> None:
     the response stands on a new line, and its end is the end of a document. <|user|> and <|assistant|> keep a share of <|pad|>, a token
     that is never written either: the embeddings are the output layer too, and a full copy would be written as readily as the original.
     """
-    line_break, separator = load_tokenizer().encode_single_token(b"\n"), special(END_OF_TEXT)
+    chat, weight = model.chat, model.token_embedding.weight
+    (line_break,) = chat.encode("\n")
     with torch.no_grad():
-        weight = model.token_embedding.weight
-        for token, known, share in ((USER, separator, 0.5), (ASSISTANT, line_break, 0.75), (END, separator, 1.0)):
-            weight[special(token)] = share * weight[known] + (1 - share) * weight[special(PAD)]
+        for tokens, known, share in (
+            (chat.user, chat.separator, 0.5),
+            (chat.assistant, line_break, 0.75),
+            ((chat.end,), chat.separator, 1.0),
+        ):
+            weight[list(tokens)] = share * weight[known] + (1 - share) * weight[chat.pad]
 
 
 def train(model: GPT, demonstrations, config: SFTConfig = SFTConfig(), **options) -> History:
@@ -55,7 +58,7 @@ def train(model: GPT, demonstrations, config: SFTConfig = SFTConfig(), **options
 
     Raises ValueError for an empty data set and for a pair that does not fit the context.
     """
-    pairs = [(encode_prompt(prompt), encode_response(response)) for prompt, response in demonstrations]
+    pairs = [(model.chat.encode_prompt(x), model.chat.encode_response(y)) for x, y in demonstrations]
     return train_on_tokens(model, pairs, config, **options)
 
 
@@ -64,10 +67,10 @@ def train_on_tokens(model: GPT, pairs, config: SFTConfig = SFTConfig(), *, loss=
     pairs = list(pairs)
     lengths = [len(prompt) + len(response) for prompt, response in pairs]
     rows_at = epochs(lengths, config.batch_size, config.seed)
-    collate(pairs, model.config.context)  # finds a pair that is empty or too long now, not in the middle of the run
+    collate(pairs, model.chat.pad, model.config.context)  # finds a pair that is empty or too long now, not in the middle of the run
 
     def batch_at(step: int) -> list[Batch]:
-        return [collate((pairs[i] for i in rows_at(step)), model.config.context)]
+        return [collate((pairs[i] for i in rows_at(step)), model.chat.pad, model.config.context)]
 
     def loss_fn(batch: Batch):
         return loss(model(batch.ids, batch.mask), batch.ids, batch.response_mask), {}

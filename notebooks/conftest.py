@@ -4,7 +4,7 @@ import os
 
 from nbval_tolerance import install
 
-from minialign.course import kernel_environment
+from minialign.course.runner import kernel_environment
 
 install()
 environment = kernel_environment()

@@ -14,7 +14,8 @@ settings.load_profile("minialign")
 @pytest.fixture
 def toy_data(tmp_path, monkeypatch):
     """A data folder of the test's own, with a tokenizer that knows bytes only: 261 tokens. The real one is not touched."""
-    from minialign import artifacts, files, tokenizer
+    from minialign import files, tokenizer
+    from minialign.course import artifacts
 
     data = tmp_path / "data"
     for module in (files, artifacts):

@@ -1,7 +1,6 @@
 """Files that can be trusted: whole or not at all, vouched for by MANIFEST.json, and rebuilt from where a kill left off."""
 
 import functools
-import hashlib
 import json
 import os
 import subprocess
@@ -11,24 +10,16 @@ import numpy as np
 import pytest
 import torch
 from engine import TINY, lively_gpt, same_parameters
-from safetensors.torch import save
 
 import minialign
-from minialign import artifacts, files, pretraining
-from minialign.artifacts import (
-    Artifact,
-    LanguageModel,
-    build,
-    dump_checkpoint,
-    load,
-    load_checkpoint,
-    load_history,
-    publish,
-)
-from minialign.chat import encode_document, encode_prompt, encode_response
+from minialign import pretraining
+from minialign.checkpoints import dump_checkpoint, load
+from minialign.course import artifacts
+from minialign.course.artifacts import Artifact, build, publish
 from minialign.files import read_manifest, read_verified, write_atomically
-from minialign.gpt import GPT, GPTConfig
+from minialign.gpt import GPTConfig
 from minialign.reward_model import RewardModel
+from minialign.training import load_history
 
 BASE = "checkpoints/base.safetensors"
 
@@ -95,123 +86,6 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
 def test_written_files_are_readable_by_others(tmp_path):
     write_atomically(tmp_path / "file", b"")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
-
-
-# --- verified reads ---
-
-
-def test_a_checkpoint_comes_back_as_it_was(toy_data):
-    model = lively_gpt()
-    put(dump_checkpoint(model, "chat"))
-    again, metadata = load_checkpoint(BASE)
-    assert same_parameters(again, model) and again.config == model.config and metadata["template"] == "chat"
-    assert not again.training
-    assert load("base", device="cpu").chat
-
-
-def test_equal_models_are_equal_files():
-    assert len({dump_checkpoint(lively_gpt(), "chat") for _ in range(8)}) == 1
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b[:-9] + b"\1" + b[-8:], lambda b: b""])
-def test_a_damaged_file(toy_data, damage):
-    put(dump_checkpoint(lively_gpt(), "chat"))
-    (toy_data / BASE).write_bytes(damage((toy_data / BASE).read_bytes()))
-    with pytest.raises(ValueError, match=r"^data/checkpoints/base.safetensors is damaged .*`git checkout data` or .*`make artifacts`$"):
-        load("base")
-
-
-def test_a_hash_that_is_not_the_recorded_one(toy_data):
-    put(dump_checkpoint(lively_gpt(), "chat"))
-    manifest = read_manifest()
-    manifest[BASE]["sha256"] = hashlib.sha256(b"another").hexdigest()
-    files.MANIFEST.write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="is damaged or is not the file MANIFEST.json describes"):
-        load("base")
-
-
-def test_a_file_nobody_vouches_for(toy_data):
-    write_atomically(toy_data / BASE, dump_checkpoint(lively_gpt(), "chat"))
-    with pytest.raises(ValueError, match="is not the file MANIFEST.json describes"):
-        load("base")
-
-
-def test_a_missing_file(toy_data):
-    with pytest.raises(FileNotFoundError, match="data/checkpoints/base.safetensors is missing: restore it with `git checkout"):
-        load("base")
-
-
-def test_another_vocabulary(toy_data):
-    put(dump_checkpoint(GPT(GPTConfig(vocab_size=300, context=8, n_layer=1, n_head=1, n_embd=8)), "chat"))
-    with pytest.raises(ValueError, match="was trained with 300 tokens, the tokenizer has 261: build both again"):
-        load("base")
-
-
-def test_weights_of_another_shape(toy_data):
-    model = lively_gpt()
-    model.config = GPTConfig(**(vars(TINY) | {"n_embd": 32}))
-    put(dump_checkpoint(model, "chat"))
-    with pytest.raises(ValueError, match="the weights in .*base.safetensors do not fit its config: build it again"):
-        load("base")
-
-
-@pytest.mark.parametrize("content", [
-    b"", b"not safetensors at all", save({"a": torch.zeros(1)}), save({}, {"config": "{}"}), save({}, {"config": "[1"}),
-    save({}, {"config": json.dumps({"vocab_size": 261, "n_embd": 7, "n_head": 2})}),
-    save({}, {"config": json.dumps({"colour": "blue"})}),
-])  # fmt: skip
-def test_what_is_no_checkpoint(toy_data, content):
-    put(content)
-    with pytest.raises(ValueError, match=r"base.safetensors .*`make artifacts`$") as error:
-        load("base")
-    assert "\n" not in str(error.value)
-
-
-def test_an_unknown_name_lists_those_that_exist():
-    with pytest.raises(ValueError, match="there is no artifact 'bse': choose one of base, sft"):
-        load("bse")
-
-
-# --- the front door ---
-
-
-@pytest.fixture
-def chat(toy_data):
-    return LanguageModel(lively_gpt(), chat=True)
-
-
-@pytest.fixture
-def base(toy_data):
-    return LanguageModel(lively_gpt(), chat=False)
-
-
-def test_a_list_is_answered_as_its_prompts_are(chat):
-    prompts = ["Why?", "Is the moon big?", "x"]
-    together = chat.respond(prompts, max_new_tokens=8)
-    assert together == [chat.respond(prompt, max_new_tokens=8) for prompt in prompts] and len(set(together)) > 1
-
-
-def test_sampling_has_a_seed(chat):
-    answers = [chat.respond("Why?", temperature=1.0, seed=seed, max_new_tokens=8) for seed in (1, 1, 2)]
-    assert answers[0] == answers[1] != answers[2]
-
-
-@pytest.mark.parametrize("kind", ["chat", "base"])
-def test_log_prob_is_that_of_the_response_in_its_template(kind, request):
-    """For a chat model the end token counts, for a base model there is none."""
-    language_model = request.getfixturevalue(kind)
-    prompt, response = (encode_prompt("Why?"), encode_response("So.")) if kind == "chat" else (
-        encode_document("Why?"), encode_response("So.", end=False))  # fmt: skip
-    log_probs = language_model.model(torch.tensor([prompt + response])).log_softmax(-1)[0]
-    expected = sum(log_probs[len(prompt) + i - 1, token].item() for i, token in enumerate(response))
-    assert language_model.log_prob("Why?", "So.") == pytest.approx(expected, abs=1e-4)
-
-
-def test_long_and_empty_inputs(chat):
-    with pytest.raises(ValueError, match="a prompt has 102 tokens, the context holds 48: shorten the prompt"):
-        chat.respond("x" * 100)
-    with pytest.raises(ValueError, match="there is nothing to continue"):
-        chat.respond([])
 
 
 # --- the build ---

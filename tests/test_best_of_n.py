@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from minialign import exact
 from minialign.best_of_n import best_of_n, expected_best, kl_bound
-from minialign.chat import special
+from minialign.chat import load_chat
 from minialign.gpt import GPTConfig
 from minialign.logprobs import kl_divergence
 from minialign.rollouts import roll_out
-from minialign.tokenizer import END, load_tokenizer
+from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
 from tests.engine import favour, lively_gpt
 
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=48, n_layer=1, n_head=2, n_embd=8)
@@ -23,7 +23,7 @@ SAMPLING = dict(max_new_tokens=4, temperature=1.3)
 
 @pytest.fixture(scope="module")
 def model():
-    return favour(lively_gpt(CONFIG), special(END), 8.0)
+    return favour(lively_gpt(CONFIG), load_chat().end, 8.0)
 
 
 # --- choosing ---

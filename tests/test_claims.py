@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 import minialign
-from minialign import experiments
-from minialign.artifacts import load_history
-from minialign.course import ROOT
-from minialign.evaluation import cloze_hits, facts_right, mean_with_interval, reply_shares, win_rate
-from minialign.experiments import (
+from minialign.course import experiments
+from minialign.course.evaluation import cloze_hits, facts_right, reply_shares
+from minialign.course.experiments import (
     direct_preference,
     fine_tuning,
     policy_gradients,
@@ -24,6 +22,9 @@ from minialign.experiments import (
     reward_models,
     rlhf,
 )
+from minialign.course.runner import ROOT
+from minialign.statistics import mean_with_interval, win_rate
+from minialign.training import load_history
 from minialign.world.demonstrations import demonstrate
 from minialign.world.judge import ATTRIBUTES, MAXIMUM, WEIGHTS, gold_rewards, judge
 from minialign.world.prompts import prompts_of, topic_sorts

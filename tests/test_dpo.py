@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from minialign import dpo, exact
-from minialign.chat import encode_prompt, encode_response, special
+from minialign import dpo
+from minialign.chat import load_chat
 from minialign.dpo import (
     DPOConfig,
     OnlineDPOConfig,
@@ -22,7 +22,8 @@ from minialign.dpo import (
 )
 from minialign.gpt import GPTConfig
 from minialign.preferences import Preference, read_preferences
-from minialign.tokenizer import END, PAD, load_tokenizer
+from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
 from tests.engine import favour, gpt2, lively_gpt, same_parameters
 
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=2, n_head=2, n_embd=16)
@@ -108,7 +109,7 @@ def test_gradients_by_finite_differences(loss):
 def test_the_gradient_is_the_weight_times_the_difference_of_the_scores(policy):
     """∇L = −β σ(r̂_l − r̂_w) (∇ log π(y_w) − ∇ log π(y_l)), on a model; a sign, β, or the other σ would show."""
     policy = policy.double()
-    batch = dpo.collate_chat([("Hello.", "Yes!"), ("Hello.", "No.")])
+    batch = load_chat().collate([("Hello.", "Yes!"), ("Hello.", "No.")])
 
     def gradients(scalar):
         return torch.cat([g.flatten() for g in torch.autograd.grad(scalar, list(policy.parameters()), retain_graph=True)])
@@ -203,8 +204,8 @@ def test_the_minimum_is_the_optimum_of_rlhf():
 
 def by_hand(model, prompt: str, response: str) -> float:
     """log π(y|x), one row, token by token."""
-    asked, answered = encode_prompt(prompt), encode_response(response)
-    assert answered[-1] == special(END)
+    asked, answered = load_chat().encode_prompt(prompt), load_chat().encode_response(response)
+    assert answered[-1] == load_chat().end
     with torch.no_grad():
         log_probs = model(torch.tensor([asked + answered]))[0].log_softmax(-1)
     return sum(float(log_probs[len(asked) + i - 1, token]) for i, token in enumerate(answered))
@@ -356,7 +357,7 @@ def test_online_pairs_are_the_best_and_the_worst_of_each_prompt(policy, monkeypa
 
 def test_online_dpo_learns_what_is_rewarded_and_when_to_stop():
     """The empty response is one token, the end."""
-    policy = favour(lively_gpt(CONFIG), special(END), 7.0)
+    policy = favour(lively_gpt(CONFIG), load_chat().end, 7.0)
     config = OnlineDPOConfig(steps=40, prompts_per_step=3, samples_per_prompt=4, max_new_tokens=6, learning_rate=2e-2, warmup=0)
     history = dpo.train_online(policy, PROMPTS, lambda x, y: [float(text == "") for text in y], config)
     scores = history.column("objective/scores")
@@ -379,10 +380,10 @@ def test_loss_rewards_and_log_probs_are_trls(tmp_path, monkeypatch):
     (ours,) = dpo.train(copy.deepcopy(policy), BETTER, replace(QUICK, steps=1, prompts_per_step=3), reference=reference)
     words = tokenizers.models.WordLevel({str(i): i for i in range(CONFIG.vocab_size)})
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer(words), pad_token=str(special(PAD)), eos_token=str(special(END))
+        tokenizer_object=tokenizers.Tokenizer(words), pad_token=str(load_chat().pad), eos_token=str(load_chat().end)
     )
     rows = [
-        {"prompt_ids": encode_prompt(p.prompt), "chosen_ids": encode_response(p.chosen), "rejected_ids": encode_response(p.rejected)}
+        {"prompt_ids": load_chat().encode_prompt(p.prompt), "chosen_ids": load_chat().encode_response(p.chosen), "rejected_ids": load_chat().encode_response(p.rejected)}
         for p in BETTER
     ]
     args = TheirConfig(

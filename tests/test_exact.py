@@ -8,12 +8,12 @@ import pytest
 import torch
 from scipy import optimize
 
-from minialign import exact
-from minialign.chat import collate_chat, encode_response
-from minialign.exact import EnumeratedPolicy, TabularPolicy, micro_world
+from minialign.chat import load_chat
 from minialign.gpt import GPTConfig
 from minialign.logprobs import kl_divergence, sequence_log_probs
 from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
+from minialign.world.exact import EnumeratedPolicy, TabularPolicy, micro_world
 from minialign.world.judge import ATTRIBUTES, judge
 from tests.engine import lively_gpt
 
@@ -228,7 +228,7 @@ def test_the_micro_world_is_small_different_and_judged():
         assert varied >= {"correctness", "audience", "politeness", "flattery", "honesty"}
         for habit in ("filler", "confidence", "hedging"):
             assert {bool(j.counts[habit]) for j in judgements} == {True, False}
-    assert int(world.lengths[0, 0]) == len(encode_response(world.responses[0][0]))
+    assert int(world.lengths[0, 0]) == len(load_chat().encode_response(world.responses[0][0]))
 
 
 def test_the_same_seed_draws_the_same_responses():
@@ -263,7 +263,7 @@ def test_a_gpt_on_the_micro_world_is_itself_renormalised(small):
         log_probs, joint = policy(), policy.joint()
         for x, prompt in enumerate(world.prompts):
             for y, response in enumerate(world.responses[x]):
-                alone = float(sequence_log_probs(model, collate_chat([(prompt, response)])))
+                alone = float(sequence_log_probs(model, load_chat().collate([(prompt, response)])))
                 assert float(joint[x, y]) == pytest.approx(alone, abs=1e-10)
     assert torch.allclose(log_probs.exp().sum(-1), torch.ones(2, dtype=torch.float64), atol=1e-12)
     assert torch.allclose(policy.off_set_mass(), 1 - joint.exp().sum(-1), atol=1e-15)

@@ -5,8 +5,8 @@ import inspect
 import pytest
 import torch
 
-from minialign import lesson
-from minialign.exercises import EXERCISES
+from minialign.course import lesson
+from minialign.course.exercises import EXERCISES
 
 MISTAKES = [pytest.param(name, mistake, id=f"{name}: {mistake.diagnosis[:40]}") for name, e in EXERCISES.items() for mistake in e.mistakes]
 

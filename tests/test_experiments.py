@@ -6,21 +6,37 @@ import numpy as np
 import pytest
 import torch
 
-from minialign import dpo, exact, ppo
-from minialign.chat import collate_chat, special
+from minialign import dpo, ppo
+from minialign.chat import load_chat
+from minialign.course.evaluation import facts_right
+from minialign.course.experiments import (
+    direct_preference,
+    policy_gradients,
+    race,
+    race_costs,
+    ratings,
+    reward_models,
+    rlhf,
+)
+from minialign.course.experiments.fine_tuning import (
+    BUGS,
+    no_end_token,
+    pad_is_end,
+    prompt_follows,
+    shuffled_key,
+    steps_for,
+)
 from minialign.dpo import DPOConfig
-from minialign.evaluation import facts_right
-from minialign.experiments import direct_preference, policy_gradients, race, race_costs, ratings, reward_models, rlhf
-from minialign.experiments.fine_tuning import BUGS, no_end_token, pad_is_end, prompt_follows, shuffled_key, steps_for
 from minialign.gpt import GPTConfig
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.preferences import Preference
-from minialign.tokenizer import ASSISTANT, END, PAD, load_tokenizer
+from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
 from minialign.world.prompts import MOON_LANDING, parse, prompts_of
 from tests.engine import lively_gpt, same_parameters
 
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8)
-BATCH = collate_chat([("Why?", "Because it is so."), ("Who was it, then?", "Me.")])
+BATCH = load_chat().collate([("Why?", "Because it is so."), ("Who was it, then?", "Me.")])
 IDS, MASK = BATCH.ids, BATCH.response_mask
 
 
@@ -32,17 +48,17 @@ def counted(bug: str) -> list[list[int]]:
 
 def test_without_a_bug_the_response_and_its_end_count():
     assert counted("correct") == [row[mask].tolist() for row, mask in zip(IDS, MASK)]
-    assert all(row[-1] == special(END) for row in counted("correct"))
+    assert all(row[-1] == load_chat().end for row in counted("correct"))
 
 
 def test_prompt_in_the_loss_counts_everything_but_padding():
     assert [len(row) for row in counted("prompt in the loss")] == BATCH.mask.sum(-1).tolist()
-    assert all(special(PAD) not in row for row in counted("prompt in the loss"))
+    assert all(load_chat().pad not in row for row in counted("prompt in the loss"))
 
 
 def test_mask_off_by_one_counts_the_template_and_loses_the_end():
     for row, right in zip(counted("mask off by one"), counted("correct")):
-        assert row == [special(ASSISTANT), *right[:-1]]
+        assert row == [load_chat().assistant[0], *right[:-1]]
 
 
 def test_pad_as_end_is_the_same_bug_as_no_end():
@@ -242,7 +258,7 @@ def test_the_parts_of_a_response_add_up_and_lie_where_they_should():
     model, pairs = lively_gpt(CONFIG), [Preference("Why?", "It is red today.", "It is blue today."), Preference("So?", "Yes, yes.", "Yes.")]
     found = direct_preference.log_probs_by_place(model, pairs)
     for which in ("chosen", "rejected"):
-        whole = sequence_log_probs(model, collate_chat((p.prompt, getattr(p, which)) for p in pairs)).mean().detach()
+        whole = sequence_log_probs(model, load_chat().collate((p.prompt, getattr(p, which)) for p in pairs)).mean().detach()
         assert sum(found[f"{which}/{place}"] for place in direct_preference.PLACES) == pytest.approx(float(whole), abs=1e-4)
     first = direct_preference.log_probs_by_place(model, pairs[:1])
     assert first["chosen/before"] == pytest.approx(first["rejected/before"], abs=1e-5) and first["chosen/before"] < 0
@@ -261,7 +277,7 @@ def test_implicit_margins_by_hand():
     margins = direct_preference.implicit_margins(policy, reference, pairs, 0.5)
 
     def ratio(prompt, response):
-        batch = collate_chat([(prompt, response)])
+        batch = load_chat().collate([(prompt, response)])
         return float((sequence_log_probs(policy, batch) - sequence_log_probs(reference, batch)).detach())
 
     assert margins == pytest.approx([0.5 * (ratio(p.prompt, p.chosen) - ratio(p.prompt, p.rejected)) for p in pairs], abs=1e-4)

@@ -229,7 +229,7 @@ def test_too_long_a_text(model, cached):
 
 
 def test_a_full_cache():
-    with pytest.raises(ValueError, match="5 tokens do not fit the context of 4"):
+    with pytest.raises(ValueError, match="5 tokens do not fit the cache's 4: make it larger"):
         lively_gpt()(random_ids(1, 5), cache=KVCache(TINY, 1, 4))
 
 

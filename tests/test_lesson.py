@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from minialign import lesson
+from minialign.course import lesson
 
 
 def test_an_equation_that_holds_is_printed(capsys):

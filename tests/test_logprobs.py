@@ -3,22 +3,30 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from engine import TINY, batch_of, lively_gpt
+from scipy import stats
 
 from minialign import logprobs
-from minialign.gpt import GPTConfig
+from minialign.chat import collate
+from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import (
     kl_divergence,
     kl_estimates,
+    negative_log_likelihood,
     on_response,
+    perplexity,
+    perplexity_of,
     response_logits,
     response_states,
     sequence_log_probs,
+    token_kl,
     token_log_probs,
 )
+from minialign.tokenizer import load_tokenizer
 
 PAIRS = [([5, 6, 7], [8, 9]), ([1], [2, 3, 4, 5, 6]), ([9, 8, 7, 6], [5])]
 
@@ -233,3 +241,48 @@ def test_temperature_zero(model):
 
 def test_a_very_low_temperature_is_no_overflow(model):
     assert sequence_log_probs(model, batch_of(PAIRS), temperature=1e-6).isfinite().all()
+
+
+# --- of whole texts ---
+
+SMALL = GPTConfig(n_layer=1, n_head=2, n_embd=16)  # the course's vocabulary on a tiny trunk
+
+
+def test_loss_over_pairs_is_per_token_whatever_the_batches():
+    model = GPT(SMALL).eval()
+    pairs = [([1, 2], [3, 4, 5]), ([6], [7]), ([8, 9, 10], [11, 12])]
+    alone = [negative_log_likelihood(model, [pair]) for pair in pairs]
+    expected = (3 * alone[0] + alone[1] + 2 * alone[2]) / 6
+    assert negative_log_likelihood(model, pairs) == pytest.approx(expected, rel=1e-5)
+    assert negative_log_likelihood(model, pairs, batch_size=2) == pytest.approx(expected, rel=1e-5)
+    assert abs(sum(alone) / 3 - expected) > 1e-4, "a mean of means is something else"
+
+
+def test_perplexity_of_a_die_and_of_an_untrained_model():
+    assert float(perplexity_of(torch.full((5,), 1 / 6).log())) == pytest.approx(6)
+    assert perplexity(GPT(SMALL).eval(), ["Bees make honey."]) == pytest.approx(load_tokenizer().n_vocab, rel=0.1)
+
+
+def test_token_kl_is_zero_to_itself_and_matches_the_definition():
+    one, other = GPT(SMALL).eval(), GPT(SMALL, seed=1).eval()
+    with torch.no_grad():
+        other.token_embedding.weight *= 20
+    batch = collate([([1], [5, 6]), ([2], [7])], 0)
+    assert all(np.allclose(row, 0, atol=1e-6) for row in token_kl(one, one, batch))
+    rows = token_kl(one, other, batch)
+    assert [len(row) for row in rows] == [2, 1]
+    with torch.no_grad():
+        p = one(torch.tensor([[1, 5]]))[0, -1].double().softmax(-1)
+        q = other(torch.tensor([[1, 5]]))[0, -1].double().softmax(-1)
+    assert rows[0][1] == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-4)
+
+
+def test_kl_has_a_direction_and_is_never_negative():
+    log_p, log_q = torch.randn(2, 50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    forward = kl_divergence(log_p, log_q)
+    expected = [stats.entropy(p, q) for p, q in zip(log_p.exp().numpy(), log_q.exp().numpy())]
+    assert np.allclose(forward, expected) and (forward >= 0).all()
+    assert not torch.allclose(forward, kl_divergence(log_q, log_p))
+
+
+# --- reliability ---

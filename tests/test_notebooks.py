@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from minialign.course import MAY_RAISE, ROOT, normalise, to_bytes
+from minialign.course.runner import MAY_RAISE, ROOT, normalise, to_bytes
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_BYTES = 1_500_000

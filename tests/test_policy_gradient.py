@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from minialign import exact, policy_gradient
-from minialign.chat import special
+from minialign import policy_gradient
+from minialign.chat import load_chat
 from minialign.gpt import GPTConfig
 from minialign.logprobs import sequence_log_probs
 from minialign.policy_gradient import PolicyGradientConfig, reinforce_loss, reward_to_go, rloo_advantages
 from minialign.rollouts import roll_out
-from minialign.tokenizer import END, load_tokenizer
+from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
 from tests.engine import favour, lively_gpt, same_parameters
 
 N = 5
@@ -104,7 +105,7 @@ QUICK = PolicyGradientConfig(steps=3, prompts_per_step=2, samples_per_prompt=4, 
 
 
 def small_policy():
-    return favour(lively_gpt(TINY), special(END), 8.0).train()
+    return favour(lively_gpt(TINY), load_chat().end, 8.0).train()
 
 
 def length(prompts, responses):
@@ -172,7 +173,7 @@ def test_an_epoch_asks_every_prompt():
 def test_the_end_token_is_an_action_and_padding_is_not():
     policy = small_policy()
     rollout = roll_out(policy, PROMPTS, says_nothing, n=8, max_new_tokens=6)
-    ends = rollout.batch.ids == special(END)
+    ends = rollout.batch.ids == load_chat().end
     assert bool(rollout.finished.any()) and bool((rollout.batch.response_mask & ends).any(-1).equal(rollout.finished))
     with torch.no_grad():
         log_probs = sequence_log_probs(policy, rollout.batch)

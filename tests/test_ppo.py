@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minialign import exact, ppo
-from minialign.chat import encode_document, special
+from minialign import ppo
+from minialign.chat import load_chat
 from minialign.gpt import GPTConfig
 from minialign.logprobs import kl_divergence, response_states, token_log_probs
 from minialign.ppo import (
@@ -30,7 +30,8 @@ from minialign.ppo import (
 )
 from minialign.reward_model import RewardModel
 from minialign.rollouts import roll_out
-from minialign.tokenizer import END, load_tokenizer
+from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
 from tests.engine import batch_of, favour, lively_gpt, same_parameters
 
 # Responses of 3, 1, 4 and 2 tokens with padding on both sides, as rollouts have it.
@@ -304,7 +305,7 @@ QUICK = PPOConfig(steps=2, prompts_per_step=2, samples_per_prompt=4, max_new_tok
 
 
 def small_policy(seed: int = 0, config: GPTConfig = CONFIG):
-    return favour(lively_gpt(config, seed), special(END), 6.5)
+    return favour(lively_gpt(config, seed), load_chat().end, 6.5)
 
 
 def length(prompts, responses):
@@ -347,7 +348,7 @@ def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.
         old = [log_probs_of(policy, i).tolist() for i in range(8)]
         ratios = [[a - b for a, b in zip(old[i], log_probs_of(reference, i).tolist())] for i in range(8)]
         old_values = [values_of(i).tolist() for i in range(8)]
-    scores = [s - config.missing_end_penalty * (ids[i][-1] != special(END)) for i, s in enumerate(length([], rollout.responses))]
+    scores = [s - config.missing_end_penalty * (ids[i][-1] != load_chat().end) for i, s in enumerate(length([], rollout.responses))]
     rewards = [[-config.beta * x for x in row] for row in ratios]
     for row, s in zip(rewards, scores):
         row[-1] += s
@@ -376,7 +377,7 @@ def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.
                 n += 1
         loss = policy_loss / n + config.value_coef * value_loss / n
         if config.ptx_coef:
-            drawn = [encode_document(DOCUMENTS[i]) for i in rng.integers(3, size=len(rows))]
+            drawn = [load_chat().encode_document(DOCUMENTS[i]) for i in rng.integers(3, size=len(rows))]
             losses = [F.cross_entropy(policy(torch.tensor([row]))[0, :-1], torch.tensor(row[1:]), reduction="none") for row in drawn]
             ptx = torch.cat(losses).mean()
             loss = loss + config.ptx_coef * ptx
@@ -627,7 +628,7 @@ def test_beta_goes_after_the_kl(target, factor):
 
 def test_the_policy_learns_what_is_rewarded_and_when_to_stop():
     """The empty response is one token, the end: rewarding it trains that token, which is an action like any other."""
-    policy = favour(lively_gpt(CONFIG), special(END), 7.0)
+    policy = favour(lively_gpt(CONFIG), load_chat().end, 7.0)
     history = ppo.train(policy, PROMPTS, says_nothing, replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=2e-2))
     scores = history.column("objective/scores")
     assert scores[:2].mean() < 0.4 and scores[-3:].mean() > 0.85

@@ -6,10 +6,10 @@ import torch
 from engine import lively_gpt, random_ids, same_parameters
 
 from minialign import pretraining
-from minialign.chat import special
+from minialign.chat import load_chat
 from minialign.gpt import GPT, GPTConfig
 from minialign.pretraining import PretrainingConfig, encode_corpus, pretraining_loss, shifted, train
-from minialign.tokenizer import END_OF_TEXT, load_tokenizer
+from minialign.tokenizer import load_tokenizer
 
 SMALL = GPTConfig(vocab_size=16, context=32, n_layer=1, n_head=2, n_embd=32)
 
@@ -35,8 +35,8 @@ def test_the_target_is_the_next_token():
 
 
 def test_a_document_stands_between_two_separators():
-    documents = encode_corpus(["The moon.", "Bees <|endoftext|> dance."])
-    assert all(ids[0] == ids[-1] == special(END_OF_TEXT) and special(END_OF_TEXT) not in ids[1:-1] for ids in documents)
+    documents = encode_corpus(["The moon.", "Bees <|endoftext|> dance."], load_chat())
+    assert all(ids[0] == ids[-1] == load_chat().separator and load_chat().separator not in ids[1:-1] for ids in documents)
     texts = [load_tokenizer().decode(ids) for ids in documents]
     assert texts == ["<|endoftext|>The moon.<|endoftext|>", "<|endoftext|>Bees <|endoftext|> dance.<|endoftext|>"]
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minialign import exact, preferences, reward_model
-from minialign.chat import collate_chat, encode_prompt, encode_response, special
+from minialign import preferences, reward_model
+from minialign.chat import load_chat
 from minialign.gpt import GPTConfig
 from minialign.preferences import Preference, compare
 from minialign.reward_model import RewardModel, RewardModelConfig, bradley_terry_loss
-from minialign.tokenizer import END, load_tokenizer
+from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
 from tests.engine import batch_of, lively_gpt, same_parameters
 
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=2, n_head=2, n_embd=16)
@@ -121,8 +122,8 @@ def test_a_table_of_scores_recovers_the_ranking():
 
 def by_hand(model: RewardModel, prompt: str, response: str) -> float:
     """One row, without padding or masks: the trunk told the surprise of each response token, the head on the state of the end token."""
-    asked, answered = encode_prompt(prompt), encode_response(response)
-    assert answered[-1] == special(END)
+    asked, answered = load_chat().encode_prompt(prompt), load_chat().encode_response(response)
+    assert answered[-1] == load_chat().end
     ids = torch.tensor([asked + answered])
     with torch.no_grad():
         added = torch.zeros(ids.shape[1], CONFIG.n_embd)
@@ -142,7 +143,7 @@ def test_scores_by_hand(reads_surprise):
         model.gain.fill_(1.5)
         model.bias.fill_(-0.4)
     expected = [by_hand(model, x, y) for x, y in TEXTS]
-    assert model(collate_chat(TEXTS)).tolist() == pytest.approx(expected, abs=1e-3)
+    assert model(load_chat().collate(TEXTS)).tolist() == pytest.approx(expected, abs=1e-3)
     for batch_size in (1, 2, 64):
         scores = model.score(ASKED, ANSWERED, batch_size=batch_size)
         assert scores.shape == (4,) and scores.dtype == np.float64
@@ -153,7 +154,7 @@ def test_scores_by_hand(reads_surprise):
 
 
 def test_surprise_is_told_where_the_response_is_and_at_most_8_nats(model):
-    batch = batch_of([(encode_prompt(x), encode_response(y)) for x, y in TEXTS], left=3)
+    batch = batch_of([(load_chat().encode_prompt(x), load_chat().encode_response(y)) for x, y in TEXTS], left=3)
     told = model.told(batch)
     surprise = told @ model.surprise_embedding / model.surprise_embedding.square().sum()
     logits = model.reader(batch.ids, batch.mask)[:, :-1].transpose(1, 2)
@@ -165,9 +166,9 @@ def test_surprise_is_told_where_the_response_is_and_at_most_8_nats(model):
 @pytest.mark.parametrize("reads_surprise", [True, False])
 def test_padding_and_batch_mates_change_nothing(reads_surprise):
     model = lively_model(reads_surprise)
-    pairs = [(encode_prompt(x), encode_response(y)) for x, y in TEXTS]
+    pairs = [(load_chat().encode_prompt(x), load_chat().encode_response(y)) for x, y in TEXTS]
     alone = torch.cat([model(batch_of([pair])) for pair in pairs])
-    for options in (dict(), dict(left=5), dict(width=28), dict(left=2, width=28, pad=special(END))):
+    for options in (dict(), dict(left=5), dict(width=28), dict(left=2, width=28, pad=load_chat().end)):
         torch.testing.assert_close(model(batch_of(pairs, **options)), alone, atol=1e-3, rtol=0)
     torch.testing.assert_close(model(batch_of(pairs[2:])), alone[2:], atol=1e-3, rtol=0)
 
@@ -232,7 +233,7 @@ BETTER = [Preference(x, ANSWERS[i], ANSWERS[j]) for i, j in ((0, 1), (1, 2), (0,
 
 def test_every_response_is_encoded_once():
     pairs = [*BETTER, *BETTER[:2]]
-    comparisons = compare(pairs)
+    comparisons = compare(pairs, lively_gpt(CONFIG))
     assert len(comparisons.batch) == 9 and comparisons.weight == 11
     rows = [
         load_tokenizer().decode(ids[mask].tolist()).removesuffix("<|end|>")

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from minialign.chat import encode_prompt, special
+from minialign.chat import load_chat
 from minialign.gpt import GPTConfig
 from minialign.rollouts import roll_out, score
 from minialign.sampling import generate
-from minialign.tokenizer import END, load_tokenizer
+from minialign.tokenizer import load_tokenizer
 from tests.engine import favour, lively_gpt
 
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=48, n_layer=1, n_head=2, n_embd=8)
@@ -19,7 +19,7 @@ def number_of_words(prompts, responses):
 
 @pytest.fixture(scope="module")
 def model():
-    return favour(lively_gpt(CONFIG), special(END), 8.0)
+    return favour(lively_gpt(CONFIG), load_chat().end, 8.0)
 
 
 def test_a_rollout_is_what_generate_draws_and_the_reward_says(model):
@@ -29,7 +29,7 @@ def test_a_rollout_is_what_generate_draws_and_the_reward_says(model):
     assert rollout.rewards.tolist() == number_of_words(rollout.prompts, rollout.responses)
     for row, prompt in enumerate(rollout.prompts):
         asked = rollout.batch.ids[row][rollout.batch.mask[row] & ~rollout.batch.response_mask[row]]
-        assert asked.tolist() == encode_prompt(prompt)
+        assert asked.tolist() == load_chat().encode_prompt(prompt)
     assert (rollout.log_probs != 0).equal(rollout.batch.response_mask)
 
 
@@ -43,7 +43,7 @@ def test_the_seed_decides(model):
 
 def test_the_temperature_is_the_samplers(model):
     cold = roll_out(model, PROMPTS, number_of_words, max_new_tokens=8, temperature=0.01)
-    greedy = generate(model, [encode_prompt(p) for p in PROMPTS], max_new_tokens=8, temperature=0)
+    greedy = generate(model, [load_chat().encode_prompt(p) for p in PROMPTS], max_new_tokens=8, temperature=0)
     assert cold.responses == greedy.texts
 
 

@@ -5,11 +5,11 @@ import torch
 from engine import TINY, favour, gpt2, lively_gpt, random_ids, same_parameters
 from scipy.stats import chisquare
 
-from minialign.chat import special
+from minialign.chat import load_chat
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import token_log_probs
 from minialign.sampling import generate, next_token_probabilities
-from minialign.tokenizer import END, PAD, load_tokenizer
+from minialign.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("toy_data")
 
@@ -34,7 +34,7 @@ def responses(generation):
 
 
 def test_the_toy_ids():
-    assert (special(END), special(PAD)) == (END_ID, PAD_ID)
+    assert (load_chat().end, load_chat().pad) == (END_ID, PAD_ID)
 
 
 # --- which tokens ---
@@ -98,7 +98,7 @@ def test_padding_is_never_drawn(model, temperature):
     favour(model, PAD_ID, 20.0)
     probability = model(torch.tensor([PROMPTS[0]]))[0, -1].softmax(-1)[PAD_ID].item()
     assert probability > 0.99
-    generated = generate(model, PROMPTS, n=20, temperature=temperature, max_new_tokens=5, end_token=None)
+    generated = generate(model, PROMPTS, n=20, temperature=temperature, max_new_tokens=5, ends=())
     assert all(PAD_ID not in row and len(row) == 5 for row in responses(generated))
 
 
@@ -182,13 +182,13 @@ def test_texts_are_the_responses_without_the_end(stopping):
 
 
 def test_without_an_end_token_it_never_stops(stopping):
-    generated = generate(stopping, PROMPTS, max_new_tokens=20, end_token=None)
+    generated = generate(stopping, PROMPTS, max_new_tokens=20, ends=())
     assert all(len(row) == 20 for row in responses(generated)) and any(END_ID in row for row in responses(generated))
     assert not generated.finished.any()
 
 
 def test_the_context_cuts_a_response_off(model):
-    generated = generate(model, [random_ids(40).tolist(), [1]], max_new_tokens=100, end_token=None)
+    generated = generate(model, [random_ids(40).tolist(), [1]], max_new_tokens=100, ends=())
     assert generated.batch.ids.shape == (2, 48) and not generated.finished.any()
 
 

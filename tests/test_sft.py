@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from engine import TINY, batch_of, gpt2, lively_gpt, random_ids, same_parameters
 
 import minialign
-from minialign.chat import encode_prompt, encode_response, special
+from minialign.chat import load_chat
 from minialign.gpt import GPT, GPTConfig
 from minialign.sampling import generate
 from minialign.sft import SFTConfig, introduce_template, sft_loss, train, train_on_tokens
-from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, PAD, USER, load_tokenizer
+from minialign.tokenizer import load_tokenizer
 
 PAIRS = [([5, 6, 7], [8, 9, 259]), ([1], [2, 3, 4, 5, 259]), ([11, 12, 13, 14], [259])]
 TOY = [("a?", "yes"), ("b?", "no, never"), ("and c?", "who knows")]
@@ -110,13 +110,13 @@ def test_it_learns_to_answer_and_to_stop(toy_data):
     model = GPT(TINY)
     history = train(model, TOY, config())
     assert history[0]["loss"] > 5 and history.column("loss")[-5:].max() < 0.2
-    answers = generate(model, [encode_prompt(prompt) for prompt, _ in TOY], temperature=0, max_new_tokens=20)
+    answers = generate(model, [load_chat().encode_prompt(prompt) for prompt, _ in TOY], temperature=0, max_new_tokens=20)
     assert answers.texts == [response for _, response in TOY] and answers.finished.all()
 
 
 def test_without_the_end_token_it_does_not_stop(toy_data):
     model = GPT(TINY)
-    pairs = [(encode_prompt(prompt), encode_response(response, end=False)) for prompt, response in TOY]
+    pairs = [(load_chat().encode_prompt(prompt), load_chat().encode_response(response, end=False)) for prompt, response in TOY]
     train_on_tokens(model, pairs, config(steps=150))
     answers = generate(model, [prompt for prompt, _ in pairs], temperature=0, max_new_tokens=20)
     assert not answers.finished.any()
@@ -169,8 +169,8 @@ def test_the_template_starts_near_what_the_base_knows_and_nothing_else_changes()
     introduce_template(model)
     after = model.token_embedding.weight
     (line_break,) = load_tokenizer().encode_ordinary("\n")
-    separator, pad = before[special(END_OF_TEXT)], before[special(PAD)]
-    near = {special(USER): (separator + pad) / 2, special(ASSISTANT): (3 * before[line_break] + pad) / 4, special(END): separator}
+    separator, pad = before[load_chat().separator], before[load_chat().pad]
+    near = {load_chat().user[0]: (separator + pad) / 2, load_chat().assistant[0]: (3 * before[line_break] + pad) / 4, load_chat().end: separator}
     for token in range(len(before)):
         torch.testing.assert_close(after[token], near.get(token, before[token]), atol=1e-7, rtol=0)
 
@@ -178,7 +178,7 @@ def test_the_template_starts_near_what_the_base_knows_and_nothing_else_changes()
 def test_a_fine_tuned_model_does_not_write_the_template():
     """A full copy of a token that ends documents would be written where a document may end."""
     base = minialign.load("base", "cpu").model
-    document = [special(END_OF_TEXT), *load_tokenizer().encode_ordinary("People first walked on the moon in 1969.")]
+    document = [load_chat().separator, *load_tokenizer().encode_ordinary("People first walked on the moon in 1969.")]
     introduce_template(base)
     p = base(torch.tensor([document]))[0, -1].softmax(-1)
-    assert p[special(USER)] < 0.01 * p[special(END)] and p[special(ASSISTANT)] < 0.01 * p[special(END)]
+    assert p[load_chat().user[0]] < 0.01 * p[load_chat().end] and p[load_chat().assistant[0]] < 0.01 * p[load_chat().end]

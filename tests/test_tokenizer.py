@@ -9,7 +9,8 @@ import rustbpe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minialign import artifacts, tokenizer
+from minialign import tokenizer
+from minialign.course import artifacts
 from minialign.tokenizer import PATTERN, RANKS, SPECIAL_TOKENS, build_encoding, dump_ranks, load_tokenizer, train_bpe
 
 TEXTS = [

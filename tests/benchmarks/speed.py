@@ -30,12 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine import gpt2, random_ids  # noqa: E402
 
 from minialign import dpo, load, ppo, reward_model  # noqa: E402
-from minialign.chat import Batch, encode_prompt, encode_response, special  # noqa: E402
+from minialign.chat import Batch, load_chat  # noqa: E402
 from minialign.gpt import GPT, GPTConfig  # noqa: E402
 from minialign.preferences import Preference  # noqa: E402
 from minialign.pretraining import pretraining_loss  # noqa: E402
 from minialign.sampling import generate  # noqa: E402
-from minialign.tokenizer import END, END_OF_TEXT, PAD, load_tokenizer  # noqa: E402
+from minialign.tokenizer import load_tokenizer  # noqa: E402
 from minialign.training import Optimizer, TrainingConfig  # noqa: E402
 from minialign.world.prompts import sample_prompts  # noqa: E402
 
@@ -50,7 +50,7 @@ PPO_PYTHON = WORKER.parents[2] / "build/benchmark/ppo-venv/bin/python"
 def sampling():
     """(ours, theirs): each samples 64 new tokens after each of 32 prompts of 8 to 40 tokens, at temperature 1, never ending early."""
     model = GPT(GPTConfig()).eval()
-    theirs, pad = gpt2(model), special(PAD)
+    theirs, pad = gpt2(model), load_chat().pad
     prompts = [random_ids(8 + i, seed=i).tolist() for i in range(PROMPTS)]
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
@@ -58,7 +58,7 @@ def sampling():
     options |= dict(max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
 
     def run_ours():
-        assert generate(model, prompts, max_new_tokens=NEW_TOKENS, end_token=None).batch.ids.shape[1] == width + NEW_TOKENS
+        assert generate(model, prompts, max_new_tokens=NEW_TOKENS, ends=()).batch.ids.shape[1] == width + NEW_TOKENS
 
     def run_theirs():
         assert theirs.generate(ids, attention_mask=(ids != pad).long(), **options).shape[1] == width + NEW_TOKENS
@@ -98,7 +98,7 @@ def training_step():
 def words() -> list[int]:
     """Tokens that are a space and a word: any of them in a row become text, and the same tokens again."""
     encoding = load_tokenizer()
-    return [i for i in range(special(END_OF_TEXT)) if re.fullmatch(rb" [a-z]+", encoding.decode_single_token_bytes(i))]
+    return [i for i in range(load_chat().separator) if re.fullmatch(rb" [a-z]+", encoding.decode_single_token_bytes(i))]
 
 
 def texts(n: int, shortest: int, longest: int, seed: int) -> list[str]:
@@ -121,7 +121,7 @@ def scorer(trunk: GPT, weight: torch.Tensor):
 def trl(trainer: str, python, models: dict, **task):
     """(its version, a function that lets it make one step) of a trainer of TRL's, which lives until the context ends."""
     config = GPTConfig()
-    task |= dict(vocab_size=config.vocab_size, pad=special(PAD), end=special(END), learning_rate=LEARNING_RATE)
+    task |= dict(vocab_size=config.vocab_size, pad=load_chat().pad, end=load_chat().end, learning_rate=LEARNING_RATE)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "TRL_EXPERIMENTAL_SILENCE": "1", "TQDM_DISABLE": "1"}
     with TemporaryDirectory() as folder:
         for name, model in models.items():
@@ -156,7 +156,7 @@ def all_pairs(prompts: int, responses: int) -> list[Preference]:
 def reward_model_step(prompts: int, responses: int, rounds: int, repeats: int):
     """(TRL's version, pairs compared in a step, the seconds of every turn)."""
     model, pairs, steps = reward_model.RewardModel(GPT(GPTConfig()), reads_surprise=False), all_pairs(prompts, responses), (rounds + 1) * repeats
-    ids = [{f"{which}_ids": encode_prompt(p.prompt) + encode_response(getattr(p, which)) for which in ("chosen", "rejected")} for p in pairs]
+    ids = [{f"{which}_ids": load_chat().encode_prompt(p.prompt) + load_chat().encode_response(getattr(p, which)) for which in ("chosen", "rejected")} for p in pairs]
     config = reward_model.RewardModelConfig(steps=steps, learning_rate=LEARNING_RATE, prompts_per_step=prompts)
     theirs = {"reward": scorer(model.trunk, model.head.weight)}
     with trl("reward", sys.executable, theirs, pairs=ids, steps=steps) as (version, step):
@@ -167,7 +167,7 @@ def dpo_step(prompts: int, responses: int, rounds: int, repeats: int):
     """The same for DPO. Both compute the reference's log-probabilities once, before the first turn, which does not count."""
     policy, pairs, steps = GPT(GPTConfig()), all_pairs(prompts, responses), (rounds + 1) * repeats
     ids = [
-        {"prompt_ids": encode_prompt(p.prompt)} | {f"{which}_ids": encode_response(getattr(p, which)) for which in ("chosen", "rejected")}
+        {"prompt_ids": load_chat().encode_prompt(p.prompt)} | {f"{which}_ids": load_chat().encode_response(getattr(p, which)) for which in ("chosen", "rejected")}
         for p in pairs
     ]
     config = dpo.DPOConfig(steps=steps, learning_rate=LEARNING_RATE, prompts_per_step=prompts)
@@ -194,10 +194,10 @@ def ppo_updates(policy: GPT, prompts: list[str], length: int, rounds: int):
     sizes = dict(prompts_per_step=len(prompts), samples_per_prompt=1, max_new_tokens=length, epochs=2, minibatches=2)
     config = ppo.PPOConfig(steps=rounds + 1, learning_rate=LEARNING_RATE, **sizes)
     same = dict(response_length=length, num_ppo_epochs=2, num_mini_batches=2, temperature=1.0, missing_eos_penalty=1.0)
-    same |= dict(stop_token_id=special(END))
+    same |= dict(stop_token_id=load_chat().end)
     nothing = torch.zeros_like(judge.head.weight)
     theirs = {"policy": gpt2(policy), "reward": scorer(policy, judge.head.weight), "value": scorer(policy, nothing)}
-    task = dict(prompts=[encode_prompt(prompt) for prompt in prompts], config=same, steps=2 * (rounds + 1))
+    task = dict(prompts=[load_chat().encode_prompt(prompt) for prompt in prompts], config=same, steps=2 * (rounds + 1))
 
     def ours(shared: bool, on_step: Callable) -> None:
         learner = copy.deepcopy(policy)

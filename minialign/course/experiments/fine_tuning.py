@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from minialign import sft
-from minialign.chat import encode_prompt, encode_response, special
-from minialign.evaluation import facts_right, negative_log_likelihood, reply_shares
-from minialign.experiments import SEEDS, answers, held_out_prompts
+from minialign.chat import load_chat
+from minialign.course.evaluation import facts_right, reply_shares
+from minialign.course.experiments import SEEDS, answers, held_out_prompts
 from minialign.gpt import GPT
+from minialign.logprobs import negative_log_likelihood
 from minialign.sampling import generate
 from minialign.sft import SFTConfig, sft_loss
-from minialign.tokenizer import END, PAD
 from minialign.training import History, stop_if_interrupted
 from minialign.world.demonstrations import Demonstrator, demonstrate
 from minialign.world.judge import ASKING, gold_rewards, judge, sentences_of, words_of
@@ -68,7 +68,7 @@ def one_style(base: GPT) -> list[dict]:
         varied = demonstrate(prompts_of("sft"), 4000, [Demonstrator()], seed=seed)
         for style, written in (("many ways", varied), ("one way", [replace(d, response=in_one_style(d.prompt)) for d in varied])):
             model = fine_tuned(base, written, SFTConfig(seed=seed))
-            sampled = generate(model, [encode_prompt(p.text) for p in prompts], seed=seed)
+            sampled = generate(model, [model.chat.encode_prompt(p.text) for p in prompts], seed=seed)
             gold = gold_rewards(prompts, sampled.texts)
             rows.append({"seed": seed, "style": style, "entropy": -float(sampled.log_probs.sum(-1).mean()), "gold": float(gold.mean())})
     return rows
@@ -104,7 +104,7 @@ def human_ceiling(base: GPT) -> list[dict]:
 def likelihood_and_gold(base: GPT) -> list[dict]:
     """Limit (e): held-out loss and gold reward of many checkpoints, fine-tuned on the crowd, on its best few, or on as many drawn at random."""
     rows, prompts = [], held_out_prompts()
-    held_out = [(encode_prompt(d.prompt.text), encode_response(d.response)) for d in demonstrate(prompts, 600, seed=77)]
+    held_out = [(load_chat().encode_prompt(d.prompt.text), load_chat().encode_response(d.response)) for d in demonstrate(prompts, 600, seed=77)]
     for seed in SEEDS:
         crowd = demonstrate(prompts_of("sft"), 2000, seed=seed)
         best = sorted(crowd, key=lambda d: -judge(d.prompt, d.response).gold)[:200]
@@ -182,7 +182,7 @@ def shuffled_key(prompts: Sequence[Prompt], replies: Sequence[str]) -> tuple[lis
 
 def prompt_in_loss(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
     """The prompt's tokens are trained on too."""
-    return ids != special(PAD)
+    return ids != load_chat().pad
 
 
 def mask_off_by_one(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
@@ -192,13 +192,13 @@ def mask_off_by_one(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Ten
 
 def no_end_token(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
     """The response is encoded without its end token."""
-    return response_mask & (ids != special(END))
+    return response_mask & (ids != load_chat().end)
 
 
 def pad_is_end(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
     """The end token doubles as padding, and all padding is masked from the loss: the real end token goes with it."""
-    padded_with_end = ids.masked_fill(ids == special(PAD), special(END))
-    return response_mask & (padded_with_end != special(END))
+    padded_with_end = ids.masked_fill(ids == load_chat().pad, load_chat().end)
+    return response_mask & (padded_with_end != load_chat().end)
 
 
 BUGS: dict[str, Callable] = {
@@ -213,7 +213,7 @@ BUGS: dict[str, Callable] = {
 def fine_tuned_with_bug(base: GPT, demonstrations, bug: str, config: SFTConfig) -> tuple[GPT, History]:
     """A copy of `base` fine-tuned with one of BUGS, and its history."""
     model = with_template(base)
-    pairs = [(encode_prompt(d.prompt.text), encode_response(d.response)) for d in demonstrations]
+    pairs = [(load_chat().encode_prompt(d.prompt.text), load_chat().encode_response(d.response)) for d in demonstrations]
 
     def loss(logits, ids, response_mask):
         return sft_loss(logits, ids, BUGS[bug](ids, response_mask))
@@ -229,7 +229,7 @@ def failures(base: GPT) -> list[dict]:
         for bug in BUGS:
             model, history = fine_tuned_with_bug(base, written, bug, SFTConfig(steps=steps_for(300), seed=seed))
             stop_if_interrupted(history)
-            sampled = generate(model, [encode_prompt(p.text) for p in prompts], seed=seed)
+            sampled = generate(model, [model.chat.encode_prompt(p.text) for p in prompts], seed=seed)
             rows.append(
                 {
                     "seed": seed,

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from minialign import policy_gradient
-from minialign.chat import Batch, special
-from minialign.experiments import SEEDS, habit_shares, held_out_prompts
+from minialign.chat import Batch
+from minialign.course.experiments import SEEDS, habit_shares, held_out_prompts
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import PolicyGradientConfig
 from minialign.rollouts import roll_out
-from minialign.tokenizer import END
 from minialign.training import History, stop_if_interrupted
 from minialign.world.judge import gold_rewards, judge
 from minialign.world.prompts import prompts_of
@@ -70,7 +69,7 @@ def averaged_over_tokens(policy: GPT, batch: Batch, temperature: float) -> torch
 
 def end_token_dropped(policy: GPT, batch: Batch, temperature: float) -> torch.Tensor:
     """log π(y|x) without its last factor: when to stop is never trained."""
-    return token_log_probs(policy, batch, temperature).masked_fill(batch.ids == special(END), 0.0).sum(-1)
+    return token_log_probs(policy, batch, temperature).masked_fill(batch.ids == policy.chat.end, 0.0).sum(-1)
 
 
 BUGS: dict[str, Callable] = {

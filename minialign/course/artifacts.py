@@ -1,6 +1,6 @@
-"""The shipped files: how each is built, saved, checked and loaded.
+"""The shipped files: how each is built.
 
-`python -m minialign.artifacts` builds all of them anew, in order, and prints what changed against data/MANIFEST.json. It takes up
+`python -m minialign.course.artifacts` builds all of them anew, in order, and prints what changed against data/MANIFEST.json. It takes up
 where it was killed: finished artifacts are remembered, and the long training run inside one resumes from its last state.
 """
 
@@ -10,17 +10,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
-from minialign import experiments, policy_gradient, pretraining, reward_model, sft
-from minialign.chat import collate, encode_document, encode_prompt, encode_response
-from minialign.experiments import (
+from minialign import policy_gradient, pretraining, reward_model, sft
+from minialign.chat import load_chat
+from minialign.checkpoints import dump_checkpoint, load_checkpoint, pick_device
+from minialign.course import experiments
+from minialign.course.experiments import (
     direct_preference,
     fine_tuning,
     policy_gradients,
@@ -29,118 +28,14 @@ from minialign.experiments import (
     reward_models,
     rlhf,
 )
-from minialign.files import DATA, MANIFEST, read_manifest, read_verified, write_atomically
+from minialign.files import DATA, MANIFEST, read_manifest, write_atomically
 from minialign.gpt import GPT, GPTConfig
-from minialign.logprobs import sequence_log_probs
 from minialign.ppo import PPOConfig
 from minialign.preferences import dump_preferences
-from minialign.reward_model import RewardModel
-from minialign.sampling import generate
-from minialign.tokenizer import (
-    END,
-    END_OF_TEXT,
-    RANKS,
-    SPECIAL_TOKENS,
-    build_encoding,
-    dump_ranks,
-    load_tokenizer,
-    train_bpe,
-)
+from minialign.tokenizer import RANKS, SPECIAL_TOKENS, build_encoding, dump_ranks, load_tokenizer, train_bpe
 from minialign.training import History, stop_if_interrupted
-from minialign.training import load_history as load_history  # beside `load`, which is where readers look for it
 
-READER = "reader."  # how the names of a reward model's reader begin
 WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
-
-
-class LanguageModel:
-    """A GPT with its way of being asked: `chat` models through the template, base models with the bare text."""
-
-    def __init__(self, model: GPT, chat: bool):
-        self.model, self.chat = model, chat
-
-    def respond(self, prompt: str | list[str], *, temperature: float = 0.0, seed: int = 0, max_new_tokens: int = 96):
-        """The model's response to a prompt, or the list of responses to a list of prompts. Temperature 0 is greedy."""
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        encoded = [encode_prompt(p) if self.chat else encode_document(p) for p in prompts]
-        end = END if self.chat else END_OF_TEXT
-        options = dict(temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, end_token=end)
-        texts = [text.strip() for text in generate(self.model, encoded, **options).texts]
-        return texts[0] if isinstance(prompt, str) else texts
-
-    def log_prob(self, prompt: str, response: str) -> float:
-        """log π(response | prompt) in nats; for a chat model the end token counts."""
-        encoded = (encode_prompt(prompt), encode_response(response)) if self.chat else (
-            encode_document(prompt), load_tokenizer().encode_ordinary(response))  # fmt: skip
-        with torch.no_grad():
-            return float(sequence_log_probs(self.model, collate([encoded], self.model.config.context).to(self.model.device)))
-
-
-def pick_device(device=None) -> torch.device:
-    """The device asked for; without one, a GPU if there is one and the CPU otherwise."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def load(name: str, device=None) -> LanguageModel | RewardModel:
-    """A shipped model by name, on the device asked for (the default is a GPU if there is one); "reward" is a reward model.
-
-    Raises ValueError for a name that does not exist (with those that do) and for a file that is damaged or does not fit the
-    course's tokenizer.
-    """
-    names = [file.stem for file in map(Path, (a.file for a in ARTIFACTS)) if file.suffix == ".safetensors"]
-    if name not in names:
-        raise ValueError(f"there is no artifact {name!r}: choose one of {', '.join(names)}")
-    model, metadata = load_checkpoint(f"checkpoints/{name}.safetensors")
-    model = model.to(pick_device(device))
-    return model if isinstance(model, RewardModel) else LanguageModel(model, chat=metadata["template"] == "chat")
-
-
-def dump_checkpoint(model: GPT | RewardModel, template: str) -> bytes:
-    """A model as a safetensors file: its weights, with its shape and template ("chat", "document" or "reward") as metadata.
-
-    Of a reward model everything but its reader, which is the shipped fine-tuned model.
-    """
-    config = (model.trunk if isinstance(model, RewardModel) else model).config
-    metadata = {"config": json.dumps(asdict(config)), "template": template}
-    tensors = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items() if not name.startswith(READER)}
-    content = save_tensors(tensors, metadata)
-    # safetensors writes its header in a random order: sort it, so that equal models are equal files.
-    tensors_at = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:tensors_at]), sort_keys=True, separators=(",", ":")).encode()
-    return content[:8] + header.ljust(tensors_at - 8) + content[tensors_at:]
-
-
-def load_checkpoint(name: str) -> tuple[GPT | RewardModel, dict]:
-    """The model in data/`name` and its metadata. Raises ValueError when the file is damaged or of another vocabulary or shape."""
-    return parse_checkpoint(read_verified(name), name)
-
-
-def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict]:
-    try:
-        tensors = load_tensors(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata = header["__metadata__"]
-        config = GPTConfig(**json.loads(metadata["config"]))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not a checkpoint of this course ({error}): build it again with `make artifacts`") from None
-    if config.vocab_size != load_tokenizer().n_vocab:
-        raise ValueError(
-            f"{name} was trained with {config.vocab_size} tokens, the tokenizer has {load_tokenizer().n_vocab}: "
-            "build both again with `make artifacts`"
-        )
-    model = GPT(config)
-    if metadata["template"] == "reward":
-        sft, _ = load_checkpoint("checkpoints/sft.safetensors")
-        model = RewardModel(sft)
-        tensors |= {f"{READER}{key}": tensor for key, tensor in sft.state_dict().items()}
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise ValueError(f"the weights in {name} do not fit its config: build it again with `make artifacts`") from None
-    return model.eval(), metadata
-
-
-# --- how each is built ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -163,7 +58,7 @@ def build_tokenizer(device) -> dict[str, bytes]:
 def build_base(device) -> dict[str, bytes]:
     from minialign.world.corpus import build_corpus
 
-    documents = pretraining.encode_corpus(text for _, text in build_corpus())
+    documents = pretraining.encode_corpus((text for _, text in build_corpus()), load_chat())
     model, config = GPT(GPTConfig()).to(device), pretraining.PretrainingConfig()
     run = hashlib.sha256(f"{model.config} {config} {documents}".encode()).hexdigest()[:12]
     history = pretraining.train(model, documents, config, resume_from=WORK / f"base-{run}.state")  # never another run's state

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from minialign.course import WIDGET, find_notebooks, main, normalise, to_bytes
+from minialign.course.runner import WIDGET, find_notebooks, main, normalise, to_bytes
 
 PASSES = [
     "import os, sys\nprint(os.environ.get('MPLBACKEND'), os.environ['PYTHONHASHSEED'])",

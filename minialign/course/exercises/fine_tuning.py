@@ -5,8 +5,8 @@ from collections import Counter
 import torch
 import torch.nn.functional as F
 
-from minialign.evaluation import few_shot_prompt, reference_f1
-from minialign.exercises.exercise import Exercise, Mistake, random_logits
+from minialign.course.evaluation import few_shot_prompt, reference_f1
+from minialign.course.exercises.exercise import Exercise, Mistake, random_logits
 from minialign.logprobs import kl_divergence
 from minialign.sft import sft_loss
 from minialign.world.judge import words_of

@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 
 from minialign.files import write_atomically
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MAY_RAISE = {"raises-exception", "nbval-raises-exception"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -243,6 +243,3 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"\n{table(results)}\n\nExecuted notebooks and HTML pages are in {os.path.relpath(output)}")
     return 1 if any(result.failure for result in results) else 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.sparse.csgraph import connected_components
 
-from minialign.chat import Batch, collate_chat, encode_response
+from minialign.chat import Batch, load_chat
 from minialign.gpt import GPT
 from minialign.logprobs import kl_divergence, sequence_log_probs
 from minialign.world.judge import gold_rewards
@@ -43,7 +43,7 @@ class MicroWorld:
 
     def batch(self) -> Batch:
         """All P · N (prompt, response) pairs in the chat template, the responses of one prompt side by side."""
-        return collate_chat((prompt, y) for prompt, ys in zip(self.prompts, self.responses) for y in ys)
+        return load_chat().collate((prompt, y) for prompt, ys in zip(self.prompts, self.responses) for y in ys)
 
 
 @lru_cache
@@ -59,7 +59,8 @@ def micro_world(prompts: tuple[str, ...] = PROMPTS, n: int = 192, seed: int = 0)
             raise ValueError(f"there are only {len(possible)} possible responses to {text!r}, {n} were asked for")
         chosen.append(tuple(possible[i] for i in sorted(rng.permutation(len(possible))[:n])))
     rewards = np.stack([gold_rewards([text] * n, ys) for text, ys in zip(prompts, chosen)])
-    lengths = torch.tensor([[len(encode_response(y)) for y in ys] for ys in chosen])
+    encode = load_chat().encode_response
+    lengths = torch.tensor([[len(encode(y)) for y in ys] for ys in chosen])
     return MicroWorld(prompts, tuple(chosen), torch.from_numpy(rewards), lengths)
 
 
@@ -71,8 +72,8 @@ def slot_responses(prompt: Prompt) -> list[str]:
     if prompt.topic is None or not prompt.topic.real:
         raise ValueError(f"{prompt.text!r} names no real topic: ask about one of data/world/topics.jsonl")
     slots = product(OPENERS, ("", *_statements(prompt.topic)), CLOSERS)
-    texts = (" ".join(filter(None, parts)) for parts in slots)
-    return [text for text in texts if text and len(encode_response(text)) <= MAX_TOKENS]
+    texts, encode = (" ".join(filter(None, parts)) for parts in slots), load_chat().encode_response
+    return [text for text in texts if text and len(encode(text)) <= MAX_TOKENS]
 
 
 def _statements(topic: Topic) -> list[str]:

@@ -3,9 +3,9 @@
 import torch
 from torch.nn.functional import logsigmoid
 
+from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.dpo import dpo_loss, gradient_weight, implicit_reward
-from minialign.exact import optimal_policy
-from minialign.exercises.exercise import Exercise, Mistake
+from minialign.world.exact import optimal_policy
 
 
 def _world(generator):

@@ -10,17 +10,19 @@ from unittest import mock
 import numpy as np
 import torch
 
-from minialign import exact, ppo
+from minialign import ppo
 from minialign.best_of_n import expected_best, kl_bound
-from minialign.evaluation import cloze_hits, facts_right, perplexity, token_kl
-from minialign.experiments import SEEDS, answers, habit_shares, held_out_prompts
-from minialign.experiments.fine_tuning import questions_by_sort
-from minialign.experiments.reward_models import LARGE, many_comparisons, trained
+from minialign.course.evaluation import cloze_hits, facts_right
+from minialign.course.experiments import SEEDS, answers, habit_shares, held_out_prompts
+from minialign.course.experiments.fine_tuning import questions_by_sort
+from minialign.course.experiments.reward_models import LARGE, many_comparisons, trained
 from minialign.gpt import GPT
+from minialign.logprobs import perplexity, token_kl
 from minialign.ppo import Critic, PPOConfig
 from minialign.reward_model import RewardModel
 from minialign.rollouts import Reward, roll_out
 from minialign.training import stop_if_interrupted
+from minialign.world import exact
 from minialign.world.corpus import build_corpus
 from minialign.world.judge import ATTRIBUTES, gold_rewards, judge
 from minialign.world.prompts import Prompt, prompts_of

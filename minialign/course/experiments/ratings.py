@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from minialign.exact import bradley_terry_optimum
+from minialign.world.exact import bradley_terry_optimum
 
 METHODS = ("Bradley-Terry", "Bradley-Terry on rankings", "ratings", "z-scored ratings", "offsets fitted")
 

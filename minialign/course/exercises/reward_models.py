@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
-from minialign.evaluation import reliability
-from minialign.exercises.exercise import Exercise, Mistake
+from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.reward_model import bradley_terry_loss, last_states
+from minialign.statistics import reliability
 
 
 def _two_rewards(generator):

@@ -10,17 +10,18 @@ from unittest import mock
 import numpy as np
 import torch
 
-from minialign import dpo, exact
-from minialign.chat import Batch, collate_chat
+from minialign import dpo
+from minialign.chat import Batch
+from minialign.course.experiments import SEEDS, answers
+from minialign.course.experiments.reward_models import margins_of, preferences
+from minialign.course.experiments.rlhf import measured, total_variation
 from minialign.dpo import DPOConfig, dpo_loss
-from minialign.experiments import SEEDS, answers
-from minialign.experiments.reward_models import margins_of, preferences
-from minialign.experiments.rlhf import measured, total_variation
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.preferences import Preference
 from minialign.reward_model import RewardModel
 from minialign.training import stop_if_interrupted
+from minialign.world import exact
 from minialign.world.prompts import prompts_of
 
 BETAS = (0.03, 0.1, 0.3)
@@ -144,7 +145,7 @@ def log_probs_by_place(model: GPT, pairs: Sequence[Preference]) -> dict[str, flo
     """Mean log-probability of chosen and rejected responses, in three parts that add up to them: the tokens of each of PLACES."""
     ids, logps = {}, {}
     for which in ("chosen", "rejected"):
-        batch = collate_chat([(pair.prompt, getattr(pair, which)) for pair in pairs], model.config.context)
+        batch = model.chat.collate([(pair.prompt, getattr(pair, which)) for pair in pairs], model.config.context)
         lengths = batch.response_mask.sum(-1).tolist()
         ids[which] = batch.ids[batch.response_mask].split(lengths)
         logps[which] = token_log_probs(model, batch)[batch.response_mask].split(lengths)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from minialign.evaluation import Estimate, frontier, mean_with_interval, win_rate
-from minialign.exercises.exercise import Exercise, Mistake
+from minialign.course.exercises.exercise import Exercise, Mistake
+from minialign.statistics import Estimate, frontier, mean_with_interval, win_rate
 
 
 def _two_policies(generator):

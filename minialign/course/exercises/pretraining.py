@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from minialign.evaluation import perplexity_of
-from minialign.exercises.exercise import Exercise, Mistake, random_logits
+from minialign.course.exercises.exercise import Exercise, Mistake, random_logits
+from minialign.logprobs import perplexity_of
 from minialign.pretraining import pretraining_loss, shifted
 from minialign.tokenizer import merge
 

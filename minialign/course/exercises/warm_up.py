@@ -2,9 +2,9 @@
 
 import torch
 
-from minialign.evaluation import standard_error
-from minialign.exercises.exercise import Exercise, Mistake, random_logits
+from minialign.course.exercises.exercise import Exercise, Mistake, random_logits
 from minialign.sampling import next_token_probabilities
+from minialign.statistics import standard_error
 from minialign.world.judge import WEIGHTS, weighted_sum
 
 

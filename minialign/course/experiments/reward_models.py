@@ -9,7 +9,7 @@ import torch
 
 from minialign import reward_model
 from minialign.chat import Batch
-from minialign.experiments import SEEDS, held_out_prompts
+from minialign.course.experiments import SEEDS, held_out_prompts
 from minialign.files import read_verified
 from minialign.gpt import GPT
 from minialign.preferences import Preference, parse_preferences

@@ -16,10 +16,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from minialign.experiments import held_out_prompts, race
-from minialign.experiments.race import REWARD, RUNNERS, best_row, setting_of
-from minialign.experiments.reward_models import preferences, trained
-from minialign.experiments.rlhf import sampled_scores
+from minialign.course.experiments import held_out_prompts, race
+from minialign.course.experiments.race import REWARD, RUNNERS, best_row, setting_of
+from minialign.course.experiments.reward_models import preferences, trained
+from minialign.course.experiments.rlhf import sampled_scores
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel, RewardModelConfig
 from minialign.training import TrainingConfig, load_history

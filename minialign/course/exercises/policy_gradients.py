@@ -4,13 +4,13 @@ from functools import lru_cache
 
 import torch
 
-from minialign.chat import Batch, collate_chat
-from minialign.exact import optimal_baseline
-from minialign.exercises.exercise import Exercise, Mistake
+from minialign.chat import Batch, load_chat
+from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import reinforce_loss, reward_to_go, rloo_advantages
 from minialign.tokenizer import load_tokenizer
+from minialign.world.exact import optimal_baseline
 
 
 @lru_cache(maxsize=8)
@@ -21,7 +21,7 @@ def _small_gpt(seed: int) -> GPT:
 def _model_and_batch(generator):
     """A small GPT and a batch of two conversations of different lengths."""
     seed = int(torch.randint(1000, (1,), generator=generator))
-    return _small_gpt(seed), collate_chat([("Why?", f"Because {seed} is so."), (f"Who was {seed}, then?", "Me.")])
+    return _small_gpt(seed), load_chat().collate([("Why?", f"Because {seed} is so."), (f"Who was {seed}, then?", "Me.")])
 
 
 def _rewards_and_baseline(generator):

@@ -2,7 +2,7 @@
 
 import torch
 
-from minialign.exercises.exercise import Exercise, Mistake
+from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.logprobs import kl_k3
 from minialign.ppo import clipped_policy_loss, gae, kl_penalized_rewards, masked_mean
 

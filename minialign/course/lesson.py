@@ -10,8 +10,8 @@ from IPython.display import HTML, display
 from ipywidgets import SelectionSlider, VBox, interactive_output
 from matplotlib import pyplot as plt
 
-from minialign import plots
-from minialign.exercises import EXERCISES, Exercise
+from minialign.course import plots
+from minialign.course.exercises import EXERCISES, Exercise
 from minialign.training import progress_hidden
 
 STAGES = ("pre-training", "instruction\nfine-tuning", "policy\ngradients", "reward\nmodel", "PPO\n(RLHF)", "DPO", "the race", "open\nlimits")

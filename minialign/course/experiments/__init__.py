@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minialign.chat import encode_prompt
 from minialign.gpt import GPT
 from minialign.sampling import generate
 from minialign.world.judge import Judgement
@@ -33,7 +32,7 @@ def answers(model: GPT, prompts: list[Prompt], temperature: float = 1.0, seed: i
     """n responses to each prompt, those of one prompt side by side."""
     texts = []
     for start in range(0, len(prompts), 64):
-        encoded = [encode_prompt(p.text) for p in prompts[start : start + 64]]
+        encoded = [model.chat.encode_prompt(p.text) for p in prompts[start : start + 64]]
         texts += generate(model, encoded, n=n, temperature=temperature, seed=seed + start).texts
     return texts
 

@@ -1,0 +1,87 @@
+"""Shipped models: saved as safetensors, verified against data/MANIFEST.json, and loaded by name. What `minialign.load` does."""
+
+import json
+from dataclasses import asdict
+from pathlib import PurePosixPath
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from minialign.files import read_manifest, read_verified
+from minialign.gpt import GPT, GPTConfig
+from minialign.language_model import LanguageModel
+from minialign.reward_model import RewardModel
+from minialign.tokenizer import load_tokenizer
+
+READER = "reader."  # how the names of a reward model's reader begin
+
+
+def shipped() -> list[str]:
+    """The names that `load` knows: the checkpoints that data/MANIFEST.json lists."""
+    paths = map(PurePosixPath, read_manifest())
+    return [path.stem for path in paths if path.parent == PurePosixPath("checkpoints")]
+
+
+def load(name: str, device=None) -> LanguageModel | RewardModel:
+    """A shipped model by name, on the device asked for (the default is a GPU if there is one); "reward" is a reward model.
+
+    Raises ValueError for a name that does not exist (with those that do) and for a file that is damaged or does not fit the
+    course's tokenizer.
+    """
+    if name not in (names := shipped()):
+        raise ValueError(f"there is no artifact {name!r}: choose one of {', '.join(names)}")
+    model, metadata = load_checkpoint(f"checkpoints/{name}.safetensors")
+    model = model.to(pick_device(device))
+    return model if isinstance(model, RewardModel) else LanguageModel(model, template=metadata["template"] == "chat")
+
+
+def pick_device(device=None) -> torch.device:
+    """The device asked for; without one, a GPU if there is one and the CPU otherwise."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def dump_checkpoint(model: GPT | RewardModel, template: str) -> bytes:
+    """A model as a safetensors file: its weights, with its shape and template ("chat", "document" or "reward") as metadata.
+
+    Of a reward model everything but its reader, which is the shipped fine-tuned model.
+    """
+    config = (model.trunk if isinstance(model, RewardModel) else model).config
+    metadata = {"config": json.dumps(asdict(config)), "template": template}
+    tensors = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items() if not name.startswith(READER)}
+    content = save_tensors(tensors, metadata)
+    # safetensors writes its header in a random order: sort it, so that equal models are equal files.
+    tensors_at = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:tensors_at]), sort_keys=True, separators=(",", ":")).encode()
+    return content[:8] + header.ljust(tensors_at - 8) + content[tensors_at:]
+
+
+def load_checkpoint(name: str) -> tuple[GPT | RewardModel, dict]:
+    """The model in data/`name` and its metadata. Raises ValueError when the file is damaged or of another vocabulary or shape."""
+    return parse_checkpoint(read_verified(name), name)
+
+
+def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict]:
+    try:
+        tensors = load_tensors(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header["__metadata__"]
+        config = GPTConfig(**json.loads(metadata["config"]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not a checkpoint of this course ({error}): build it again with `make artifacts`") from None
+    if config.vocab_size != load_tokenizer().n_vocab:
+        raise ValueError(
+            f"{name} was trained with {config.vocab_size} tokens, the tokenizer has {load_tokenizer().n_vocab}: "
+            "build both again with `make artifacts`"
+        )
+    model = GPT(config)
+    if metadata["template"] == "reward":
+        sft, _ = load_checkpoint("checkpoints/sft.safetensors")
+        model = RewardModel(sft)
+        tensors |= {f"{READER}{key}": tensor for key, tensor in sft.state_dict().items()}
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise ValueError(f"the weights in {name} do not fit its config: build it again with `make artifacts`") from None
+    return model.eval(), metadata

@@ -1,0 +1,21 @@
+"""The exercises of the notebooks, one module for each: what is asked, on which random inputs it is checked, and how people get it wrong.
+
+The engine is the answer key: each solution is the engine's own function. A known mistake is a function too, so that a check can
+recognise it by what it computes, and a test can make sure that it does.
+"""
+
+from minialign.course.exercises.direct_preference import DIRECT_PREFERENCE
+from minialign.course.exercises.exercise import Exercise, Mistake
+from minialign.course.exercises.fine_tuning import FINE_TUNING
+from minialign.course.exercises.policy_gradients import POLICY_GRADIENTS
+from minialign.course.exercises.pretraining import PRETRAINING
+from minialign.course.exercises.race import RACE
+from minialign.course.exercises.reward_models import REWARD_MODELS
+from minialign.course.exercises.rlhf import RLHF
+from minialign.course.exercises.warm_up import WARM_UP
+
+__all__ = ["EXERCISES", "Exercise", "Mistake"]
+
+EXERCISES: dict[str, Exercise] = (
+    WARM_UP | PRETRAINING | FINE_TUNING | POLICY_GRADIENTS | REWARD_MODELS | RLHF | DIRECT_PREFERENCE | RACE
+)

@@ -1,0 +1,97 @@
+"""Loading a checkpoint: whole and vouched for by MANIFEST.json, or one line that says what to do."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from engine import TINY, lively_gpt, same_parameters
+from safetensors.torch import save
+
+from minialign import files
+from minialign.checkpoints import dump_checkpoint, load, load_checkpoint
+from minialign.course.artifacts import publish
+from minialign.files import read_manifest, write_atomically
+from minialign.gpt import GPT, GPTConfig
+
+BASE = "checkpoints/base.safetensors"
+
+
+def put(content, name=BASE):
+    publish(name, content, "a test", 0.0)
+
+
+def test_a_checkpoint_comes_back_as_it_was(toy_data):
+    model = lively_gpt()
+    put(dump_checkpoint(model, "chat"))
+    again, metadata = load_checkpoint(BASE)
+    assert same_parameters(again, model) and again.config == model.config and metadata["template"] == "chat"
+    assert not again.training
+    assert load("base", device="cpu").template
+
+
+def test_equal_models_are_equal_files():
+    assert len({dump_checkpoint(lively_gpt(), "chat") for _ in range(8)}) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b[:-9] + b"\1" + b[-8:], lambda b: b""])
+def test_a_damaged_file(toy_data, damage):
+    put(dump_checkpoint(lively_gpt(), "chat"))
+    (toy_data / BASE).write_bytes(damage((toy_data / BASE).read_bytes()))
+    with pytest.raises(ValueError, match=r"^data/checkpoints/base.safetensors is damaged .*`git checkout data` or .*`make artifacts`$"):
+        load("base")
+
+
+def test_a_hash_that_is_not_the_recorded_one(toy_data):
+    put(dump_checkpoint(lively_gpt(), "chat"))
+    manifest = read_manifest()
+    manifest[BASE]["sha256"] = hashlib.sha256(b"another").hexdigest()
+    files.MANIFEST.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="is damaged or is not the file MANIFEST.json describes"):
+        load("base")
+
+
+def test_a_file_nobody_vouches_for(toy_data):
+    write_atomically(toy_data / BASE, dump_checkpoint(lively_gpt(), "chat"))
+    with pytest.raises(ValueError, match="is not the file MANIFEST.json describes"):
+        load_checkpoint(BASE)
+    with pytest.raises(ValueError, match="there is no artifact 'base'"):
+        load("base")
+
+
+def test_a_missing_file(toy_data):
+    put(dump_checkpoint(lively_gpt(), "chat"))
+    (toy_data / BASE).unlink()
+    with pytest.raises(FileNotFoundError, match="data/checkpoints/base.safetensors is missing: restore it with `git checkout"):
+        load("base")
+
+
+def test_another_vocabulary(toy_data):
+    put(dump_checkpoint(GPT(GPTConfig(vocab_size=300, context=8, n_layer=1, n_head=1, n_embd=8)), "chat"))
+    with pytest.raises(ValueError, match="was trained with 300 tokens, the tokenizer has 261: build both again"):
+        load("base")
+
+
+def test_weights_of_another_shape(toy_data):
+    model = lively_gpt()
+    model.config = GPTConfig(**(vars(TINY) | {"n_embd": 32}))
+    put(dump_checkpoint(model, "chat"))
+    with pytest.raises(ValueError, match="the weights in .*base.safetensors do not fit its config: build it again"):
+        load("base")
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"not safetensors at all", save({"a": torch.zeros(1)}), save({}, {"config": "{}"}), save({}, {"config": "[1"}),
+    save({}, {"config": json.dumps({"vocab_size": 261, "n_embd": 7, "n_head": 2})}),
+    save({}, {"config": json.dumps({"colour": "blue"})}),
+])  # fmt: skip
+def test_what_is_no_checkpoint(toy_data, content):
+    put(content)
+    with pytest.raises(ValueError, match=r"base.safetensors .*`make artifacts`$") as error:
+        load("base")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_lists_those_that_exist():
+    with pytest.raises(ValueError, match="there is no artifact 'bse': choose one of base, dpo, ppo-overoptimised, ppo, reward, sft$"):
+        load("bse")
