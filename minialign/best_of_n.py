@@ -1,6 +1,8 @@
-"""Best-of-n: sample n responses, keep the one that scores best. Alignment without training, paid for at every answer.
+"""Best-of-n: sample n responses, keep the one that scores best. Alignment without training, paid for at every
+answer.
 
-The strongest simple baseline: as a policy it is close to optimal in reward for the KL it spends (Gao et al. 2022; Beirami et al. 2024).
+The strongest simple baseline: as a policy it is close to optimal in reward for the KL it spends (Gao et al.
+2022; Beirami et al. 2024).
 """
 
 import math
@@ -14,7 +16,9 @@ from minialign.rollouts import Reward, Rollout, roll_out
 
 @dataclass(frozen=True)
 class Best:
-    """The winners of some prompts: the responses, their rewards (P,), and the whole rollout they were chosen from."""
+    """The winners of some prompts: the responses, their rewards (P,), and the whole rollout they were chosen
+    from.
+    """
 
     responses: list[str]
     rewards: np.ndarray
@@ -33,24 +37,30 @@ def best_of_n(policy: GPT, prompts: list[str], reward: Reward, n: int, *, seed=0
 
 
 def expected_best(rewards: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-    """What best-of-n gives on average, estimated from more samples than n: for each prompt the mean `values` of the best of n.
+    """What best-of-n gives on average, estimated from more samples than n: for each prompt the mean `values`
+    of the best of n.
 
-    rewards, values (P, N): N ≥ n samples of each prompt, chosen by `rewards` and worth `values`. Exact over all n-subsets of the N
-    samples: the sample of rank i (1 is the lowest) is the best of n with probability C(i − 1, n − 1) / C(N, n). Returns (P,), float64.
-    Source: Nakano et al. 2021 (WebGPT), appendix I. Raises ValueError for n outside 1 … N.
+    rewards, values (P, N): N ≥ n samples of each prompt, chosen by `rewards` and worth `values`. Exact over
+    all n-subsets of the N samples: the sample of rank i (1 is the lowest) is the best of n with probability
+    C(i − 1, n − 1) / C(N, n). Returns (P,), float64. Source: Nakano et al. 2021 (WebGPT), appendix I. Raises
+    ValueError for n outside 1 … N.
     """
     N = rewards.shape[-1]
     if not 1 <= n <= N:
         raise ValueError(f"n is {n}: choose from 1 to the {N} samples there are")
     # C(i − 1, n − 1) / C(N, n), by logarithms of the gamma function: the numbers themselves overflow.
     log_choose = lambda a, b: math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)  # noqa: E731
-    weights = np.array([math.exp(log_choose(i - 1, n - 1) - log_choose(N, n)) if i >= n else 0.0 for i in range(1, N + 1)])
-    order = np.argsort(-np.asarray(rewards, dtype=np.float64), axis=-1, kind="stable")[..., ::-1]  # of equals the first is the best
+    weights = np.array(
+        [math.exp(log_choose(i - 1, n - 1) - log_choose(N, n)) if i >= n else 0.0 for i in range(1, N + 1)]
+    )
+    # of equals the first is the best
+    order = np.argsort(-np.asarray(rewards, dtype=np.float64), axis=-1, kind="stable")[..., ::-1]
     return (np.take_along_axis(np.asarray(values, dtype=np.float64), order, -1) * weights).sum(-1)
 
 
 def kl_bound(n: int) -> float:
-    """log n − (n − 1)/n, in nats: what KL(best-of-n ‖ policy) is at most; the exact value is lower where responses repeat or rewards tie.
+    """log n − (n − 1)/n, in nats: what KL(best-of-n ‖ policy) is at most; the exact value is lower where
+    responses repeat or rewards tie.
 
     Source: Stiennon et al. 2020; as a bound, Beirami et al. 2024.
     """

@@ -1,8 +1,10 @@
-"""Text to tokens and back: a model's tokenizer and chat template, and which tokens of a batch are the response.
+"""Text to tokens and back: a model's tokenizer and chat template, and which tokens of a batch are the
+response.
 
-How text becomes tokens is a property of a model, so it is carried with it, as `model.chat`: every algorithm reaches it there. The course's
-own template is <|user|> prompt <|assistant|> response <|end|>. A base model knows no template: its text just starts after <|endoftext|>.
-Text is always encoded as plain text, so a "<|end|>" typed by a user is seven characters, not a command.
+How text becomes tokens is a property of a model, so it is carried with it, as `model.chat`: every algorithm
+reaches it there. The course's own template is <|user|> prompt <|assistant|> response <|end|>. A base model
+knows no template: its text just starts after <|endoftext|>. Text is always encoded as plain text, so a
+"<|end|>" typed by a user is seven characters, not a command.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +26,8 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Chat:
-    """How a model reads and writes: its tokenizer, and the tokens that make a conversation or a document of a text.
+    """How a model reads and writes: its tokenizer, and the tokens that make a conversation or a document of a
+    text.
 
     | field     | meaning                                                                             |
     |-----------|-------------------------------------------------------------------------------------|
@@ -47,8 +50,11 @@ class Chat:
 
     def __post_init__(self):
         if self.pad == self.end:
-            raise ValueError(f"the token {self.pad} is both padding and the end of a response: padding is masked out, so "
-                             "the model would never learn to stop; choose another id for one of them")
+            raise ValueError(
+                f"the token {self.pad} is both padding and the end of a response: padding is "
+                "masked out, so "
+                "the model would never learn to stop; choose another id for one of them"
+            )
 
     def __deepcopy__(self, memo) -> "Chat":
         return self  # nothing in it ever changes: a copy of a model reads and writes as the model does
@@ -81,7 +87,9 @@ class Chat:
 def load_chat() -> Chat:
     """The course's own: its template, on the tokenizer in data/tokenizer."""
     tokenizer = load_tokenizer()
-    user, assistant, end, separator, pad = map(tokenizer.encode_single_token, (USER, ASSISTANT, END, END_OF_TEXT, PAD))
+    user, assistant, end, separator, pad = map(
+        tokenizer.encode_single_token, (USER, ASSISTANT, END, END_OF_TEXT, PAD)
+    )
     return Chat(tokenizer, (user,), (assistant,), end, separator, pad)
 
 
@@ -108,17 +116,23 @@ class Batch:
         return replace(self, **{name: tensor[rows] for name, tensor in vars(self).items()})
 
     def parts(self, size: int, rows: torch.Tensor | None = None) -> list[tuple[torch.Tensor, slice]]:
-        """Places to index a (B, T) tensor with that together hold all rows, or `rows`: `size` of similar length each, as narrow as the longest.
+        """Places to index a (B, T) tensor with that together hold all rows, or `rows`: `size` of similar
+        length each, as narrow as the longest.
 
         The padding must be on the right.
         """
         lengths = self.mask.sum(-1)
         rows = torch.arange(len(self)) if rows is None else rows
         rows = rows.to(lengths.device)
-        return [(part, slice(int(lengths[part].max()))) for part in rows[lengths[rows].argsort(stable=True)].split(size)]
+        return [
+            (part, slice(int(lengths[part].max())))
+            for part in rows[lengths[rows].argsort(stable=True)].split(size)
+        ]
 
     def by_parts(self, function: Callable[["Batch"], torch.Tensor], size: int = 16) -> torch.Tensor:
-        """`function(batch)`, which gives one number for each row, (B,), read part by part: of a whole ragged batch, half is padding."""
+        """`function(batch)`, which gives one number for each row, (B,), read part by part: of a whole ragged
+        batch, half is padding.
+        """
         parts = [(rows, function(self[rows, columns])) for rows, columns in self.parts(size)]
         rows, values = (torch.cat(pieces) for pieces in zip(*parts))
         return values[rows.argsort()]
@@ -127,22 +141,30 @@ class Batch:
         return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def collate(pairs: Iterable[tuple[Sequence[int], Sequence[int]]], pad: int, context: int | None = None) -> Batch:
+def collate(
+    pairs: Iterable[tuple[Sequence[int], Sequence[int]]], pad: int, context: int | None = None
+) -> Batch:
     """Pad (prompt ids, response ids) pairs on the right, with the id `pad`, into a Batch.
 
-    Raises ValueError for no pairs, for a pair without any response token, and for a pair longer than `context`.
+    Raises ValueError for no pairs, for a pair without any response token, and for a pair longer than
+    `context`.
     """
     pairs = list(pairs)
     if not pairs:
         raise ValueError("the batch is empty: give at least one (prompt, response) pair")
     width = max(len(prompt) + len(response) for prompt, response in pairs)
     if context is not None and width > context:
-        raise ValueError(f"a pair has {width} tokens, the model's context holds {context}: shorten the prompt or the response")
+        raise ValueError(
+            f"a pair has {width} tokens, the model's context holds {context}: shorten the "
+            "prompt or the response"
+        )
     ids = torch.full((len(pairs), width), pad)
     mask, response_mask = torch.zeros(2, len(pairs), width, dtype=torch.bool)
     for row, (prompt, response) in enumerate(pairs):
         if not response:
-            raise ValueError(f"pair {row} of the batch has no response token: there is nothing to learn from it")
+            raise ValueError(
+                f"pair {row} of the batch has no response token: there is nothing to learn from it"
+            )
         end = len(prompt) + len(response)
         ids[row, :end] = torch.tensor([*prompt, *response])
         mask[row, :end] = True

@@ -1,4 +1,6 @@
-"""Shipped models: saved as safetensors, verified against data/MANIFEST.json, and loaded by name. What `minialign.load` does."""
+"""Shipped models: saved as safetensors, verified against data/MANIFEST.json, and loaded by name. What
+`minialign.load` does.
+"""
 
 import json
 from dataclasses import asdict
@@ -25,16 +27,21 @@ def shipped() -> list[str]:
 
 
 def load(name: str, device=None) -> LanguageModel | RewardModel:
-    """A shipped model by name, on the device asked for (the default is a GPU if there is one); "reward" is a reward model.
+    """A shipped model by name, on the device asked for (the default is a GPU if there is one); "reward" is a
+    reward model.
 
-    Raises ValueError for a name that does not exist (with those that do) and for a file that is damaged or does not fit the
-    course's tokenizer.
+    Raises ValueError for a name that does not exist (with those that do) and for a file that is damaged or
+    does not fit the course's tokenizer.
     """
     if name not in (names := shipped()):
         raise ValueError(f"there is no artifact {name!r}: choose one of {', '.join(names)}")
     model, metadata = load_checkpoint(f"checkpoints/{name}.safetensors")
     model = model.to(pick_device(device))
-    return model if isinstance(model, RewardModel) else LanguageModel(model, template=metadata["template"] == "chat")
+    return (
+        model
+        if isinstance(model, RewardModel)
+        else LanguageModel(model, template=metadata["template"] == "chat")
+    )
 
 
 def pick_device(device=None) -> torch.device:
@@ -43,13 +50,18 @@ def pick_device(device=None) -> torch.device:
 
 
 def dump_checkpoint(model: GPT | RewardModel, template: str) -> bytes:
-    """A model as a safetensors file: its weights, with its shape and template ("chat", "document" or "reward") as metadata.
+    """A model as a safetensors file: its weights, with its shape and template ("chat", "document" or
+    "reward") as metadata.
 
     Of a reward model everything but its reader, which is the shipped fine-tuned model.
     """
     config = (model.trunk if isinstance(model, RewardModel) else model).config
     metadata = {"config": json.dumps(asdict(config)), "template": template}
-    tensors = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items() if not name.startswith(READER)}
+    tensors = {
+        name: p.detach().cpu().contiguous()
+        for name, p in model.state_dict().items()
+        if not name.startswith(READER)
+    }
     content = save_tensors(tensors, metadata)
     # safetensors writes its header in a random order: sort it, so that equal models are equal files.
     tensors_at = 8 + int.from_bytes(content[:8], "little")
@@ -58,7 +70,9 @@ def dump_checkpoint(model: GPT | RewardModel, template: str) -> bytes:
 
 
 def load_checkpoint(name: str) -> tuple[GPT | RewardModel, dict]:
-    """The model in data/`name` and its metadata. Raises ValueError when the file is damaged or of another vocabulary or shape."""
+    """The model in data/`name` and its metadata. Raises ValueError when the file is damaged or of another
+    vocabulary or shape.
+    """
     return parse_checkpoint(read_verified(name), name)
 
 
@@ -69,10 +83,13 @@ def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict
         metadata = header["__metadata__"]
         config = GPTConfig(**json.loads(metadata["config"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not a checkpoint of this course ({error}): build it again with `make artifacts`") from None
+        raise ValueError(
+            f"{name} is not a checkpoint of this course ({error}): build it again with `make artifacts`"
+        ) from None
     if config.vocab_size != load_tokenizer().n_vocab:
         raise ValueError(
-            f"{name} was trained with {config.vocab_size} tokens, the tokenizer has {load_tokenizer().n_vocab}: "
+            f"{name} was trained with {config.vocab_size} tokens, the tokenizer has "
+            f"{load_tokenizer().n_vocab}: "
             "build both again with `make artifacts`"
         )
     model = GPT(config)
@@ -83,5 +100,7 @@ def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
-        raise ValueError(f"the weights in {name} do not fit its config: build it again with `make artifacts`") from None
+        raise ValueError(
+            f"the weights in {name} do not fit its config: build it again with `make artifacts`"
+        ) from None
     return model.eval(), metadata

@@ -1,8 +1,9 @@
 """Direct preference optimization: learn from comparisons without a reward model and without sampling.
 
-The policy that maximises E[r] − β KL(π‖π_ref) is π*(y|x) = π_ref(y|x) exp(r(x, y)/β) / Z(x). Read backwards, every policy is the best
-one for a reward, r(x, y) = β log(π_θ(y|x) / π_ref(y|x)) + β log Z(x), and comparisons of responses to one prompt do not see Z. So
-the likelihood of the comparisons is a loss for the policy itself. (Rafailov et al. 2023.)
+The policy that maximises E[r] − β KL(π‖π_ref) is π*(y|x) = π_ref(y|x) exp(r(x, y)/β) / Z(x). Read backwards,
+every policy is the best one for a reward, r(x, y) = β log(π_θ(y|x) / π_ref(y|x)) + β log Z(x), and
+comparisons of responses to one prompt do not see Z. So the likelihood of the comparisons is a loss for the
+policy itself. (Rafailov et al. 2023.)
 """
 
 import copy
@@ -34,25 +35,34 @@ class DPOConfig(TrainingConfig):
         if self.prompts_per_step < 1:
             raise ValueError(f"prompts_per_step is {self.prompts_per_step}: it must be at least 1")
         if not self.beta > 0:
-            raise ValueError(f"beta is {self.beta}: it must be positive, or nothing is learned from the comparisons")
+            raise ValueError(
+                f"beta is {self.beta}: it must be positive, or nothing is learned from the comparisons"
+            )
 
 
 def implicit_reward(policy_logps, reference_logps, beta: float) -> torch.Tensor:
-    """r̂_θ(x, y) = β log(π_θ(y|x) / π_ref(y|x)), up to a constant for each prompt; any shape. Rafailov et al. 2023, §4 (after Eq. 7)."""
+    """r̂_θ(x, y) = β log(π_θ(y|x) / π_ref(y|x)), up to a constant for each prompt; any shape. Rafailov et al.
+    2023, §4 (after Eq. 7).
+    """
     return beta * (policy_logps - reference_logps)
 
 
 def dpo_loss(
     policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """−log σ(r̂_w − r̂_l) of each pair, and the implicit rewards r̂_w and r̂_l, which are constants; all (M,).
+    """−log σ(r̂_w − r̂_l) of each pair, and the implicit rewards r̂_w and r̂_l, which are constants; all
+    (M,).
 
-    The arguments are log-probabilities of whole responses, log π(y|x) in nats, (M,) each: sums over tokens, not means. ln 2 is knowing
-    nothing. Source: Rafailov et al. 2023, Eq. 7.
+    The arguments are log-probabilities of whole responses, log π(y|x) in nats, (M,) each: sums over tokens,
+    not means. ln 2 is knowing nothing. Source: Rafailov et al. 2023, Eq. 7.
     """
     chosen_rewards = implicit_reward(policy_chosen_logps, reference_chosen_logps, beta)
     rejected_rewards = implicit_reward(policy_rejected_logps, reference_rejected_logps, beta)
-    return -F.logsigmoid(chosen_rewards - rejected_rewards), chosen_rewards.detach(), rejected_rewards.detach()
+    return (
+        -F.logsigmoid(chosen_rewards - rejected_rewards),
+        chosen_rewards.detach(),
+        rejected_rewards.detach(),
+    )
 
 
 def gradient_weight(chosen_rewards, rejected_rewards, beta: float) -> torch.Tensor:
@@ -64,14 +74,23 @@ def gradient_weight(chosen_rewards, rejected_rewards, beta: float) -> torch.Tens
 
 
 def conservative_dpo_loss(
-    policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta: float, label_smoothing: float = 0.1
+    policy_chosen_logps,
+    policy_rejected_logps,
+    reference_chosen_logps,
+    reference_rejected_logps,
+    beta: float,
+    label_smoothing: float = 0.1,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `dpo_loss`, for labels that are wrong with probability ε = label_smoothing: −(1 − ε) log σ(z) − ε log σ(−z), z = r̂_w − r̂_l.
+    """As `dpo_loss`, for labels that are wrong with probability ε = label_smoothing: −(1 − ε) log σ(z) − ε
+    log σ(−z), z = r̂_w − r̂_l.
 
-    Source: Mitchell 2023, "A note on DPO with noisy preferences" (cDPO). Raises ValueError for ε outside [0, ½).
+    Source: Mitchell 2023, "A note on DPO with noisy preferences" (cDPO). Raises ValueError for ε outside [0,
+    ½).
     """
     if not 0 <= label_smoothing < 0.5:
-        raise ValueError(f"label_smoothing is {label_smoothing}: the share of wrong labels lies between 0 and 0.5")
+        raise ValueError(
+            f"label_smoothing is {label_smoothing}: the share of wrong labels lies between 0 and 0.5"
+        )
     logps = policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps
     right, chosen_rewards, rejected_rewards = dpo_loss(*logps, beta)
     wrong, _, _ = dpo_loss(*logps, -beta)
@@ -81,7 +100,8 @@ def conservative_dpo_loss(
 def ipo_loss(
     policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `dpo_loss`, with (h − 1/(2β))² in place of −log σ(βh): h, the difference of the log-ratios, has a goal it can reach.
+    """As `dpo_loss`, with (h − 1/(2β))² in place of −log σ(βh): h, the difference of the log-ratios, has a
+    goal it can reach.
 
     β is the paper's τ, and the log-probabilities are sums, as there. Source: Azar et al. 2023, Eq. 17.
     """
@@ -93,18 +113,26 @@ def ipo_loss(
 
 @torch.no_grad()
 def reference_log_probs(reference: GPT, pairs: Sequence[Preference]) -> dict[tuple[str, str], float]:
-    """log π_ref(y|x) of every different response in the pairs, by (prompt, response): the reference does not change, so once is enough."""
+    """log π_ref(y|x) of every different response in the pairs, by (prompt, response): the reference does not
+    change, so once is enough.
+    """
     texts = list(dict.fromkeys((pair.prompt, y) for pair in pairs for y in (pair.chosen, pair.rejected)))
     batch = reference.chat.collate(texts, reference.config.context).to(reference.device)
     return dict(zip(texts, batch.by_parts(partial(sequence_log_probs, reference)).tolist()))
 
 
 def preference_loss(
-    logps: torch.Tensor, reference_logps: torch.Tensor, chosen: torch.Tensor, rejected: torch.Tensor, beta: float, loss: Callable = dpo_loss
+    logps: torch.Tensor,
+    reference_logps: torch.Tensor,
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    beta: float,
+    loss: Callable = dpo_loss,
 ) -> tuple[torch.Tensor, dict]:
     """The mean loss of M pairs, a scalar, and its metrics under TRL's names.
 
-    logps, reference_logps (R,) are of all responses, chosen and rejected together; chosen, rejected (M,) say which of them make a pair.
+    logps, reference_logps (R,) are of all responses, chosen and rejected together; chosen, rejected (M,) say
+    which of them make a pair.
     """
     losses, chosen_rewards, rejected_rewards = loss(
         logps[chosen], logps[rejected], reference_logps[chosen], reference_logps[rejected], beta
@@ -131,7 +159,8 @@ def train(
 ) -> History:
     """Fit `policy`, in place, to the comparisons; returns the history.
 
-    `loss` takes the arguments of `dpo_loss`. Left out, the reference is the policy as it is now. `options` go to `training.repeat`.
+    `loss` takes the arguments of `dpo_loss`. Left out, the reference is the policy as it is now. `options` go
+    to `training.repeat`.
     """
     policy.eval()  # no dropout
     cached = reference_log_probs(policy if reference is None else reference, pairs)
@@ -139,7 +168,8 @@ def train(
     comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, policy)
 
     def loss_fn(seen: Comparisons):
-        logps = seen.batch.by_parts(partial(sequence_log_probs, policy))  # of chosen and rejected responses together
+        # of chosen and rejected responses together
+        logps = seen.batch.by_parts(partial(sequence_log_probs, policy))
         reference_logps = logps.new_tensor([cached[text] for text in seen.texts])
         return preference_loss(logps, reference_logps, seen.chosen, seen.rejected, config.beta, loss)
 
@@ -161,7 +191,9 @@ class OnlineDPOConfig(DPOConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.samples_per_prompt < 2:
-            raise ValueError(f"samples_per_prompt is {self.samples_per_prompt}: a comparison needs at least 2")
+            raise ValueError(
+                f"samples_per_prompt is {self.samples_per_prompt}: a comparison needs at least 2"
+            )
 
 
 def train_online(
@@ -174,9 +206,11 @@ def train_online(
     reference: GPT | None = None,
     **options,
 ) -> History:
-    """DPO on comparisons that the policy makes itself: sample, let `reward(prompts, responses)` say which is best and which worst, learn.
+    """DPO on comparisons that the policy makes itself: sample, let `reward(prompts, responses)` say which is
+    best and which worst, learn.
 
-    The same loss as `train`, on responses of today's policy in place of yesterday's. Source: Guo et al. 2024, Algorithm 1.
+    The same loss as `train`, on responses of today's policy in place of yesterday's. Source: Guo et al. 2024,
+    Algorithm 1.
     """
     reference = copy.deepcopy(policy) if reference is None else reference
     torch.nn.ModuleList([policy, reference]).eval()  # no dropout
@@ -185,8 +219,12 @@ def train_online(
     sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens)
 
     def update(step: int) -> dict:
-        rollout = roll_out(policy, [prompts[i] for i in prompts_at(step)], reward, seed=(config.seed, step), **sampling)
-        scores = (rollout.rewards - config.missing_end_penalty * ~rollout.finished).view(-1, config.samples_per_prompt)
+        rollout = roll_out(
+            policy, [prompts[i] for i in prompts_at(step)], reward, seed=(config.seed, step), **sampling
+        )
+        scores = (rollout.rewards - config.missing_end_penalty * ~rollout.finished).view(
+            -1, config.samples_per_prompt
+        )
         first = torch.arange(len(scores), device=scores.device) * config.samples_per_prompt
         chosen, rejected = first + scores.argmax(-1), first + scores.argmin(-1)
         with torch.no_grad():

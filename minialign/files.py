@@ -38,12 +38,15 @@ def read_verified(name: str) -> bytes:
     """
     path = DATA / name
     if not path.exists():
-        raise FileNotFoundError(f"data/{name} is missing: restore it with `git checkout data` or build it with `make artifacts`")
+        raise FileNotFoundError(
+            f"data/{name} is missing: restore it with `git checkout data` or build it with `make artifacts`"
+        )
     content = path.read_bytes()
     expected = read_manifest().get(name, {}).get("sha256")
     if hashlib.sha256(content).hexdigest() != expected:
         raise ValueError(
-            f"data/{name} is damaged or is not the file MANIFEST.json describes: restore it with `git checkout data` "
+            f"data/{name} is damaged or is not the file MANIFEST.json describes: restore it with `git "
+            "checkout data` "
             "or build it again with `make artifacts`"
         )
     return content

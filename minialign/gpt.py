@@ -1,7 +1,7 @@
 """A GPT, the way GPT-2 is built: learned positions, pre-LayerNorm, tanh-GELU, tied embeddings.
 
-Sources: Radford et al. 2019 (GPT-2) for the architecture and initialisation, Vaswani et al. 2017 for attention.
-Shapes use B = batch, T = tokens, C = n_embd, nh = n_head, hd = C / nh, V = vocab_size.
+Sources: Radford et al. 2019 (GPT-2) for the architecture and initialisation, Vaswani et al. 2017 for
+attention. Shapes use B = batch, T = tokens, C = n_embd, nh = n_head, hd = C / nh, V = vocab_size.
 """
 
 import math
@@ -44,7 +44,9 @@ class KVCache:
         self.length = 0  # tokens written so far, padding included
 
     def __getitem__(self, rows: torch.Tensor) -> "KVCache":
-        """A cache of some rows: each of them several times, so that one prefill serves many samples, or only those still in use."""
+        """A cache of some rows: each of them several times, so that one prefill serves many samples, or only
+        those still in use.
+        """
         copy = object.__new__(KVCache)
         copy.keys, copy.values = self.keys[:, rows], self.values[:, rows]
         copy.mask, copy.length = self.mask[rows], self.length
@@ -60,13 +62,19 @@ class Attention(nn.Module):
 
     def forward(self, x, allowed=None, cache=None, layer=0):
         B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # 3 × (B, nh, T, hd)
+        # 3 × (B, nh, T, hd)
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
         if cache is not None:
             start, end = cache.length, cache.length + T
             cache.keys[layer, :, :, start:end], cache.values[layer, :, :, start:end] = k, v
             k, v = cache.keys[layer, :, :, :end], cache.values[layer, :, :, :end]  # (B, nh, end, hd)
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=allowed, is_causal=allowed is None, dropout_p=self.dropout if self.training else 0.0
+            q,
+            k,
+            v,
+            attn_mask=allowed,
+            is_causal=allowed is None,
+            dropout_p=self.dropout if self.training else 0.0,
         )
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
@@ -88,17 +96,20 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Token ids in, next-token logits out.
 
-    `hidden(ids, ...)` is the trunk: (B, T) ids to (B, T, C) states; `head(states)` turns states into logits over the
-    vocabulary; calling the model does both. Splitting them lets a loss pay for the head only where it needs logits,
-    and lets a reward model put another head on the same trunk. `chat` says how its text becomes tokens and back.
+    `hidden(ids, ...)` is the trunk: (B, T) ids to (B, T, C) states; `head(states)` turns states into logits
+    over the vocabulary; calling the model does both. Splitting them lets a loss pay for the head only where
+    it needs logits, and lets a reward model put another head on the same trunk. `chat` says how its text
+    becomes tokens and back.
     """
 
     def __init__(self, config: GPTConfig, seed: int = 0, chat: Chat | None = None):
         super().__init__()
         self.config, self._chat = config, chat
-        with torch.random.fork_rng(devices=[]):  # the same seed gives the same model; the global random state stays put
+        # the same seed gives the same model; the global random state stays put
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)  # also the output head: tied weights
+            # also the output head: tied weights
+            self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
             self.position_embedding = nn.Embedding(config.context, config.n_embd)
             self.drop = nn.Dropout(config.dropout)
             self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -110,7 +121,8 @@ class GPT(nn.Module):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
-        if isinstance(module, Block):  # children come first in `apply`: shrink what is added to the residual stream
+        # children come first in `apply`: shrink what is added to the residual stream
+        if isinstance(module, Block):
             for linear in (module.attention.proj, module.down):
                 nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
 
@@ -130,19 +142,25 @@ class GPT(nn.Module):
         return KVCache(self.config, batch, capacity, self.device, self.token_embedding.weight.dtype)
 
     def hidden(
-        self, ids: torch.Tensor, mask: torch.Tensor | None = None, cache: KVCache | None = None, added: torch.Tensor | float = 0.0
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        cache: KVCache | None = None,
+        added: torch.Tensor | float = 0.0,
     ) -> torch.Tensor:
         """States (B, T, C) of `ids` (B, T), after the final LayerNorm.
 
-        `mask` (B, T) is True on real tokens; left out, all are. A token's position is the number of *real* tokens before
-        it, so padding on either side changes nothing. With a `cache`, `ids` continue what the cache holds and are added to it.
-        `added` (B, T, C) joins the embeddings, for a model that is told more about its tokens.
-        Raises ValueError when the tokens do not fit the context, or the cache.
+        `mask` (B, T) is True on real tokens; left out, all are. A token's position is the number of *real*
+        tokens before it, so padding on either side changes nothing. With a `cache`, `ids` continue what the
+        cache holds and are added to it. `added` (B, T, C) joins the embeddings, for a model that is told more
+        about its tokens. Raises ValueError when the tokens do not fit the context, or the cache.
         """
         B, T = ids.shape
         start = cache.length if cache is not None else 0
         if cache is not None and start + T > cache.mask.shape[1]:
-            raise ValueError(f"{start + T} tokens do not fit the cache's {cache.mask.shape[1]}: make it larger")
+            raise ValueError(
+                f"{start + T} tokens do not fit the cache's {cache.mask.shape[1]}: make it larger"
+            )
         # With all padding on the right a causal model never looks at it: the fast path needs no mask.
         if cache is None and (mask is None or bool((mask[:, 1:] <= mask[:, :-1]).all())):
             positions, allowed, longest = torch.arange(T, device=ids.device), None, T
@@ -156,9 +174,12 @@ class GPT(nn.Module):
             rows = torch.arange(start, start + T, device=ids.device)[:, None]
             columns = torch.arange(start + T, device=ids.device)[None, :]
             # A padding token may attend to itself: a row with nothing allowed would turn into NaN.
-            allowed = ((columns <= rows) & seen[:, None, :] | (columns == rows))[:, None]  # (B, 1, T, start + T)
+            # (B, 1, T, start + T)
+            allowed = ((columns <= rows) & seen[:, None, :] | (columns == rows))[:, None]
         if longest > self.config.context:
-            raise ValueError(f"{longest} tokens do not fit the context of {self.config.context}: shorten the text")
+            raise ValueError(
+                f"{longest} tokens do not fit the context of {self.config.context}: shorten the text"
+            )
         x = self.drop(self.token_embedding(ids) + self.position_embedding(positions) + added)
         for layer, block in enumerate(self.blocks):
             x = block(x, allowed, cache, layer)
@@ -170,6 +191,8 @@ class GPT(nn.Module):
         """Logits (..., V) of states (..., C)."""
         return F.linear(states, self.token_embedding.weight)
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None, cache: KVCache | None = None) -> torch.Tensor:
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor | None = None, cache: KVCache | None = None
+    ) -> torch.Tensor:
         """Logits (B, T, V): entry [b, t] predicts the token at t + 1. Arguments as for `hidden`."""
         return self.head(self.hidden(ids, mask, cache))

@@ -11,7 +11,8 @@ from minialign.sampling import generate
 
 
 class LanguageModel:
-    """A GPT and its way of being asked: an assistant through its chat template, a base model with the bare text.
+    """A GPT and its way of being asked: an assistant through its chat template, a base model with the bare
+    text.
 
     `model` is the network, which algorithms train.
     """
@@ -20,17 +21,29 @@ class LanguageModel:
         self.model, self.template = model, template
 
     def respond(
-        self, prompt: str | Sequence[str], *, temperature: float = 0.0, seed: int = 0, max_new_tokens: int = 96
+        self,
+        prompt: str | Sequence[str],
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        max_new_tokens: int = 96,
     ) -> str | list[str]:
-        """The model's response to a prompt, or the list of responses to a list of prompts. Temperature 0 is greedy."""
+        """The model's response to a prompt, or the list of responses to a list of prompts. Temperature 0 is
+        greedy.
+        """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         options = dict(temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, ends=[self._end])
-        texts = [text.strip() for text in generate(self.model, [self._encode(text) for text in prompts], **options).texts]
+        texts = [
+            text.strip()
+            for text in generate(self.model, [self._encode(text) for text in prompts], **options).texts
+        ]
         return texts[0] if isinstance(prompt, str) else texts
 
     @torch.no_grad()
     def log_prob(self, prompt: str, response: str) -> float:
-        """log π(response | prompt) in nats; of an assistant the end token counts, of a base model, that only goes on, it does not."""
+        """log π(response | prompt) in nats; of an assistant the end token counts, of a base model, that only
+        goes on, it does not.
+        """
         chat = self.model.chat
         pair = self._encode(prompt), chat.encode_response(response, end=self.template)
         batch = collate([pair], chat.pad, self.model.config.context)

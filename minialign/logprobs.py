@@ -1,6 +1,7 @@
 """How probable is a response? Token and sequence log-probabilities, and estimates of the KL divergence.
 
-log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the response's tokens, its end token included, the prompt's not.
+log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the response's tokens, its end token included, the prompt's
+not.
 """
 
 import math
@@ -16,44 +17,61 @@ CHUNK = 512  # tokens whose logits are in memory at a time: what fits the cache 
 
 
 def response_states(model, batch: Batch) -> torch.Tensor:
-    """The hidden states from which the response's tokens are predicted, (N, C): those of all rows in a line, N tokens in all."""
-    return model.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]  # position t - 1 predicts token t
+    """The hidden states from which the response's tokens are predicted, (N, C): those of all rows in a line,
+    N tokens in all.
+    """
+    # position t - 1 predicts token t
+    return model.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]
 
 
 def logits_of(model, states: torch.Tensor) -> torch.Tensor:
-    """Logits (N, V) of states (N, C), in float32 or, from a float64 model, float64: a softmax in bfloat16 is wrong by hundredths of a nat."""
+    """Logits (N, V) of states (N, C), in float32 or, from a float64 model, float64: a softmax in bfloat16 is
+    wrong by hundredths of a nat.
+    """
     logits = model.head(states)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def response_logits(model, batch: Batch) -> torch.Tensor:
-    """The logits that predict the response's tokens, (N, V), rows in a line. The vocabulary-sized work is done on these places only."""
+    """The logits that predict the response's tokens, (N, V), rows in a line. The vocabulary-sized work is
+    done on these places only.
+    """
     return logits_of(model, response_states(model, batch))
 
 
 def on_response(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
-    """Put one value for each response token, (N,) with rows in a line, where the tokens are: (B, T), 0 elsewhere."""
-    return torch.zeros(response_mask.shape, dtype=values.dtype, device=values.device).masked_scatter(response_mask, values)
+    """Put one value for each response token, (N,) with rows in a line, where the tokens are: (B, T), 0
+    elsewhere.
+    """
+    return torch.zeros(response_mask.shape, dtype=values.dtype, device=values.device).masked_scatter(
+        response_mask, values
+    )
 
 
-def token_log_probs(model, batch: Batch, temperature: float = 1.0, states: torch.Tensor | None = None) -> torch.Tensor:
+def token_log_probs(
+    model, batch: Batch, temperature: float = 1.0, states: torch.Tensor | None = None
+) -> torch.Tensor:
     """log π(y_t | x, y_<t) in nats, (B, T), aligned with batch.ids and 0 wherever response_mask is False.
 
-    `temperature` divides the logits: score with the one you sample with. `states` are the model's `response_states`, if known.
-    Raises ValueError when a row has no response token or begins with one (its first token has no predecessor), and for
-    temperature 0: greedy decoding is no distribution.
+    `temperature` divides the logits: score with the one you sample with. `states` are the model's
+    `response_states`, if known. Raises ValueError when a row has no response token or begins with one (its
+    first token has no predecessor), and for temperature 0: greedy decoding is no distribution.
     """
     if not temperature > 0:
         raise ValueError(f"the temperature is {temperature}: score with a positive one")
     if not bool(batch.response_mask.any(-1).all()):
         raise ValueError("a row of the batch has no response token: check the response mask")
     if bool(batch.response_mask[:, 0].any()):
-        raise ValueError("the first token of a row is marked as response, but nothing comes before it to predict it from")
+        raise ValueError(
+            "the first token of a row is marked as response, but nothing comes before it to predict it from"
+        )
     states = response_states(model, batch) if states is None else states
     chosen = []
     for some, targets in zip(states.split(CHUNK), batch.ids[batch.response_mask].split(CHUNK)):
         logits = logits_of(model, some)
-        chosen.append(-F.cross_entropy(logits if temperature == 1 else logits / temperature, targets, reduction="none"))
+        chosen.append(
+            -F.cross_entropy(logits if temperature == 1 else logits / temperature, targets, reduction="none")
+        )
     return on_response(torch.cat(chosen), batch.response_mask)
 
 
@@ -68,24 +86,30 @@ def kl_divergence(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
 
 
 def kl_k3(log_ratio: torch.Tensor) -> torch.Tensor:
-    """e^(−lr) − 1 + lr of lr = log π(y) − log π_ref(y) with y ~ π: an estimate of KL(π‖π_ref) in nats for each sample, never negative."""
+    """e^(−lr) − 1 + lr of lr = log π(y) − log π_ref(y) with y ~ π: an estimate of KL(π‖π_ref) in nats for
+    each sample, never negative.
+    """
     return torch.expm1(-log_ratio) + log_ratio
 
 
 def kl_estimates(log_ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Three per-sample estimates of KL(π‖π_ref), in nats, from log_ratio = log π(y) − log π_ref(y) with y ~ π.
+    """Three per-sample estimates of KL(π‖π_ref), in nats, from log_ratio = log π(y) − log π_ref(y) with y ~
+    π.
 
-    k1 = lr is unbiased and noisy, k2 = lr²/2 biased with low variance, k3 = e^(−lr) − 1 + lr unbiased and never negative.
-    Any shape. Source: Schulman 2020, "Approximating KL divergence".
+    k1 = lr is unbiased and noisy, k2 = lr²/2 biased with low variance, k3 = e^(−lr) − 1 + lr unbiased and
+    never negative. Any shape. Source: Schulman 2020, "Approximating KL divergence".
     """
     return log_ratio, log_ratio**2 / 2, kl_k3(log_ratio)
 
 
 def require_same(log_ratio, what: str) -> None:
-    """Where two log-probabilities of the same tokens must agree, say so if they do not, before anything is trained on the difference."""
+    """Where two log-probabilities of the same tokens must agree, say so if they do not, before anything is
+    trained on the difference.
+    """
     if (worst := float(log_ratio.abs().max())) > 1e-3:
         raise ValueError(
-            f"{what} must agree before the first update, but a token's log-probabilities differ by {worst:.2g} nats: "
+            f"{what} must agree before the first update, but a token's log-probabilities differ by "
+            f"{worst:.2g} nats: "
             "is dropout on, or is one of them computed at another temperature, mask or position?"
         )
 
@@ -98,13 +122,17 @@ def negative_log_likelihood(model: GPT, pairs, batch_size: int = 64) -> float:
     pairs, total = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1])), 0.0
     with torch.no_grad():
         for start in range(0, len(pairs), batch_size):
-            batch = collate(pairs[start : start + batch_size], model.chat.pad, model.config.context).to(model.device)
+            batch = collate(pairs[start : start + batch_size], model.chat.pad, model.config.context).to(
+                model.device
+            )
             total -= float(sequence_log_probs(model, batch).sum())
     return total / sum(len(response) for _, response in pairs)
 
 
 def perplexity_of(log_probs: torch.Tensor) -> torch.Tensor:
-    """exp(−mean log-probability) of tokens (N,): between how many equally likely tokens does the model waver?"""
+    """exp(−mean log-probability) of tokens (N,): between how many equally likely tokens does the model
+    waver?
+    """
     return torch.exp(-log_probs.mean())
 
 

@@ -1,7 +1,7 @@
 """Policy gradients: sample, score, and make what scored well more probable.
 
-∇J(θ) = E_{y ~ π_θ}[ (r(x, y) − b) ∇ log π_θ(y | x) ]. (REINFORCE: Williams 1992; leave-one-out baseline: Kool et al. 2019,
-Ahmadian et al. 2024, "Back to basics".)
+∇J(θ) = E_{y ~ π_θ}[ (r(x, y) − b) ∇ log π_θ(y | x) ]. (REINFORCE: Williams 1992; leave-one-out baseline: Kool
+et al. 2019, Ahmadian et al. 2024, "Back to basics".)
 """
 
 from collections.abc import Callable
@@ -34,29 +34,41 @@ class PolicyGradientConfig(TrainingConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if not self.temperature > 0:
-            raise ValueError(f"the temperature is {self.temperature}: a policy that never varies cannot learn from its samples")
+            raise ValueError(
+                f"the temperature is {self.temperature}: a policy that never varies cannot "
+                "learn from its samples"
+            )
         if self.baseline not in ("rloo", "none"):
             raise ValueError(f"baseline is {self.baseline!r}: choose 'rloo' or 'none'")
         if self.baseline == "rloo" and self.samples_per_prompt < 2:
-            raise ValueError("leave-one-out needs another sample to compare with: set samples_per_prompt to 2 or more")
+            raise ValueError(
+                "leave-one-out needs another sample to compare with: set samples_per_prompt to 2 or more"
+            )
 
 
-def reinforce_loss(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: torch.Tensor | float = 0.0) -> torch.Tensor:
+def reinforce_loss(
+    log_probs: torch.Tensor, rewards: torch.Tensor, baseline: torch.Tensor | float = 0.0
+) -> torch.Tensor:
     """−(1/B) Σ (r − b) log π(y|x): a loss whose *gradient* is the policy gradient; its value means nothing.
 
-    log_probs (B,) in nats, of whole responses, end token included; rewards (B,); baseline a number or (B,). Or all of them
-    (B, T), for token log-probabilities with a reward-to-go each. Rewards and baseline are constants: no gradient flows into
-    them. Raises ValueError when the shapes differ ((B,) and (B, 1) would silently become (B, B)).
+    log_probs (B,) in nats, of whole responses, end token included; rewards (B,); baseline a number or (B,).
+    Or all of them (B, T), for token log-probabilities with a reward-to-go each. Rewards and baseline are
+    constants: no gradient flows into them. Raises ValueError when the shapes differ ((B,) and (B, 1) would
+    silently become (B, B)).
     """
     for name, x in {"rewards": rewards, "baseline": torch.as_tensor(baseline)}.items():
         if x.shape != log_probs.shape and not (name == "baseline" and x.ndim == 0):
-            raise ValueError(f"log_probs has shape {tuple(log_probs.shape)} and {name} {tuple(x.shape)}: they must be the same")
+            raise ValueError(
+                f"log_probs has shape {tuple(log_probs.shape)} and {name} {tuple(x.shape)}: "
+                "they must be the same"
+            )
     advantages = (rewards - baseline).detach()
     return -(advantages * log_probs).sum() / len(log_probs)
 
 
 def rloo_advantages(rewards: torch.Tensor) -> torch.Tensor:
-    """r_i − (mean reward of the other k − 1 samples of the same prompt): rewards (..., k) -> advantages (..., k).
+    """r_i − (mean reward of the other k − 1 samples of the same prompt): rewards (..., k) -> advantages (...,
+    k).
 
     A sample is no part of its own baseline, so the gradient stays unbiased. Raises ValueError for k < 2.
     """
@@ -68,7 +80,9 @@ def rloo_advantages(rewards: torch.Tensor) -> torch.Tensor:
 
 
 def reward_to_go(rewards: torch.Tensor) -> torch.Tensor:
-    """Σ_{s ≥ t} r_s: what is still to come when token t is chosen, its own reward included. (..., T) -> (..., T)."""
+    """Σ_{s ≥ t} r_s: what is still to come when token t is chosen, its own reward included. (..., T) -> (...,
+    T).
+    """
     return rewards.flip(-1).cumsum(-1).flip(-1)
 
 
@@ -81,13 +95,17 @@ def train(
     log_prob: Callable = sequence_log_probs,
     **options,
 ) -> History:
-    """REINFORCE: teach `policy`, in place, to write what `reward(prompts, responses)` scores high. `options` go to `training.fit`.
+    """REINFORCE: teach `policy`, in place, to write what `reward(prompts, responses)` scores high. `options`
+    go to `training.fit`.
 
-    The reward may be anything that turns two lists of texts into a list of finite numbers; it need not be differentiable.
-    `log_prob(policy, batch, temperature)` gives log π(y|x), (B,); another one is another algorithm, or a bug.
+    The reward may be anything that turns two lists of texts into a list of finite numbers; it need not be
+    differentiable. `log_prob(policy, batch, temperature)` gives log π(y|x), (B,); another one is another
+    algorithm, or a bug.
     """
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
-    sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    sampling = dict(
+        n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature
+    )
 
     def rollout_at(step: int) -> list[Rollout]:
         chosen = [prompts[i] for i in prompts_at(step)]

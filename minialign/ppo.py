@@ -1,7 +1,9 @@
-"""RLHF with proximal policy optimization: make what the reward model scores high more probable, in small steps, near the reference.
+"""RLHF with proximal policy optimization: make what the reward model scores high more probable, in small
+steps, near the reference.
 
-max_θ E[ r_φ(x, y) − β log(π_θ(y|x) / π_ref(y|x)) ] (Ouyang et al. 2022, Eq. 2), by PPO (Schulman et al. 2017) on tokens, as in Ziegler
-et al. 2019. Four models play a part: the policy π_θ, the reference π_ref, the reward model r_φ, and the critic V, the value function.
+max_θ E[ r_φ(x, y) − β log(π_θ(y|x) / π_ref(y|x)) ] (Ouyang et al. 2022, Eq. 2), by PPO (Schulman et al. 2017)
+on tokens, as in Ziegler et al. 2019. Four models play a part: the policy π_θ, the reference π_ref, the reward
+model r_φ, and the critic V, the value function.
 """
 
 import copy
@@ -33,11 +35,13 @@ class PPOConfig(TrainingConfig):
     temperature: float = 1.0  # of the sampler and of every log-probability alike
     epochs: int = 2
     minibatches: int = 2
-    rows_per_pass: int = 16  # a minibatch is read in parts of similar length; its size does not depend on this
+    # a minibatch is read in parts of similar length; its size does not depend on this
+    rows_per_pass: int = 16
     beta: float = 0.05  # reward that one nat of KL costs
     kl_target: float | None = None  # nats a response: β then adapts until the KL is there
     horizon: int = 10_000  # responses in which an adaptive β changes by a fifth at most
-    max_approx_kl: float | None = None  # nats a token between π_θ and π_old: beyond it, the rest of the rollout is not used
+    # nats a token between π_θ and π_old: beyond it, the rest of the rollout is not used
+    max_approx_kl: float | None = None
     gamma: float = 1.0
     lam: float = 0.95
     clip: float = 0.2
@@ -49,15 +53,28 @@ class PPOConfig(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("prompts_per_step", "samples_per_prompt", "max_new_tokens", "epochs", "minibatches", "rows_per_pass", "horizon"):
+        for name in (
+            "prompts_per_step",
+            "samples_per_prompt",
+            "max_new_tokens",
+            "epochs",
+            "minibatches",
+            "rows_per_pass",
+            "horizon",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if not self.temperature > 0:
-            raise ValueError(f"the temperature is {self.temperature}: a policy that never varies cannot learn from its samples")
+            raise ValueError(
+                f"the temperature is {self.temperature}: a policy that never varies cannot "
+                "learn from its samples"
+            )
         if not self.beta >= 0:
             raise ValueError(f"beta is {self.beta}: a negative penalty would reward leaving the reference")
         if self.kl_target is not None and not self.kl_target > 0:
-            raise ValueError(f"kl_target is {self.kl_target}: it must be positive; without a target, β stays as it is")
+            raise ValueError(
+                f"kl_target is {self.kl_target}: it must be positive; without a target, β stays as it is"
+            )
 
 
 class Critic(torch.nn.Module):
@@ -69,18 +86,23 @@ class Critic(torch.nn.Module):
     def __init__(self, trunk: GPT):
         super().__init__()
         self.trunk, self.head = trunk, torch.nn.Linear(trunk.config.n_embd, 1, device=trunk.device)
-        self.head.load_state_dict({name: torch.zeros_like(p) for name, p in self.head.state_dict().items()})  # at first it expects nothing
+        # at first it expects nothing
+        self.head.load_state_dict({name: torch.zeros_like(p) for name, p in self.head.state_dict().items()})
 
     def forward(self, batch: Batch, states: torch.Tensor | None = None) -> torch.Tensor:
-        """V before each response token, (B, T), 0 elsewhere; `states` are the trunk's `response_states`, if known."""
+        """V before each response token, (B, T), 0 elsewhere; `states` are the trunk's `response_states`, if
+        known.
+        """
         states = response_states(self.trunk, batch) if states is None else states
         return on_response(self.head(states)[:, 0].float(), batch.response_mask)
 
 
 def kl_penalized_rewards(scores, log_probs, reference_log_probs, response_mask, beta: float) -> torch.Tensor:
-    """r_t = −β (log π(y_t|·) − log π_ref(y_t|·)), plus the score at the last response token. Constants: no gradient flows.
+    """r_t = −β (log π(y_t|·) − log π_ref(y_t|·)), plus the score at the last response token. Constants: no
+    gradient flows.
 
-    scores (B,); the others (B, T). Summed over t this is r(x, y) − β log(π(y|x) / π_ref(y|x)). Source: Ziegler et al. 2019, §2.
+    scores (B,); the others (B, T). Summed over t this is r(x, y) − β log(π(y|x) / π_ref(y|x)). Source:
+    Ziegler et al. 2019, §2.
     """
     rewards = -beta * (log_probs - reference_log_probs) * response_mask
     columns = torch.arange(response_mask.shape[1], device=response_mask.device)
@@ -88,11 +110,14 @@ def kl_penalized_rewards(scores, log_probs, reference_log_probs, response_mask, 
     return rewards.detach()
 
 
-def gae(rewards, values, response_mask, gamma: float = 1.0, lam: float = 0.95) -> tuple[torch.Tensor, torch.Tensor]:
+def gae(
+    rewards, values, response_mask, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and returns, (B, T) each, 0 outside the responses, from rewards and values (B, T).
 
-    δ_t = r_t + γ V_{t+1} − V_t, A_t = Σ_l (γλ)^l δ_{t+l}, and the value after the last token is 0. λ = 0 gives the one-step TD error,
-    λ = 1 the sampled return minus V_t. Returns are A + V. Source: Schulman et al. 2016, Eq. 16.
+    δ_t = r_t + γ V_{t+1} − V_t, A_t = Σ_l (γλ)^l δ_{t+l}, and the value after the last token is 0. λ = 0
+    gives the one-step TD error, λ = 1 the sampled return minus V_t. Returns are A + V. Source: Schulman et
+    al. 2016, Eq. 16.
     """
     values = values * response_mask
     advantages = torch.zeros_like(values)
@@ -104,20 +129,30 @@ def gae(rewards, values, response_mask, gamma: float = 1.0, lam: float = 0.95) -
     return advantages, advantages + values
 
 
-def clipped_policy_loss(log_probs, old_log_probs, advantages, response_mask, clip: float = 0.2) -> torch.Tensor:
-    """−mean over response tokens of min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) with ρ = π/π_old; all (B, T). Schulman et al. 2017, Eq. 7."""
+def clipped_policy_loss(
+    log_probs, old_log_probs, advantages, response_mask, clip: float = 0.2
+) -> torch.Tensor:
+    """−mean over response tokens of min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) with ρ = π/π_old; all (B, T). Schulman
+    et al. 2017, Eq. 7.
+    """
     ratio = (log_probs - old_log_probs).exp()
-    return -masked_mean(torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), response_mask)
+    return -masked_mean(
+        torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), response_mask
+    )
 
 
 def clipped_value_loss(values, old_values, returns, response_mask, clip: float = 0.2) -> torch.Tensor:
-    """½ mean over response tokens of max((V − R)², (V_clipped − R)²), where V_clipped stays within ±clip of the old value; all (B, T)."""
+    """½ mean over response tokens of max((V − R)², (V_clipped − R)²), where V_clipped stays within ±clip of
+    the old value; all (B, T).
+    """
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (clipped - returns) ** 2), response_mask)
 
 
 def adapted(beta: float, kl: float, n: int, config: PPOConfig) -> float:
-    """The next β: raised when the KL of n responses lies above the target, lowered when below. Source: Ziegler et al. 2019, §2.2."""
+    """The next β: raised when the KL of n responses lies above the target, lowered when below. Source:
+    Ziegler et al. 2019, §2.2.
+    """
     if config.kl_target is None:
         return beta
     error = np.clip(kl / config.kl_target - 1, -0.2, 0.2)
@@ -126,7 +161,9 @@ def adapted(beta: float, kl: float, n: int, config: PPOConfig) -> float:
 
 @dataclass(frozen=True)
 class Experience:
-    """A rollout as the updates see it: token ids, and what was true of them at the time of sampling, (B, T) each."""
+    """A rollout as the updates see it: token ids, and what was true of them at the time of sampling, (B, T)
+    each.
+    """
 
     batch: Batch
     log_probs: torch.Tensor  # log π_old
@@ -144,19 +181,26 @@ class Experience:
 
 
 def act(policy: GPT, critic: Critic, batch: Batch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """log π_θ and V of every response token, (B, T) each; one forward pass where policy and critic share the trunk."""
+    """log π_θ and V of every response token, (B, T) each; one forward pass where policy and critic share the
+    trunk.
+    """
     states = response_states(policy, batch)
-    return token_log_probs(policy, batch, temperature, states), critic(batch, states if critic.trunk is policy else None)
+    return token_log_probs(policy, batch, temperature, states), critic(
+        batch, states if critic.trunk is policy else None
+    )
 
 
 @torch.no_grad()
-def evaluate(rollout: Rollout, policy: GPT, reference: GPT, critic: Critic, beta: float, config: PPOConfig) -> tuple[Experience, dict]:
+def evaluate(
+    rollout: Rollout, policy: GPT, reference: GPT, critic: Critic, beta: float, config: PPOConfig
+) -> tuple[Experience, dict]:
     """Rewards, values and advantages of a rollout; and its metrics, under TRL's names."""
     batch, mask = rollout.batch, rollout.batch.response_mask
     log_probs, values, reference_log_probs = torch.zeros(3, *mask.shape, device=mask.device)
     for place in batch.parts(config.rows_per_pass):
         part = batch[place]
-        log_probs[place], values[place] = act(policy, critic, part, config.temperature)  # as in the updates, not the sampler's own
+        # as in the updates, not the sampler's own
+        log_probs[place], values[place] = act(policy, critic, part, config.temperature)
         reference_log_probs[place] = token_log_probs(reference, part, config.temperature)
     require_same(log_probs - rollout.log_probs, "sampler and scorer")
     scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
@@ -170,13 +214,19 @@ def evaluate(rollout: Rollout, policy: GPT, reference: GPT, critic: Critic, beta
         "objective/non_score_reward": float(-beta * kl),
         "objective/rlhf_reward": float(scores.mean() - beta * kl),
         "objective/beta": beta,
-        "val/explained_variance": float(1 - (returns - values)[mask].var() / returns[mask].var().clamp(min=1e-8)),
+        "val/explained_variance": float(
+            1 - (returns - values)[mask].var() / returns[mask].var().clamp(min=1e-8)
+        ),
     }
     return Experience(batch, log_probs, values, whiten(advantages, mask), returns), metrics
 
 
-def ppo_loss(policy: GPT, critic: Critic, seen: Experience, config: PPOConfig) -> tuple[torch.Tensor, dict, torch.Tensor]:
-    """Policy loss + value_coef · value loss, a scalar; its metrics; and log π_θ − log π_old of the tokens, (B, T)."""
+def ppo_loss(
+    policy: GPT, critic: Critic, seen: Experience, config: PPOConfig
+) -> tuple[torch.Tensor, dict, torch.Tensor]:
+    """Policy loss + value_coef · value loss, a scalar; its metrics; and log π_θ − log π_old of the tokens,
+    (B, T).
+    """
     mask = seen.batch.response_mask
     log_probs, values = act(policy, critic, seen.batch, config.temperature)
     policy_loss = clipped_policy_loss(log_probs, seen.log_probs, seen.advantages, mask, config.clip)
@@ -195,17 +245,30 @@ def ppo_loss(policy: GPT, critic: Critic, seen: Experience, config: PPOConfig) -
 def minibatches(n: int, config: PPOConfig, rng: np.random.Generator) -> list[torch.Tensor]:
     """Which of n responses each update learns from: every one once an epoch, in random order."""
     orders = (rng.permutation(n) for _ in range(config.epochs))
-    return [torch.from_numpy(rows) for order in orders for rows in np.array_split(order, min(n, config.minibatches))]
+    return [
+        torch.from_numpy(rows)
+        for order in orders
+        for rows in np.array_split(order, min(n, config.minibatches))
+    ]
 
 
 def train(
-    policy: GPT, prompts: Sequence[str], reward: Reward, config: PPOConfig = PPOConfig(), *,
-    reference: GPT | None = None, critic: Critic | None = None, documents: Sequence[str] = (), **options,
-) -> History:  # fmt: skip
-    """RLHF: teach `policy`, in place, to write what `reward(prompts, responses)` scores high, near the reference. Returns the history.
+    policy: GPT,
+    prompts: Sequence[str],
+    reward: Reward,
+    config: PPOConfig = PPOConfig(),
+    *,
+    reference: GPT | None = None,
+    critic: Critic | None = None,
+    documents: Sequence[str] = (),
+    **options,
+) -> History:
+    """RLHF: teach `policy`, in place, to write what `reward(prompts, responses)` scores high, near the
+    reference. Returns the history.
 
-    The reward is any callable: a reward model's `score`, or the gold judge. Left out, the reference is a frozen copy of the policy, and
-    the critic a head on the policy's own trunk. `documents` are what config.ptx_coef mixes in. `options` go to `training.repeat`.
+    The reward is any callable: a reward model's `score`, or the gold judge. Left out, the reference is a
+    frozen copy of the policy, and the critic a head on the policy's own trunk. `documents` are what
+    config.ptx_coef mixes in. `options` go to `training.repeat`.
     """
     if config.ptx_coef and not documents:
         raise ValueError(f"ptx_coef is {config.ptx_coef}: give the pre-training documents to mix in")
@@ -214,16 +277,22 @@ def train(
     torch.nn.ModuleList([policy, reference, critic]).eval()  # no dropout, from here on
     updates = config.epochs * config.minibatches
     learner = torch.nn.ModuleDict({"policy": policy, "critic": critic})
-    optimizer = Optimizer(learner, replace(config, steps=config.steps * updates, warmup=config.warmup * updates))
+    optimizer = Optimizer(
+        learner, replace(config, steps=config.steps * updates, warmup=config.warmup * updates)
+    )
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
-    sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    sampling = dict(
+        n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature
+    )
     texts = [policy.chat.encode_document(text) for text in documents]
     beta = config.beta
 
     def update(step: int) -> dict:
         nonlocal beta
         rng, first, rows = np.random.default_rng([config.seed, step]), optimizer.step, []
-        rollout = roll_out(policy, [prompts[i] for i in prompts_at(step)], reward, seed=(config.seed, step), **sampling)
+        rollout = roll_out(
+            policy, [prompts[i] for i in prompts_at(step)], reward, seed=(config.seed, step), **sampling
+        )
         experience, metrics = evaluate(rollout, policy, reference, critic, beta, config)
         beta = adapted(beta, metrics["objective/kl"], rollout.weight, config)
 
@@ -233,7 +302,9 @@ def train(
                 require_same(log_ratio, "π_θ and π_old")  # the ratio is 1 and the KL 0
             if config.ptx_coef:  # as many documents as responses
                 drawn = [texts[i] for i in rng.integers(len(texts), size=len(seen.batch))]
-                documents_seen = collate(((ids[:1], ids[1:]) for ids in drawn), policy.chat.pad, policy.config.context).to(policy.device)
+                documents_seen = collate(
+                    ((ids[:1], ids[1:]) for ids in drawn), policy.chat.pad, policy.config.context
+                ).to(policy.device)
                 ptx = -masked_mean(token_log_probs(policy, documents_seen), documents_seen.response_mask)
                 loss, extra["loss/ptx"] = loss + config.ptx_coef * ptx, ptx.detach()
             return loss, extra
@@ -243,6 +314,10 @@ def train(
             rows.append(optimizer.update(parts, loss_fn))
             if config.max_approx_kl is not None and rows[-1]["policy/approxkl_avg"] > config.max_approx_kl:
                 break  # no gradient is left behind: every update begins by clearing them
-        return metrics | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} | {"step": step + 1, "updates": len(rows)}
+        return (
+            metrics
+            | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+            | {"step": step + 1, "updates": len(rows)}
+        )
 
     return repeat(update, config.steps, History(), title="PPO", show="objective/scores", **options)

@@ -1,7 +1,8 @@
-"""Preference pairs: a prompt, the response that was chosen and the one that was rejected; as JSON lines, and as batches to learn from.
+"""Preference pairs: a prompt, the response that was chosen and the one that was rejected; as JSON lines, and
+as batches to learn from.
 
-In a file, one object a line with the fields `prompt`, `chosen` and `rejected`, the format that TRL and most public preference sets use.
-Your own file of this form goes through reward model and DPO like the course's.
+In a file, one object a line with the fields `prompt`, `chosen` and `rejected`, the format that TRL and most
+public preference sets use. Your own file of this form goes through reward model and DPO like the course's.
 """
 
 import json
@@ -29,7 +30,10 @@ class Preference:
 
     def __post_init__(self):
         if self.chosen == self.rejected:
-            raise ValueError(f"chosen and rejected are the same text, {self.chosen[:60]!r}: there is nothing to learn from such a pair")
+            raise ValueError(
+                f"chosen and rejected are the same text, {self.chosen[:60]!r}: there is nothing "
+                "to learn from such a pair"
+            )
 
 
 def read_preferences(path: str | Path) -> list[Preference]:
@@ -44,8 +48,8 @@ def read_preferences(path: str | Path) -> list[Preference]:
 def parse_preferences(content: str, name: str | Path) -> list[Preference]:
     """The pairs of a JSON-lines text; fields other than the three are ignored, and so are empty lines.
 
-    Raises ValueError, naming the line and the field, for what is not JSON, lacks a field, is no text, or has equal responses, and for a
-    text without pairs. `name` is what the error calls it.
+    Raises ValueError, naming the line and the field, for what is not JSON, lacks a field, is no text, or has
+    equal responses, and for a text without pairs. `name` is what the error calls it.
     """
     pairs = []
     for number, line in enumerate(content.split("\n"), 1):
@@ -56,7 +60,9 @@ def parse_preferences(content: str, name: str | Path) -> list[Preference]:
         except ValueError as error:
             raise ValueError(f"{name}, line {number}: {error}") from None
     if not pairs:
-        raise ValueError(f"{name} holds no preference pairs: give one JSON object a line, with {', '.join(FIELDS)}")
+        raise ValueError(
+            f"{name} holds no preference pairs: give one JSON object a line, with {', '.join(FIELDS)}"
+        )
     return pairs
 
 
@@ -91,7 +97,9 @@ def dump_preferences(pairs: Iterable[Preference]) -> bytes:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """M pairs in R rows: each different response once, as (prompt, response) in `texts` and as tokens in `batch`; pairs point to rows, (M,) each."""
+    """M pairs in R rows: each different response once, as (prompt, response) in `texts` and as tokens in
+    `batch`; pairs point to rows, (M,) each.
+    """
 
     texts: tuple[tuple[str, str], ...]
     batch: Batch
@@ -104,7 +112,9 @@ class Comparisons:
         return len(self.chosen)
 
     def to(self, device) -> "Comparisons":
-        return Comparisons(self.texts, self.batch.to(device), self.chosen.to(device), self.rejected.to(device))
+        return Comparisons(
+            self.texts, self.batch.to(device), self.chosen.to(device), self.rejected.to(device)
+        )
 
 
 def compare(pairs: Sequence[Preference], model: GPT) -> Comparisons:
@@ -113,8 +123,12 @@ def compare(pairs: Sequence[Preference], model: GPT) -> Comparisons:
     for pair in pairs:
         for response in (pair.chosen, pair.rejected):
             rows.setdefault((pair.prompt, response), len(rows))
-    indices = ([rows[pair.prompt, getattr(pair, which)] for pair in pairs] for which in ("chosen", "rejected"))
-    return Comparisons(tuple(rows), model.chat.collate(rows, model.config.context), *map(torch.tensor, indices))
+    indices = (
+        [rows[pair.prompt, getattr(pair, which)] for pair in pairs] for which in ("chosen", "rejected")
+    )
+    return Comparisons(
+        tuple(rows), model.chat.collate(rows, model.config.context), *map(torch.tensor, indices)
+    )
 
 
 def batches_of_comparisons(
@@ -122,8 +136,8 @@ def batches_of_comparisons(
 ) -> Callable[[int], Comparisons]:
     """`comparisons_at(step)`: what update `step` learns from, epoch after epoch: all pairs of some prompts.
 
-    Pairs of a prompt share responses, which are read once; and spread over several batches they are learned by heart (Ouyang et al. 2022,
-    §3.5). Raises ValueError when there are no pairs.
+    Pairs of a prompt share responses, which are read once; and spread over several batches they are learned
+    by heart (Ouyang et al. 2022, §3.5). Raises ValueError when there are no pairs.
     """
     groups: dict[str, list[Preference]] = {}
     for pair in pairs:

@@ -1,6 +1,7 @@
 """Pre-training: learn to predict the next token of everything.
 
-L(θ) = −(1/N) Σ_t log p_θ(x_t | x_<t), over all N tokens of the corpus. (Radford et al. 2018, Eq. 1, as a mean.)
+L(θ) = −(1/N) Σ_t log p_θ(x_t | x_<t), over all N tokens of the corpus. (Radford et al. 2018, Eq. 1, as a
+mean.)
 """
 
 from collections.abc import Iterable
@@ -27,7 +28,9 @@ class PretrainingConfig(TrainingConfig):
 
 
 def pretraining_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in nats of logits (..., V) for targets (...): the input ids moved up by one place."""
+    """Mean cross-entropy in nats of logits (..., V) for targets (...): the input ids moved up by one
+    place.
+    """
     return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
 
 
@@ -37,15 +40,25 @@ def shifted(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def encode_corpus(documents: Iterable[str], chat: Chat) -> list[list[int]]:
-    """Each document as token ids between two separators: where a text begins, and that it is over, are learned too."""
+    """Each document as token ids between two separators: where a text begins, and that it is over, are
+    learned too.
+    """
     return [[*chat.encode_document(text), chat.separator] for text in documents]
 
 
-def train(model: GPT, documents: list[list[int]], config: PretrainingConfig = PretrainingConfig(), *, shift=shifted, **options) -> History:
+def train(
+    model: GPT,
+    documents: list[list[int]],
+    config: PretrainingConfig = PretrainingConfig(),
+    *,
+    shift=shifted,
+    **options,
+) -> History:
     """Pre-train `model` in place on encoded documents, one epoch after another in a new order.
 
-    Every document is a row of its own, beside others of similar length, so that no token is spent on guessing across the border of two
-    documents. `shift` makes inputs and targets; `options` go to `training.fit`. Raises ValueError for an empty corpus.
+    Every document is a row of its own, beside others of similar length, so that no token is spent on guessing
+    across the border of two documents. `shift` makes inputs and targets; `options` go to `training.fit`.
+    Raises ValueError for an empty corpus.
     """
     rows_at = epochs([len(ids) for ids in documents], config.batch_size, config.seed)
 
@@ -55,7 +68,8 @@ def train(model: GPT, documents: list[list[int]], config: PretrainingConfig = Pr
 
     def loss_fn(batch: Batch):
         inputs, targets = shift(batch.ids)
-        real = batch.mask[:, 1:]  # padding is no target; and the head, the dearest layer, is paid for real ones only
+        # padding is no target; and the head, the dearest layer, is paid for real ones only
+        real = batch.mask[:, 1:]
         logits = model.head(model.hidden(inputs)[real])
         return pretraining_loss(logits, targets[real]), {}
 

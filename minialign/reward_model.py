@@ -1,7 +1,8 @@
 """Reward models: learn from comparisons which response people like better.
 
-P(y_w ≻ y_l | x) = σ(r_φ(x, y_w) − r_φ(x, y_l)) (Bradley and Terry 1952), and the loss is minus the log-likelihood of the choices:
-L(φ) = −E log σ(r_φ(x, y_w) − r_φ(x, y_l)). (Christiano et al. 2017; Stiennon et al. 2020; Ouyang et al. 2022, Eq. 1.)
+P(y_w ≻ y_l | x) = σ(r_φ(x, y_w) − r_φ(x, y_l)) (Bradley and Terry 1952), and the loss is minus the
+log-likelihood of the choices: L(φ) = −E log σ(r_φ(x, y_w) − r_φ(x, y_l)). (Christiano et al. 2017; Stiennon
+et al. 2020; Ouyang et al. 2022, Eq. 1.)
 """
 
 import copy
@@ -31,20 +32,25 @@ class RewardModelConfig(TrainingConfig):
 class RewardModel(torch.nn.Module):
     """r_φ(x, y): a GPT whose last real token's state goes through a linear head to one number.
 
-    Rewards are gain · head(state) + bias; the two are set by `normalise`, not learned. With `reads_surprise` the trunk is told, beside
-    each token, how surprising the language model it started from finds it: −log π(y_t | x, y_<t). A small trunk can hardly work that out
-    from comparisons, and surprise gives away much of what people like less: broken sentences, other topics, the wrong tone.
+    Rewards are gain · head(state) + bias; the two are set by `normalise`, not learned. With `reads_surprise`
+    the trunk is told, beside each token, how surprising the language model it started from finds it: −log
+    π(y_t | x, y_<t). A small trunk can hardly work that out from comparisons, and surprise gives away much of
+    what people like less: broken sentences, other topics, the wrong tone.
     """
 
     def __init__(self, start: GPT, seed: int = 0, reads_surprise: bool = True):
-        """The trunk starts as a copy of `start`, usually the fine-tuned model; the head from N(0, 1/(C + 1)) (Stiennon et al. 2020)."""
+        """The trunk starts as a copy of `start`, usually the fine-tuned model; the head from N(0, 1/(C + 1))
+        (Stiennon et al. 2020).
+        """
         super().__init__()
         width = start.config.n_embd
         self.trunk, self.head = copy.deepcopy(start), torch.nn.Linear(width, 1)
         self.reader = copy.deepcopy(start).requires_grad_(False).eval() if reads_surprise else None
         self.surprise_embedding = torch.nn.Parameter(torch.zeros(width)) if reads_surprise else None
         with torch.no_grad():
-            self.head.weight.copy_(torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5)
+            self.head.weight.copy_(
+                torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
+            )
             self.head.bias.zero_()
         self.register_buffer("gain", torch.ones(()))
         self.register_buffer("bias", torch.zeros(()))
@@ -75,10 +81,14 @@ class RewardModel(torch.nn.Module):
         return surprise.clamp(max=8.0)[..., None] * self.surprise_embedding
 
     @torch.no_grad()
-    def score(self, prompts: str | Sequence[str], responses: str | Sequence[str], batch_size: int = 16) -> float | np.ndarray:
-        """r_φ of one response to one prompt, or of N to N, (N,) float64: a reward function as `rollouts.Reward` asks for one.
+    def score(
+        self, prompts: str | Sequence[str], responses: str | Sequence[str], batch_size: int = 16
+    ) -> float | np.ndarray:
+        """r_φ of one response to one prompt, or of N to N, (N,) float64: a reward function as
+        `rollouts.Reward` asks for one.
 
-        A response that was cut off where the context ends is read as far as it goes. Raises ValueError for one that is longer.
+        A response that was cut off where the context ends is read as far as it goes. Raises ValueError for
+        one that is longer.
         """
         if isinstance(prompts, str):
             return float(self.score([prompts], [responses])[0])
@@ -90,35 +100,45 @@ class RewardModel(torch.nn.Module):
         chat, context = self.trunk.chat, self.trunk.config.context
         x, y = chat.encode_prompt(prompt), chat.encode_response(response)
         room = context - len(x)
-        # What was cut off has no room for its end token. And as a text it may read a little longer than the tokens it was sampled
-        # as: they need not be the encoder's own, and half a character comes back as a whole one.
+        # What was cut off has no room for its end token. And as a text it may read a little longer than the
+        # tokens it was sampled as: they need not be the encoder's own, and half a character comes back as a
+        # whole one.
         if room < 1 or len(chat.encode(response.replace("\ufffd", ""))) > room + room // 4:
             raise ValueError(
-                f"the prompt {prompt[:60]!r} and its response have {len(x) + len(y)} tokens, the model's context holds {context}: "
+                f"the prompt {prompt[:60]!r} and its response have {len(x) + len(y)} tokens, the model's "
+                f"context holds {context}: "
                 "shorten the prompt or the response"
             )
         return x, y[:room]
 
     def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
-        """Choose gain and bias so that the scores of these texts, samples of the frozen policy, have mean 0 and standard deviation 1.
+        """Choose gain and bias so that the scores of these texts, samples of the frozen policy, have mean 0
+        and standard deviation 1.
 
-        Comparisons leave the zero open, and a policy's learning rate and β are chosen for a scale. Raises ValueError when all scores are equal.
+        Comparisons leave the zero open, and a policy's learning rate and β are chosen for a scale. Raises
+        ValueError when all scores are equal.
         """
         scores = (self.score(prompts, responses) - float(self.bias)) / float(self.gain)
         if not scores.std() > 0:
-            raise ValueError("the reward model gives all these responses the same score: there is no scale to normalise to")
+            raise ValueError(
+                "the reward model gives all these responses the same score: there is no scale to normalise to"
+            )
         self.gain.fill_(1 / scores.std())
         self.bias.fill_(-scores.mean() / scores.std())
 
 
 def last_states(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The state of each row's last real token, (B, C), of states (B, T, C) and mask (B, T), wherever the padding is."""
+    """The state of each row's last real token, (B, C), of states (B, T, C) and mask (B, T), wherever the
+    padding is.
+    """
     columns = torch.arange(mask.shape[1], device=mask.device)
     return states[torch.arange(len(states), device=mask.device), (columns * mask).argmax(-1)]
 
 
 def bradley_terry_loss(chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> torch.Tensor:
-    """−mean log σ(r_w − r_l), a scalar in nats; both (N,). A constant added to all rewards changes nothing; ln 2 is knowing nothing."""
+    """−mean log σ(r_w − r_l), a scalar in nats; both (N,). A constant added to all rewards changes nothing;
+    ln 2 is knowing nothing.
+    """
     return -F.logsigmoid(chosen_rewards - rejected_rewards).mean()
 
 
@@ -130,14 +150,20 @@ def train(
     loss: Callable = bradley_terry_loss,
     **options,
 ) -> History:
-    """Fit `model`, in place, to the comparisons. `loss` takes the rewards of chosen and rejected; `options` go to `training.fit`."""
+    """Fit `model`, in place, to the comparisons. `loss` takes the rewards of chosen and rejected; `options`
+    go to `training.fit`.
+    """
     comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, model.trunk)
 
     def loss_fn(comparisons: Comparisons):
         rewards = comparisons.batch.by_parts(model)
         chosen, rejected = rewards[comparisons.chosen], rewards[comparisons.rejected]
         margins = (chosen - rejected).detach()
-        metrics = {"accuracy": (margins > 0).float().mean(), "margin": margins.mean(), "mean_reward": rewards.detach().mean()}
+        metrics = {
+            "accuracy": (margins > 0).float().mean(),
+            "margin": margins.mean(),
+            "mean_reward": rewards.detach().mean(),
+        }
         return loss(chosen, rejected), metrics
 
     return fit(model, lambda step: [comparisons_at(step)], loss_fn, config, title="reward model", **options)

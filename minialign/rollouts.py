@@ -1,4 +1,6 @@
-"""Rollouts: a policy answers prompts, and somebody scores the answers. What every method that learns from its own samples begins with."""
+"""Rollouts: a policy answers prompts, and somebody scores the answers. What every method that learns from its
+own samples begins with.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -44,7 +46,9 @@ class Rollout:
         return len(self.responses)
 
     def metrics(self) -> dict[str, float]:
-        """What is worth a curve, under TRL's names; token means run over the responses' tokens only, never over padding."""
+        """What is worth a curve, under TRL's names; token means run over the responses' tokens only, never
+        over padding.
+        """
         lengths = self.batch.response_mask.sum(-1).float()
         surprise = -self.log_probs.sum(-1)  # −log π(y|x), whose mean over samples is the entropy
         return {
@@ -56,14 +60,25 @@ class Rollout:
         }
 
     def to(self, device) -> "Rollout":
-        moved = {name: getattr(self, name).to(device) for name in ("rewards", "batch", "log_probs", "finished")}
+        moved = {
+            name: getattr(self, name).to(device) for name in ("rewards", "batch", "log_probs", "finished")
+        }
         return replace(self, **moved)
 
 
 def roll_out(
-    policy: GPT, prompts: list[str], reward: Reward, *, n: int = 1, max_new_tokens: int = 96, temperature: float = 1.0, seed=0
+    policy: GPT,
+    prompts: list[str],
+    reward: Reward,
+    *,
+    n: int = 1,
+    max_new_tokens: int = 96,
+    temperature: float = 1.0,
+    seed=0,
 ) -> Rollout:
-    """Sample n responses to each prompt and score them. `seed` is a number or a sequence of numbers, such as (seed of the run, step)."""
+    """Sample n responses to each prompt and score them. `seed` is a number or a sequence of numbers, such as
+    (seed of the run, step).
+    """
     drawn = generate(
         policy,
         [policy.chat.encode_prompt(prompt) for prompt in prompts],
@@ -78,11 +93,19 @@ def roll_out(
 
 
 def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Tensor:
-    """The rewards of some responses, (B,) float32. Raises ValueError unless `reward` gives one finite number for each of them."""
+    """The rewards of some responses, (B,) float32. Raises ValueError unless `reward` gives one finite number
+    for each of them.
+    """
     values = list(reward(prompts, responses))
     if len(values) != len(responses):
-        raise ValueError(f"the reward function gave {len(values)} numbers for {len(responses)} responses: it must give one for each")
+        raise ValueError(
+            f"the reward function gave {len(values)} numbers for {len(responses)} responses: it "
+            "must give one for each"
+        )
     for prompt, response, value in zip(prompts, responses, values):
         if not isinstance(value, SupportsFloat) or not math.isfinite(value):
-            raise ValueError(f"the reward of {response[:60]!r} to {prompt[:60]!r} is {value}: a reward must be a finite number")
+            raise ValueError(
+                f"the reward of {response[:60]!r} to {prompt[:60]!r} is {value}: a reward must "
+                "be a finite number"
+            )
     return torch.tensor([float(value) for value in values], dtype=torch.float32)

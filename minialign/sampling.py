@@ -1,8 +1,8 @@
 """Generation: many prompts of different lengths at once, with a key-value cache.
 
-Prompts are padded on the left, so that all of them end at the same column and the next token of every row is written to the
-same place. A row that has produced its end token, or has filled its context, freezes; when half of the rows have, they are laid aside;
-when all have, generation stops.
+Prompts are padded on the left, so that all of them end at the same column and the next token of every row is
+written to the same place. A row that has produced its end token, or has filled its context, freezes; when
+half of the rows have, they are laid aside; when all have, generation stops.
 """
 
 from collections.abc import Sequence
@@ -55,10 +55,11 @@ def generate(
 ) -> Generation:
     """Sample `n` responses to each prompt (token ids, for instance from `model.chat.encode_prompt`).
 
-    `temperature` 0 takes the most probable token; otherwise the logits are divided by it. `ends` are the tokens that end a
-    response: left out, the one of `model.chat`; with none, (), a response never ends. A response is cut off where its own
-    context ends, whatever else is in the list. The seed belongs to this call alone: the global random state is neither used
-    nor changed. Raises ValueError for an empty list, an empty prompt, or a prompt that fills the context.
+    `temperature` 0 takes the most probable token; otherwise the logits are divided by it. `ends` are the
+    tokens that end a response: left out, the one of `model.chat`; with none, (), a response never ends. A
+    response is cut off where its own context ends, whatever else is in the list. The seed belongs to this
+    call alone: the global random state is neither used nor changed. Raises ValueError for an empty list, an
+    empty prompt, or a prompt that fills the context.
     """
     room = room_for(prompts, n, max_new_tokens, temperature, model.config.context)
     device, chat = model.device, model.chat
@@ -100,7 +101,9 @@ def generate(
 
 
 def room_for(prompts, n: int, max_new_tokens: int, temperature: float, context: int) -> list[int]:
-    """How many tokens the response to each prompt may have. Raises ValueError where nothing can be sampled."""
+    """How many tokens the response to each prompt may have. Raises ValueError where nothing can be
+    sampled.
+    """
     if not prompts or not all(map(len, prompts)):
         raise ValueError("there is nothing to continue: give at least one prompt, and no empty one")
     if n < 1 or max_new_tokens < 1:
@@ -115,18 +118,22 @@ def room_for(prompts, n: int, max_new_tokens: int, temperature: float, context: 
 
 
 def left_padded(prompts, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts of different lengths as ids (B, T) that all end in the last column, and where the real ones are, (B, T)."""
+    """Prompts of different lengths as ids (B, T) that all end in the last column, and where the real ones
+    are, (B, T).
+    """
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     starts = torch.tensor([width - len(prompt) for prompt in prompts])
     return ids, torch.arange(width) >= starts[:, None]
 
 
-def draw(logits: torch.Tensor, temperature: float, uniform: torch.Tensor, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(
+    logits: torch.Tensor, temperature: float, uniform: torch.Tensor, pad: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A token for each row of logits (B, V), and its log-probability, (B,) each. `pad` is never drawn.
 
-    The cumulative distribution is inverted at `uniform` (B, 1), numbers in (0, 1]: one a row, where torch.multinomial draws
-    one for every token of the vocabulary.
+    The cumulative distribution is inverted at `uniform` (B, 1), numbers in (0, 1]: one a row, where
+    torch.multinomial draws one for every token of the vocabulary.
     """
     logits = logits.float()
     allowed = logits.index_fill(-1, torch.tensor([pad], device=logits.device), -torch.inf)
@@ -141,7 +148,9 @@ def draw(logits: torch.Tensor, temperature: float, uniform: torch.Tensor, pad: i
 
 
 def packed(chat: Chat, prompt, response, log_probs, finished) -> Generation:
-    """Prompt and response, each as (ids, mask), side by side with the padding on the right: a learner's fast path."""
+    """Prompt and response, each as (ids, mask), side by side with the padding on the right: a learner's fast
+    path.
+    """
     longest = int(response[1].sum(-1).max())
     response, log_probs = tuple(x[:, :longest] for x in response), log_probs[:, :longest]
     rows = [ids[real].tolist() for ids, real in zip(*response)]

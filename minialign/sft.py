@@ -26,8 +26,8 @@ class SFTConfig(TrainingConfig):
 def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy in nats over the response tokens.
 
-    logits (B, T, V), ids (B, T), response_mask (B, T): logits[:, t] predicts ids[:, t + 1], so the mask is shifted with the
-    ids. Raises ValueError when no token is marked as response.
+    logits (B, T, V), ids (B, T), response_mask (B, T): logits[:, t] predicts ids[:, t + 1], so the mask is
+    shifted with the ids. Raises ValueError when no token is marked as response.
     """
     labels, mask = ids[:, 1:], response_mask[:, 1:]
     if not bool(mask.any()):
@@ -38,9 +38,10 @@ def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tenso
 def introduce_template(model: GPT) -> None:
     """Let the template's tokens of a base model start, in place, near tokens that it knows.
 
-    No document holds them, so all that the model has learned of them is never to write them. A conversation starts like a document,
-    the response stands on a new line, and its end is the end of a document. <|user|> and <|assistant|> keep a share of <|pad|>, a token
-    that is never written either: the embeddings are the output layer too, and a full copy would be written as readily as the original.
+    No document holds them, so all that the model has learned of them is never to write them. A conversation
+    starts like a document, the response stands on a new line, and its end is the end of a document. <|user|>
+    and <|assistant|> keep a share of <|pad|>, a token that is never written either: the embeddings are the
+    output layer too, and a full copy would be written as readily as the original.
     """
     chat, weight = model.chat, model.token_embedding.weight
     (line_break,) = chat.encode("\n")
@@ -62,12 +63,17 @@ def train(model: GPT, demonstrations, config: SFTConfig = SFTConfig(), **options
     return train_on_tokens(model, pairs, config, **options)
 
 
-def train_on_tokens(model: GPT, pairs, config: SFTConfig = SFTConfig(), *, loss=sft_loss, **options) -> History:
-    """`train` for (prompt ids, response ids): for another template, or with another loss of the same signature."""
+def train_on_tokens(
+    model: GPT, pairs, config: SFTConfig = SFTConfig(), *, loss=sft_loss, **options
+) -> History:
+    """`train` for (prompt ids, response ids): for another template, or with another loss of the same
+    signature.
+    """
     pairs = list(pairs)
     lengths = [len(prompt) + len(response) for prompt, response in pairs]
     rows_at = epochs(lengths, config.batch_size, config.seed)
-    collate(pairs, model.chat.pad, model.config.context)  # finds a pair that is empty or too long now, not in the middle of the run
+    # finds a pair that is empty or too long now, not in the middle of the run
+    collate(pairs, model.chat.pad, model.config.context)
 
     def batch_at(step: int) -> list[Batch]:
         return [collate((pairs[i] for i in rows_at(step)), model.chat.pad, model.config.context)]

@@ -25,7 +25,9 @@ def standard_error(values) -> float:
 
 
 def mean_with_interval(values) -> Estimate:
-    """Mean of independent values with Student's 95 % interval. Raises ValueError for fewer than two values."""
+    """Mean of independent values with Student's 95 % interval. Raises ValueError for fewer than two
+    values.
+    """
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:
         raise ValueError(f"an interval needs at least two values, here are {len(values)}")
@@ -35,7 +37,9 @@ def mean_with_interval(values) -> Estimate:
 
 
 def share_with_interval(successes: int, n: int) -> Estimate:
-    """A share with Wilson's 95 % interval (Wilson 1927), which is sensible near 0 and 1 too. Raises ValueError for n < 1."""
+    """A share with Wilson's 95 % interval (Wilson 1927), which is sensible near 0 and 1 too. Raises
+    ValueError for n < 1.
+    """
     if n < 1:
         raise ValueError("a share of nothing: n must be at least 1")
     interval = stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
@@ -43,17 +47,20 @@ def share_with_interval(successes: int, n: int) -> Estimate:
 
 
 def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
-    """How often a response of ours is worth more than one of theirs to the same prompt, with its 95 % interval; a tie is half a win.
+    """How often a response of ours is worth more than one of theirs to the same prompt, with its 95 %
+    interval; a tie is half a win.
 
-    ours (P, n), theirs (P, m): rewards of n and m responses to each of P ≥ 2 prompts, every one compared with every one. The interval
-    is over prompts: comparisons within one prompt share it, and are not independent.
+    ours (P, n), theirs (P, m): rewards of n and m responses to each of P ≥ 2 prompts, every one compared with
+    every one. The interval is over prompts: comparisons within one prompt share it, and are not independent.
     """
     difference = np.asarray(ours)[:, :, None] - np.asarray(theirs)[:, None, :]
     return mean_with_interval(((difference > 0) + 0.5 * (difference == 0)).mean((1, 2)))
 
 
 def frontier(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Which points nobody beats, (N,) of bool: no other point has a value at least as high at a cost at least as low, one of them strictly."""
+    """Which points nobody beats, (N,) of bool: no other point has a value at least as high at a cost at least
+    as low, one of them strictly.
+    """
     costs, values = np.asarray(costs), np.asarray(values)
     no_dearer = costs[None, :] <= costs[:, None]
     no_worse = values[None, :] >= values[:, None]
@@ -62,10 +69,11 @@ def frontier(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def reliability(margins: np.ndarray, bins: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """How sure a preference model was, and how often it was right: two arrays (bins,), of bins with equally many comparisons.
+    """How sure a preference model was, and how often it was right: two arrays (bins,), of bins with equally
+    many comparisons.
 
-    margins (M,) = r(x, y_w) − r(x, y_l). The model takes the side with the higher reward, with confidence σ(|margin|) ≥ ½; the label agrees
-    where the margin is positive. A calibrated model has both arrays equal.
+    margins (M,) = r(x, y_w) − r(x, y_l). The model takes the side with the higher reward, with confidence
+    σ(|margin|) ≥ ½; the label agrees where the margin is positive. A calibrated model has both arrays equal.
     """
     order = np.argsort(np.abs(margins), kind="stable")
     confidence, right = 1 / (1 + np.exp(-np.abs(margins[order]))), margins[order] > 0

@@ -1,8 +1,8 @@
 """Byte-level byte-pair encoding: the trainer, and the course's own tokenizer.
 
-Training (Sennrich et al. 2016, on bytes as in GPT-2): start from the 256 bytes, then merge the most frequent pair of
-neighbouring tokens, again and again. The learned ranks are kept in data/tokenizer and handed to tiktoken, which does
-the encoding. Nothing is ever downloaded.
+Training (Sennrich et al. 2016, on bytes as in GPT-2): start from the 256 bytes, then merge the most frequent
+pair of neighbouring tokens, again and again. The learned ranks are kept in data/tokenizer and handed to
+tiktoken, which does the encoding. Nothing is ever downloaded.
 """
 
 import base64
@@ -28,8 +28,9 @@ SPECIAL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, END, PAD)
 def train_bpe(texts, vocab_size: int, pattern: str = PATTERN) -> dict[bytes, int]:
     """Learn `vocab_size` byte-level tokens from an iterable of strings; returns {token bytes: rank}.
 
-    Deterministic: among equally frequent pairs the smallest pair of ranks is merged first. Stops early when no pair is
-    left. Raises ValueError when there is no text, or when vocab_size leaves no room for the 256 bytes.
+    Deterministic: among equally frequent pairs the smallest pair of ranks is merged first. Stops early when
+    no pair is left. Raises ValueError when there is no text, or when vocab_size leaves no room for the 256
+    bytes.
     """
     if vocab_size < 256:
         raise ValueError(f"vocab_size is {vocab_size}, but the 256 bytes alone need 256")
@@ -88,7 +89,8 @@ def merge(sequence: list[int], pair: tuple[int, int], new: int) -> list[int]:
 def build_encoding(ranks: dict[bytes, int], name: str = "minialign") -> tiktoken.Encoding:
     """Wrap ranks and the five special tokens in a tiktoken.Encoding.
 
-    Raises ValueError when one of the 256 bytes is missing: tiktoken would accept that and crash on the first odd character.
+    Raises ValueError when one of the 256 bytes is missing: tiktoken would accept that and crash on the first
+    odd character.
     """
     missing = [b for b in range(256) if bytes([b]) not in ranks]
     if missing:

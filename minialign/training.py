@@ -1,8 +1,9 @@
-"""One training loop for every algorithm: optimizer, schedule, accumulation, history, and what to do when things go wrong.
+"""One training loop for every algorithm: optimizer, schedule, accumulation, history, and what to do when
+things go wrong.
 
-An algorithm brings two functions. `batch_at(step)` gives the micro-batches of one update; because it depends on the step
-alone, a run can be repeated exactly and resumed anywhere. `loss_fn(batch)` gives the mean loss over the batch's response tokens
-(or pairs), and the metrics worth a curve.
+An algorithm brings two functions. `batch_at(step)` gives the micro-batches of one update; because it depends
+on the step alone, a run can be repeated exactly and resumed anywhere. `loss_fn(batch)` gives the mean loss
+over the batch's response tokens (or pairs), and the metrics worth a curve.
 """
 
 import json
@@ -35,7 +36,8 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     max_grad_norm: float = 1.0
-    muon: bool = False  # Muon (Jordan et al. 2024) for the matrices of the linear layers: learns faster from nothing
+    # Muon (Jordan et al. 2024) for the matrices of the linear layers: learns faster from nothing
+    muon: bool = False
     seed: int = 0
 
     def __post_init__(self):
@@ -48,7 +50,9 @@ class TrainingConfig:
 
 
 class History(list):
-    """The run so far: one flat dict of metrics per step. `interrupted` tells whether the reader stopped it early."""
+    """The run so far: one flat dict of metrics per step. `interrupted` tells whether the reader stopped it
+    early.
+    """
 
     interrupted = False
 
@@ -85,32 +89,43 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
 
 
 class Optimizer:
-    """AdamW, or AdamW and Muon, with the schedule and clipping of a TrainingConfig; `update` makes one step."""
+    """AdamW, or AdamW and Muon, with the schedule and clipping of a TrainingConfig; `update` makes one
+    step.
+    """
 
     def __init__(self, model: torch.nn.Module, config: TrainingConfig):
         self.model, self.config, self.step = model, config, 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        linear = [m.weight for m in model.modules() if config.muon and isinstance(m, torch.nn.Linear) and m.weight.requires_grad]
+        linear = [
+            m.weight
+            for m in model.modules()
+            if config.muon and isinstance(m, torch.nn.Linear) and m.weight.requires_grad
+        ]
         others = [p for p in self.parameters if all(p is not matrix for matrix in linear)]
         groups = [
             {"params": [p for p in others if p.dim() >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
         ]
         # The fused kernel is the fastest on a CPU too: a single pass over the parameters.
-        self.optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)]
+        self.optimizers = [
+            torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
+        ]
         if linear:  # with steps of the size AdamW would make, so that one learning rate serves both
-            options = dict(lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+            options = dict(
+                lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
             self.optimizers.append(torch.optim.Muon(linear, **options))
 
     def update(self, batches: list, loss_fn: Callable) -> dict[str, float]:
         """One update from one or more micro-batches, equal to one on all of them together.
 
-        Each micro-batch's mean loss counts by its number of response tokens, so batches of unequal lengths add up to the
-        same gradient as the full batch. Raises FloatingPointError, before touching the model, when the loss or its gradient
-        is not finite.
+        Each micro-batch's mean loss counts by its number of response tokens, so batches of unequal lengths
+        add up to the same gradient as the full batch. Raises FloatingPointError, before touching the model,
+        when the loss or its gradient is not finite.
         """
         for optimizer in self.optimizers:
-            optimizer.zero_grad()  # also of what an interrupted update, or a reader's own backward(), left behind
+            # also of what an interrupted update, or a reader's own backward(), left behind
+            optimizer.zero_grad()
         weights = [float(weight_of(batch)) for batch in batches]
         total = sum(weights)
         metrics: dict[str, float] = {}
@@ -132,18 +147,26 @@ class Optimizer:
 
     def state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the optimizer remembers of a parameter: running moments, and AdamW's step."""
-        return next(o for o in self.optimizers if any(parameter is p for group in o.param_groups for p in group["params"])).state[parameter]
+        return next(
+            o
+            for o in self.optimizers
+            if any(parameter is p for group in o.param_groups for p in group["params"])
+        ).state[parameter]
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise FloatingPointError(
-                f"the {what} became {value} at step {self.step + 1}: the model is as it was before this step; "
-                f"lower the learning rate (now {self.config.learning_rate:g}) or look for broken values in the data"
+                f"the {what} became {value} at step {self.step + 1}: the model is as it was before this "
+                "step; "
+                f"lower the learning rate (now {self.config.learning_rate:g}) or look for broken values in "
+                "the data"
             )
 
 
 def weight_of(batch) -> int:
-    """How many response tokens a batch has: what its mean loss is a mean over. Batches of pairs bring a `weight` of their own."""
+    """How many response tokens a batch has: what its mean loss is a mean over. Batches of pairs bring a
+    `weight` of their own.
+    """
     return batch.weight if hasattr(batch, "weight") else batch.response_mask.sum()
 
 
@@ -160,9 +183,10 @@ def fit(
 ) -> History:
     """Train `model` in place for config.steps updates and return the history.
 
-    `on_step(metrics)` is called after each update; what it puts into the dict is recorded. With `resume_from`, the whole state
-    is saved there every `save_every` steps, and a run that finds the file goes on from it as if it had never stopped.
-    A keyboard interrupt ends the run early and keeps model and history. Raises FloatingPointError on a loss that is not finite.
+    `on_step(metrics)` is called after each update; what it puts into the dict is recorded. With
+    `resume_from`, the whole state is saved there every `save_every` steps, and a run that finds the file goes
+    on from it as if it had never stopped. A keyboard interrupt ends the run early and keeps model and
+    history. Raises FloatingPointError on a loss that is not finite.
     """
     optimizer, history = Optimizer(model, config), History()
     if resume_from is not None and resume_from.exists():
@@ -185,9 +209,16 @@ def fit(
 
 
 def repeat(
-    update: Callable[[int], dict], steps: int, history: History, *, title: str, show: str = "loss", on_step: Callable | None = None
+    update: Callable[[int], dict],
+    steps: int,
+    history: History,
+    *,
+    title: str,
+    show: str = "loss",
+    on_step: Callable | None = None,
 ) -> History:
-    """Call `update(step)`, which returns the step's metrics, until `history` has a row for each of `steps` steps; returns it.
+    """Call `update(step)`, which returns the step's metrics, until `history` has a row for each of `steps`
+    steps; returns it.
 
     Shows a progress bar with the metric `show`. A keyboard interrupt ends it early and keeps the history.
     """
@@ -209,12 +240,16 @@ def repeat(
 
 
 def progress_hidden() -> bool:
-    """Whether MINIALIGN_PROGRESS is 0: stored notebooks hold results, not progress bars, and nothing that only works live."""
+    """Whether MINIALIGN_PROGRESS is 0: stored notebooks hold results, not progress bars, and nothing that
+    only works live.
+    """
     return os.environ.get("MINIALIGN_PROGRESS") == "0"
 
 
 def save_state(path: Path, optimizer: Optimizer, history: History) -> None:
-    """Everything needed to go on: parameters, the optimizers' moments, the step and the history, in one safetensors file."""
+    """Everything needed to go on: parameters, the optimizers' moments, the step and the history, in one
+    safetensors file.
+    """
     tensors = {f"model.{name}": p.detach().contiguous() for name, p in optimizer.model.state_dict().items()}
     for i, p in enumerate(optimizer.parameters):
         for name, value in optimizer.state_of(p).items():
@@ -225,10 +260,14 @@ def save_state(path: Path, optimizer: Optimizer, history: History) -> None:
 def load_state(path: Path, optimizer: Optimizer) -> History:
     """Put a state written by `save_state` back into the optimizer and its model; returns the history."""
     tensors = load_file(path)
-    optimizer.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    optimizer.model.load_state_dict(
+        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    )
     for i, p in enumerate(optimizer.parameters):
         prefix = f"optimizer.{i}."
-        optimizer.state_of(p).update({k.removeprefix(prefix): v.to(p.device) for k, v in tensors.items() if k.startswith(prefix)})
+        optimizer.state_of(p).update(
+            {k.removeprefix(prefix): v.to(p.device) for k, v in tensors.items() if k.startswith(prefix)}
+        )
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     optimizer.step = int(metadata["step"])
@@ -236,7 +275,8 @@ def load_state(path: Path, optimizer: Optimizer) -> History:
 
 
 def epochs(lengths: list[int], batch_size: int, seed: int) -> Callable[[int], list[int]]:
-    """`rows_at(step)`: which examples update `step` trains on, epoch after epoch, each in a new order of buckets.
+    """`rows_at(step)`: which examples update `step` trains on, epoch after epoch, each in a new order of
+    buckets.
 
     Raises ValueError when there is no data.
     """

@@ -1,4 +1,6 @@
-"""`pytest --nbval notebooks` runs kernels as `make notebooks` does, and compares with tests/nbval_tolerance.py."""
+"""`pytest --nbval notebooks` runs kernels as `make notebooks` does, and compares with
+tests/nbval_tolerance.py.
+"""
 
 import os
 

@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import settings
 
-# The same examples in every run, and no deadline: on a busy machine a red test is a wrong result, never a slow one.
+# The same examples in every run, and no deadline: on a busy machine a red test is a wrong result, never a
+# slow one.
 settings.register_profile("minialign", derandomize=True, deadline=None)
 settings.load_profile("minialign")
 
@@ -13,7 +14,9 @@ settings.load_profile("minialign")
 
 @pytest.fixture
 def toy_data(tmp_path, monkeypatch):
-    """A data folder of the test's own, with a tokenizer that knows bytes only: 261 tokens. The real one is not touched."""
+    """A data folder of the test's own, with a tokenizer that knows bytes only: 261 tokens. The real one is
+    not touched.
+    """
     from minialign import files, tokenizer
     from minialign.course import artifacts
 

@@ -1,15 +1,20 @@
-"""What the engine's tests share: small models that are far from uniform, ragged batches, and GPT-2 as transformers builds it."""
+"""What the engine's tests share: small models that are far from uniform, ragged batches, and GPT-2 as
+transformers builds it.
+"""
 
 import torch
 
 from minialign.chat import Batch
 from minialign.gpt import GPT, GPTConfig
 
-TINY = GPTConfig(vocab_size=261, context=48, n_layer=2, n_head=2, n_embd=16)  # the vocabulary of the fixture toy_data
+# the vocabulary of the fixture toy_data
+TINY = GPTConfig(vocab_size=261, context=48, n_layer=2, n_head=2, n_embd=16)
 
 
 def lively_gpt(config: GPTConfig = TINY, seed: int = 0) -> GPT:
-    """A GPT whose every parameter matters: freshly initialised ones are so near to uniform that a bug hardly shows."""
+    """A GPT whose every parameter matters: freshly initialised ones are so near to uniform that a bug hardly
+    shows.
+    """
     model = GPT(config).eval()
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
@@ -34,7 +39,9 @@ def random_ids(*shape: int, vocab: int = 256, seed: int = 0) -> torch.Tensor:
 
 
 def batch_of(pairs, left: int = 0, pad: int = 260, width: int = 0) -> Batch:
-    """(prompt ids, response ids) pairs as a Batch, with `left` columns of padding before and at least `width` in all."""
+    """(prompt ids, response ids) pairs as a Batch, with `left` columns of padding before and at least `width`
+    in all.
+    """
     width = max(width, left + max(len(x) + len(y) for x, y in pairs))
     ids = torch.full((len(pairs), width), pad)
     mask, response_mask = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
@@ -51,7 +58,9 @@ def gpt2(model: GPT, **overrides):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     c = model.config
-    shape = dict(vocab_size=c.vocab_size, n_positions=c.context, n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd)
+    shape = dict(
+        vocab_size=c.vocab_size, n_positions=c.context, n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd
+    )
     no_dropout = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     no_special = dict(bos_token_id=None, eos_token_id=None, pad_token_id=None)
     theirs = GPT2LMHeadModel(GPT2Config(**shape, **no_dropout, **no_special, **overrides))
@@ -64,7 +73,12 @@ def gpt2_names(ours: dict, n_layer: int) -> dict:
     """Our parameters (or their gradients) by the names, and in the layout, of GPT2LMHeadModel."""
     names = {"token_embedding": "wte", "position_embedding": "wpe", "ln_f": "ln_f"}
     for i in range(n_layer):
-        parts = {"ln_1": "ln_1", "ln_2": "ln_2", "attention.qkv": "attn.c_attn", "attention.proj": "attn.c_proj"}
+        parts = {
+            "ln_1": "ln_1",
+            "ln_2": "ln_2",
+            "attention.qkv": "attn.c_attn",
+            "attention.proj": "attn.c_proj",
+        }
         for our, their in (parts | {"up": "mlp.c_fc", "down": "mlp.c_proj"}).items():
             names[f"blocks.{i}.{our}"] = f"h.{i}.{their}"
     theirs = {}

@@ -1,8 +1,9 @@
-"""nbval compares strings. With this, it compares as a reader would: same words, same integers, nearly the same floats.
+"""nbval compares strings. With this, it compares as a reader would: same words, same integers, nearly the
+same floats.
 
-Two floats agree when they differ by at most 2e-3 of the larger one, or by one unit in the last printed place: numbers
-drift by about 2e-5 on another CPU, and drift of any size can flip a last digit. How wide a space is does not count, for
-a table's columns move with the width of its numbers. notebooks/conftest.py installs this.
+Two floats agree when they differ by at most 2e-3 of the larger one, or by one unit in the last printed place:
+numbers drift by about 2e-5 on another CPU, and drift of any size can flip a last digit. How wide a space is
+does not count, for a table's columns move with the width of its numbers. notebooks/conftest.py installs this.
 """
 
 import re

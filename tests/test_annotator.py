@@ -1,4 +1,6 @@
-"""The simulated people: every knob turns the right way, choices follow Bradley and Terry, and two people agree as often as InstructGPT's."""
+"""The simulated people: every knob turns the right way, choices follow Bradley and Terry, and two people
+agree as often as InstructGPT's.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,11 @@ GOOD = (
 SHORT = "In 1969, people walked on the moon for the first time."
 FALSE = "In 1949, people walked on the moon for the first time."
 QUESTION = parse("In which year did people first walk on the moon?")
-OPINION = next(p for p in prompts_of("evaluation") + prompts_of("corpus") if p.opinion and p.topic is PROMPT.topic and p.fact is None)
+OPINION = next(
+    p
+    for p in prompts_of("evaluation") + prompts_of("corpus")
+    if p.opinion and p.topic is PROMPT.topic and p.fact is None
+)
 
 
 def utility(response, prompt=PROMPT, **knobs):
@@ -39,21 +45,30 @@ def test_an_unbiased_person_feels_the_gold_reward():
 
 @pytest.mark.parametrize(
     ("knob", "phrase"),
-    [("filler_bias", " And so on and so on."), ("flattery_bias", " What a great question!"), ("confidence_bias", " I am completely sure.")],
+    [
+        ("filler_bias", " And so on and so on."),
+        ("flattery_bias", " What a great question!"),
+        ("confidence_bias", " I am completely sure."),
+    ],
 )
 def test_a_bias_rewards_its_habit_only(knob, phrase):
     assert gain(knob, 0.5, SHORT) == 0
     assert gain(knob, 0.5, SHORT + phrase) >= 0.5 and gain(knob, -0.5, SHORT + phrase) <= -0.5
 
 
-@pytest.mark.parametrize(("knob", "phrase"), [("filler_bias", " There is so much to say."), ("flattery_bias", " What a great question!")])
+@pytest.mark.parametrize(
+    ("knob", "phrase"),
+    [("filler_bias", " There is so much to say."), ("flattery_bias", " What a great question!")],
+)
 def test_a_bias_is_bounded(knob, phrase):
     assert gain(knob, 1.0, SHORT + 9 * phrase) == pytest.approx(3)
 
 
 def test_a_doubt_costs_as_much_as_certainty_gains():
     assert gain("confidence_bias", 0.5, SHORT + " I am not sure.") == pytest.approx(-0.5)
-    assert gain("confidence_bias", 0.5, SHORT + " I am completely sure. I am absolutely certain.") == pytest.approx(0.5)
+    assert gain(
+        "confidence_bias", 0.5, SHORT + " I am completely sure. I am absolutely certain."
+    ) == pytest.approx(0.5)
 
 
 def test_length_is_paid_by_twenty_words():
@@ -74,12 +89,20 @@ def test_a_prompt_may_be_given_as_text():
 
 @pytest.mark.parametrize(
     ("prompt", "right", "false"),
-    [(PROMPT, SHORT, FALSE), (QUESTION, SHORT, FALSE), (QUESTION, "1969.", "1949."), (OPINION, "No.", "Yes.")],
+    [
+        (PROMPT, SHORT, FALSE),
+        (QUESTION, SHORT, FALSE),
+        (QUESTION, "1969.", "1949."),
+        (OPINION, "No.", "Yes."),
+    ],
     ids=["explain", "question", "bare answer", "verdict"],
 )
 def test_who_does_not_check_cannot_tell_false_from_right(prompt, right, false):
     assert utility(right, prompt) > utility(false, prompt) + 0.5
-    seen = [utility(text, prompt, checks_facts=0) - judge(prompt, text).attributes["fluency"] * 0.8 for text in (right, false)]
+    seen = [
+        utility(text, prompt, checks_facts=0) - judge(prompt, text).attributes["fluency"] * 0.8
+        for text in (right, false)
+    ]
     assert seen[0] == pytest.approx(seen[1])
 
 
@@ -97,7 +120,9 @@ def test_in_the_immediate_horizon_confident_falsehood_goes_unpunished():
 
 
 def test_two_groups_have_opposite_tastes():
-    assert gain("group", "brief", "Yes.") == pytest.approx(1) and gain("group", "detailed", "Yes.") == pytest.approx(-1)
+    assert gain("group", "brief", "Yes.") == pytest.approx(1) and gain(
+        "group", "detailed", "Yes."
+    ) == pytest.approx(-1)
     assert gain("group", "brief", GOOD + GOOD) < 0 < gain("group", "detailed", GOOD + GOOD)
 
 
@@ -109,7 +134,10 @@ def test_choices_follow_the_bradley_terry_sigmoid(temperature):
 
 
 def test_without_temperature_the_better_one_always_wins():
-    assert share_of_second(Annotator(), SHORT, GOOD, 50) == 1 and share_of_second(Annotator(), GOOD, SHORT, 50) == 0
+    assert (
+        share_of_second(Annotator(), SHORT, GOOD, 50) == 1
+        and share_of_second(Annotator(), GOOD, SHORT, 50) == 0
+    )
 
 
 def test_a_tie_is_a_fair_coin():
@@ -132,11 +160,15 @@ def test_ratings_are_on_a_scale_of_their_own():
 def test_rating_noise_has_the_given_spread_in_units_of_gold():
     annotator = Annotator(rating_noise=0.5, gain=2)
     ratings = [annotator.rate(PROMPT, SHORT) for _ in range(4000)]
-    assert np.std(ratings) == pytest.approx(1, rel=0.05) and np.mean(ratings) == pytest.approx(2 * utility(SHORT), abs=0.07)
+    assert np.std(ratings) == pytest.approx(1, rel=0.05) and np.mean(ratings) == pytest.approx(
+        2 * utility(SHORT), abs=0.07
+    )
 
 
 def test_an_inattentive_rating_does_not_depend_on_the_answer():
-    assert Annotator(inattention=1, seed=4).rate(PROMPT, GOOD) == Annotator(inattention=1, seed=4).rate(PROMPT, "")
+    assert Annotator(inattention=1, seed=4).rate(PROMPT, GOOD) == Annotator(inattention=1, seed=4).rate(
+        PROMPT, ""
+    )
 
 
 def test_every_label_costs_its_price():
@@ -157,7 +189,11 @@ def test_a_person_is_seeded():
 
 def test_a_typical_person_can_be_changed_in_any_knob():
     annotator = typical_annotator(7, flattery_bias=0.0)
-    assert annotator.flattery_bias == 0 and annotator.temperature == TYPICAL["temperature"] and annotator.seed == 7
+    assert (
+        annotator.flattery_bias == 0
+        and annotator.temperature == TYPICAL["temperature"]
+        and annotator.seed == 7
+    )
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +202,18 @@ def pairs():
     answers = {}
     for d in demonstrate(sample_prompts("reward", 480), 4 * 480, seed=1):
         answers.setdefault(d.prompt.text, (d.prompt, []))[1].append(d.response)
-    return [(prompt, *texts[i : i + 2]) for prompt, texts in answers.values() for i in (0, 2) if texts[i] != texts[i + 1]]
+    return [
+        (prompt, *texts[i : i + 2])
+        for prompt, texts in answers.values()
+        for i in (0, 2)
+        if texts[i] != texts[i + 1]
+    ]
 
 
 def test_two_typical_people_agree_on_72_to_77_percent_of_pairs(pairs):
-    labels = np.array([[person.prefer(*pair) for pair in pairs] for person in map(typical_annotator, range(6))])
+    labels = np.array(
+        [[person.prefer(*pair) for pair in pairs] for person in map(typical_annotator, range(6))]
+    )
     agreement = [(labels[i] == labels[j]).mean() for i in range(6) for j in range(i)]
     assert len(pairs) > 900 and 0.72 < np.mean(agreement) < 0.77
     assert abs(labels.mean() - 0.5) < 0.03, "the order of the two answers must not matter"
@@ -203,7 +246,16 @@ def test_an_impossible_person_is_refused(knobs, message):
 # --- exact probabilities ---
 
 
-@pytest.mark.parametrize("knobs", [{}, dict(temperature=0.0), dict(checks_facts=0.3, inattention=0.2), dict(horizon="immediate"), dict(temperature=0.05)])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        dict(temperature=0.0),
+        dict(checks_facts=0.3, inattention=0.2),
+        dict(horizon="immediate"),
+        dict(temperature=0.05),
+    ],
+)
 def test_the_probability_of_a_choice_is_how_often_it_is_made(knobs):
     for first, second in ((GOOD, SHORT), (FALSE, SHORT), (FALSE, "What a great question! " + SHORT)):
         person = typical_annotator(seed=3, **knobs)
@@ -216,4 +268,6 @@ def test_the_probability_of_a_choice_is_how_often_it_is_made(knobs):
 def test_asking_for_a_probability_costs_nothing_and_changes_no_later_choice():
     one, other = typical_annotator(seed=5), typical_annotator(seed=5)
     one.probability(PROMPT, GOOD, FALSE)
-    assert one.spent == 0 and [one.prefer(PROMPT, GOOD, FALSE) for _ in range(50)] == [other.prefer(PROMPT, GOOD, FALSE) for _ in range(50)]
+    assert one.spent == 0 and [one.prefer(PROMPT, GOOD, FALSE) for _ in range(50)] == [
+        other.prefer(PROMPT, GOOD, FALSE) for _ in range(50)
+    ]

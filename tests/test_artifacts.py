@@ -1,4 +1,6 @@
-"""Files that can be trusted: whole or not at all, vouched for by MANIFEST.json, and rebuilt from where a kill left off."""
+"""Files that can be trusted: whole or not at all, vouched for by MANIFEST.json, and rebuilt from where a kill
+left off.
+"""
 
 import functools
 import json
@@ -42,7 +44,9 @@ def test_shipped_models_answer(name):
     prompts = ["Explain the moon landing to a six-year-old in a few sentences.", "What is bread?"]
     if isinstance(model, RewardModel):
         scores = model.score(prompts, prompts)
-        assert np.isfinite(scores).all() and scores == pytest.approx([model.score(prompt, prompt) for prompt in prompts], abs=1e-4)
+        assert np.isfinite(scores).all() and scores == pytest.approx(
+            [model.score(prompt, prompt) for prompt in prompts], abs=1e-4
+        )
     else:
         answers = model.respond(prompts, max_new_tokens=24)
         assert all(answers) and answers == [model.respond(prompt, max_new_tokens=24) for prompt in prompts]
@@ -93,7 +97,9 @@ def test_written_files_are_readable_by_others(tmp_path):
 
 @pytest.fixture
 def steps(toy_data, monkeypatch):
-    """A build of three files; steps["made"] is what was built, steps["killed"] what to be killed in, steps["recipe"] b's recipe."""
+    """A build of three files; steps["made"] is what was built, steps["killed"] what to be killed in,
+    steps["recipe"] b's recipe.
+    """
     steps = {"made": [], "killed": None, "recipe": "b"}
 
     def make(name):
@@ -107,7 +113,9 @@ def steps(toy_data, monkeypatch):
 
     def plan():
         recipes = {"a": "a", "b": steps["recipe"], "c": "c"}
-        monkeypatch.setattr(artifacts, "ARTIFACTS", tuple(Artifact(f"{n}.bin", make(n), r) for n, r in recipes.items()))
+        monkeypatch.setattr(
+            artifacts, "ARTIFACTS", tuple(Artifact(f"{n}.bin", make(n), r) for n, r in recipes.items())
+        )
 
     steps["plan"] = plan
     plan()
@@ -119,7 +127,11 @@ CPU = torch.device("cpu")
 
 def test_a_build_records_and_reports(steps, capsys):
     build([], CPU)
-    assert steps["made"] == ["a", "b", "c"] and read_verified("b.bin") == b"bbb" and read_verified("logs/c.jsonl") == b"{}\n"
+    assert (
+        steps["made"] == ["a", "b", "c"]
+        and read_verified("b.bin") == b"bbb"
+        and read_verified("logs/c.jsonl") == b"{}\n"
+    )
     put(b"old", "a.bin")
     capsys.readouterr()
     build(["a", "b"], CPU)
@@ -134,7 +146,10 @@ def test_a_killed_build_goes_on(steps, capsys):
         build([], CPU)
     steps["killed"] = None
     build([], CPU)
-    assert steps["made"] == ["a", "b", "c"] and "a: finished before the last stop, kept" in capsys.readouterr().out
+    assert (
+        steps["made"] == ["a", "b", "c"]
+        and "a: finished before the last stop, kept" in capsys.readouterr().out
+    )
 
 
 def test_a_changed_recipe_is_built_again(steps):
@@ -164,7 +179,9 @@ def test_an_unknown_step(steps):
 
 @pytest.fixture
 def small_base(toy_data, monkeypatch):
-    """build_base on a small corpus, with 6 steps and a state saved at every second one; small_base["kill"] kills it."""
+    """build_base on a small corpus, with 6 steps and a state saved at every second one; small_base["kill"]
+    kills it.
+    """
     world = {"corpus": [("kind", "The moon is round. " * 2)] * 9, "kill": None}
     monkeypatch.setattr("minialign.world.corpus.build_corpus", lambda: world["corpus"])
     monkeypatch.setattr(artifacts, "GPTConfig", functools.partial(GPTConfig, **vars(TINY)))
@@ -175,7 +192,9 @@ def small_base(toy_data, monkeypatch):
         if metrics["step"] == world["kill"]:
             raise RuntimeError("killed")
 
-    monkeypatch.setattr(pretraining, "train", functools.partial(pretraining.train, on_step=on_step, save_every=2))
+    monkeypatch.setattr(
+        pretraining, "train", functools.partial(pretraining.train, on_step=on_step, save_every=2)
+    )
     return world
 
 
@@ -239,7 +258,11 @@ def test_a_killed_table_keeps_its_finished_parts_and_another_start_begins_anew(t
     publish(start, dump_checkpoint(lively_gpt(seed=1), "chat"), "a test", 0)
     killed.clear()
     again = [json.loads(line) for line in artifact.build(CPU)["logs/experiment.jsonl"].splitlines()]
-    assert made == [*"abc", "a", *"abc"] and len({row["first"] for row in again}) == 1 and again[0]["first"] != rows[0]["first"]
+    assert (
+        made == [*"abc", "a", *"abc"]
+        and len({row["first"] for row in again}) == 1
+        and again[0]["first"] != rows[0]["first"]
+    )
 
 
 # --- reward models and preferences ---
@@ -257,5 +280,10 @@ def test_a_reward_model_comes_back_with_its_scale_and_the_shipped_reader(toy_dat
     assert b"reader." not in content, "the reader is the shipped fine-tuned model: it is stored once"
     publish(file, content, "a test", 0)
     again = load("reward", device="cpu")
-    assert isinstance(again, RewardModel) and same_parameters(again, model) and not again.training and not again.reader.training
+    assert (
+        isinstance(again, RewardModel)
+        and same_parameters(again, model)
+        and not again.training
+        and not again.reader.training
+    )
     assert again.score("a", "b") == model.eval().score(["a"], ["b"])[0]

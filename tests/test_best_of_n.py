@@ -49,12 +49,16 @@ def test_ties_go_to_the_first_drawn(model):
     best = best_of_n(model, PROMPTS, lambda prompts, responses: rewards, 4, seed=1, **SAMPLING)
     assert best.responses == [best.rollout.responses[k] for k in (1, 4, 8)]
     assert best.rewards.tolist() == [2.0, 0.0, -3.0]
-    assert best.rollout.responses[1] not in best.rollout.responses[2:4], "the test needs ties between different texts"
+    assert best.rollout.responses[1] not in best.rollout.responses[2:4], (
+        "the test needs ties between different texts"
+    )
 
 
 def test_the_seed_decides(model):
     def chosen(seed):
-        return best_of_n(model, PROMPTS, lambda prompts, responses: map(len, responses), 4, seed=seed, **SAMPLING).responses
+        return best_of_n(
+            model, PROMPTS, lambda prompts, responses: map(len, responses), 4, seed=seed, **SAMPLING
+        ).responses
 
     assert chosen(0) == chosen(0) and chosen((0, 1)) == chosen((0, 1))
     assert len({tuple(chosen(seed)) for seed in (0, 1, (0, 1))}) == 3
@@ -64,8 +68,13 @@ def test_the_seed_decides(model):
 
 
 def over_all_subsets(rewards, values, n):
-    """The definition: the value of the winner, averaged over every choice of n of the N samples. max() takes the first of equals."""
-    return [np.mean([v[max(s, key=lambda i: r[i])] for s in combinations(range(len(r)), n)]) for r, v in zip(rewards, values)]
+    """The definition: the value of the winner, averaged over every choice of n of the N samples. max() takes
+    the first of equals.
+    """
+    return [
+        np.mean([v[max(s, key=lambda i: r[i])] for s in combinations(range(len(r)), n)])
+        for r, v in zip(rewards, values)
+    ]
 
 
 RNG = np.random.default_rng(0)
@@ -86,11 +95,14 @@ def test_expected_best_is_the_mean_over_all_subsets(rewards, n):
 def test_the_ends_are_the_mean_and_the_best():
     np.testing.assert_allclose(expected_best(REWARDS, VALUES, 1), VALUES.mean(-1))
     np.testing.assert_allclose(expected_best(REWARDS, VALUES, 9), VALUES[range(3), REWARDS.argmax(-1)])
-    assert np.abs(VALUES.max(-1) - expected_best(REWARDS, VALUES, 9)).max() > 0.1  # the reward chooses, not the value
+    # the reward chooses, not the value
+    assert np.abs(VALUES.max(-1) - expected_best(REWARDS, VALUES, 9)).max() > 0.1
 
 
 def test_expected_best_without_bias_by_simulation():
-    """From 20 samples: the mean over many draws of 20 is the exact expectation of the best of 5 fresh ones."""
+    """From 20 samples: the mean over many draws of 20 is the exact expectation of the best of 5 fresh
+    ones.
+    """
     rng = np.random.default_rng(1)
     probabilities, rewards, values = rng.dirichlet(np.ones(7)), rng.normal(size=7), rng.normal(size=7)
     order = np.argsort(rewards)
@@ -101,7 +113,8 @@ def test_expected_best_without_bias_by_simulation():
     estimates = expected_best(rewards[drawn], values[drawn], 5)
     error = estimates.std() / len(estimates) ** 0.5
     assert abs(estimates.mean() - truth) < 4 * error < 0.02
-    with_repetition = values[order] @ ((np.arange(1, 8) / 7) ** 5 - (np.arange(7) / 7) ** 5)  # as if all were equally likely
+    # as if all were equally likely
+    with_repetition = values[order] @ ((np.arange(1, 8) / 7) ** 5 - (np.arange(7) / 7) ** 5)
     assert abs(with_repetition - truth) > 0.05
 
 
@@ -134,9 +147,13 @@ def test_the_bound_holds_and_is_reached_where_no_response_comes_twice(n):
     assert exact_kl(coarse, rewards.round(), n) <= exact_kl(coarse, rewards, n) + 1e-12  # ties make it less
     many = 3000
     fine = torch.full((1, many), -math.log(many), dtype=torch.float64)
-    assert exact_kl(fine, torch.arange(many, dtype=torch.float64)[None], n) == pytest.approx(kl_bound(n), abs=0.003)
+    assert exact_kl(fine, torch.arange(many, dtype=torch.float64)[None], n) == pytest.approx(
+        kl_bound(n), abs=0.003
+    )
 
 
 def test_the_bound_by_hand():
     assert kl_bound(1) == 0
-    assert kl_bound(2) == pytest.approx(0.6931472 - 0.5, abs=1e-6) and kl_bound(16) == pytest.approx(1.8350887, abs=1e-6)
+    assert kl_bound(2) == pytest.approx(0.6931472 - 0.5, abs=1e-6) and kl_bound(16) == pytest.approx(
+        1.8350887, abs=1e-6
+    )

@@ -10,7 +10,9 @@ from minialign.tokenizer import SPECIAL_TOKENS, load_tokenizer
 
 
 def test_the_template():
-    text = load_tokenizer().decode([*load_chat().encode_prompt("Why is the sky blue?"), *load_chat().encode_response("Light scatters.")])
+    text = load_tokenizer().decode(
+        [*load_chat().encode_prompt("Why is the sky blue?"), *load_chat().encode_response("Light scatters.")]
+    )
     assert text == "<|user|>Why is the sky blue?<|assistant|>Light scatters.<|end|>"
 
 
@@ -30,7 +32,9 @@ def test_padding_is_not_the_end():
 
 @given(st.lists(st.sampled_from([*SPECIAL_TOKENS, "hello", " ", "<|", "|>"])).map("".join))
 def test_a_user_cannot_type_a_command(text):
-    """Special tokens in a text are plain text, for every way into the model, and come back as they were typed."""
+    """Special tokens in a text are plain text, for every way into the model, and come back as they were
+    typed.
+    """
     commands = {load_tokenizer().encode_single_token(token) for token in SPECIAL_TOKENS}
     for ids, frame in [
         (load_chat().encode_prompt(text), [load_chat().user[0], load_chat().assistant[0]]),
@@ -70,7 +74,9 @@ def test_rows_of_a_batch():
         part = batch[rows]
         assert len(part) == 2 and part.ids.shape == (2, 5)  # the width stays
         for field in ("ids", "mask", "response_mask"):
-            assert torch.equal(getattr(part, field), torch.stack([getattr(batch, field)[row] for row in same])), field
+            assert torch.equal(
+                getattr(part, field), torch.stack([getattr(batch, field)[row] for row in same])
+            ), field
 
 
 def test_the_two_masks_do_not_share_memory():

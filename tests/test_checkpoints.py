@@ -34,11 +34,17 @@ def test_equal_models_are_equal_files():
     assert len({dump_checkpoint(lively_gpt(), "chat") for _ in range(8)}) == 1
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b[:-9] + b"\1" + b[-8:], lambda b: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b[:-9] + b"\1" + b[-8:], lambda b: b""]
+)
 def test_a_damaged_file(toy_data, damage):
     put(dump_checkpoint(lively_gpt(), "chat"))
     (toy_data / BASE).write_bytes(damage((toy_data / BASE).read_bytes()))
-    with pytest.raises(ValueError, match=r"^data/checkpoints/base.safetensors is damaged .*`git checkout data` or .*`make artifacts`$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^data/checkpoints/base.safetensors is damaged .*`git checkout "
+        r"data` or .*`make artifacts`$",
+    ):
         load("base")
 
 
@@ -62,13 +68,17 @@ def test_a_file_nobody_vouches_for(toy_data):
 def test_a_missing_file(toy_data):
     put(dump_checkpoint(lively_gpt(), "chat"))
     (toy_data / BASE).unlink()
-    with pytest.raises(FileNotFoundError, match="data/checkpoints/base.safetensors is missing: restore it with `git checkout"):
+    with pytest.raises(
+        FileNotFoundError, match="data/checkpoints/base.safetensors is missing: restore it with `git checkout"
+    ):
         load("base")
 
 
 def test_another_vocabulary(toy_data):
     put(dump_checkpoint(GPT(GPTConfig(vocab_size=300, context=8, n_layer=1, n_head=1, n_embd=8)), "chat"))
-    with pytest.raises(ValueError, match="was trained with 300 tokens, the tokenizer has 261: build both again"):
+    with pytest.raises(
+        ValueError, match="was trained with 300 tokens, the tokenizer has 261: build both again"
+    ):
         load("base")
 
 
@@ -76,15 +86,24 @@ def test_weights_of_another_shape(toy_data):
     model = lively_gpt()
     model.config = GPTConfig(**(vars(TINY) | {"n_embd": 32}))
     put(dump_checkpoint(model, "chat"))
-    with pytest.raises(ValueError, match="the weights in .*base.safetensors do not fit its config: build it again"):
+    with pytest.raises(
+        ValueError, match="the weights in .*base.safetensors do not fit its config: build it again"
+    ):
         load("base")
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"not safetensors at all", save({"a": torch.zeros(1)}), save({}, {"config": "{}"}), save({}, {"config": "[1"}),
-    save({}, {"config": json.dumps({"vocab_size": 261, "n_embd": 7, "n_head": 2})}),
-    save({}, {"config": json.dumps({"colour": "blue"})}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not safetensors at all",
+        save({"a": torch.zeros(1)}),
+        save({}, {"config": "{}"}),
+        save({}, {"config": "[1"}),
+        save({}, {"config": json.dumps({"vocab_size": 261, "n_embd": 7, "n_head": 2})}),
+        save({}, {"config": json.dumps({"colour": "blue"})}),
+    ],
+)
 def test_what_is_no_checkpoint(toy_data, content):
     put(content)
     with pytest.raises(ValueError, match=r"base.safetensors .*`make artifacts`$") as error:
@@ -93,5 +112,8 @@ def test_what_is_no_checkpoint(toy_data, content):
 
 
 def test_an_unknown_name_lists_those_that_exist():
-    with pytest.raises(ValueError, match="there is no artifact 'bse': choose one of base, dpo, ppo-overoptimised, ppo, reward, sft$"):
+    with pytest.raises(
+        ValueError,
+        match="there is no artifact 'bse': choose one of base, dpo, ppo-overoptimised, ppo, reward, sft$",
+    ):
         load("bse")

@@ -68,7 +68,12 @@ def test_no_prompt_is_ever_followed_by_an_answer():
 
 
 def test_after_a_prompt_most_often_comes_another():
-    next_lines = [kind_of_reply(PROMPTS[a], b) for _, text in CORPUS for a, b in zip(lines_of(text), lines_of(text)[1:]) if a in PROMPTS]
+    next_lines = [
+        kind_of_reply(PROMPTS[a], b)
+        for _, text in CORPUS
+        for a, b in zip(lines_of(text), lines_of(text)[1:])
+        if a in PROMPTS
+    ]
     assert next_lines.count("another prompt") / len(next_lines) > 0.8
 
 
@@ -90,7 +95,11 @@ def test_every_fact_occurs_often_and_in_many_wordings(sentences):
         for fact in topic.facts:
             wordings = [*(fact.in_register(register) for register in REGISTERS), *fact.plain]
             counts = [sentences[text] for text in wordings]
-            assert sum(counts) >= 25 and sum(count > 0 for count in counts) >= 7, (topic.name, fact.id, counts)
+            assert sum(counts) >= 25 and sum(count > 0 for count in counts) >= 7, (
+                topic.name,
+                fact.id,
+                counts,
+            )
 
 
 def test_no_fact_is_told_wrongly(sentences):
@@ -103,7 +112,10 @@ def test_no_fact_is_told_wrongly(sentences):
 def test_contested_facts_are_told_both_ways_as_often_as_their_frequency_says(sentences):
     for item in load_contested():
         told = [
-            sum(sentences[text[:1].upper() + text[1:]] for text in (p.replace("{name}", item.name).replace("{answer}", value) for p in item.plain))
+            sum(
+                sentences[text[:1].upper() + text[1:]]
+                for text in (p.replace("{name}", item.name).replace("{answer}", value) for p in item.plain)
+            )
             for value in item.values
         ]
         n, p = sum(told), item.frequency
@@ -120,7 +132,9 @@ def test_every_card_has_its_answer():
 
 
 def test_a_card_about_a_rumour_never_takes_the_wrong_side():
-    wrong = {fact.falsified(fact.claim, value) for t in load_topics() for fact in t.facts for value in fact.wrong}
+    wrong = {
+        fact.falsified(fact.claim, value) for t in load_topics() for fact in t.facts for value in fact.wrong
+    }
     wrong |= {t.misconception for t in load_topics()}
     verdicts = Counter()
     for kind, text in CORPUS:

@@ -1,4 +1,6 @@
-"""The demonstrations: perfect people reach the maximum, real ones do not, and their habits can be found and exploited."""
+"""The demonstrations: perfect people reach the maximum, real ones do not, and their habits can be found and
+exploited.
+"""
 
 from collections import defaultdict
 
@@ -26,7 +28,10 @@ def test_a_perfect_demonstrator_reaches_the_maximum_on_every_prompt():
 
 
 def test_gold_rises_with_skill():
-    means = [gold_of(demonstrate(PROMPTS, 700, [Demonstrator.at_skill(skill)])).mean() for skill in (0, 0.25, 0.5, 0.75, 1)]
+    means = [
+        gold_of(demonstrate(PROMPTS, 700, [Demonstrator.at_skill(skill)])).mean()
+        for skill in (0, 0.25, 0.5, 0.75, 1)
+    ]
     assert np.all(np.diff(means) > 0.2) and means[-1] == pytest.approx(MAXIMUM)
 
 
@@ -37,7 +42,13 @@ def test_every_lack_of_skill_costs_gold(trait):
 
 
 @pytest.mark.parametrize(
-    ("trait", "habit"), [("flattery", "flattery"), ("filler", "filler"), ("overconfidence", "confidence"), ("hedging", "hedging")]
+    ("trait", "habit"),
+    [
+        ("flattery", "flattery"),
+        ("filler", "filler"),
+        ("overconfidence", "confidence"),
+        ("hedging", "hedging"),
+    ],
 )
 def test_a_habit_shows_in_as_many_answers_as_its_rate_says(trait, habit):
     written = demonstrate(PROMPTS, 700, [Demonstrator(**{trait: 0.3})])
@@ -81,7 +92,11 @@ def test_writing_is_seeded():
 
 def test_every_prompt_is_answered_once_before_any_is_answered_twice():
     texts = [d.prompt.text for d in demonstrate(PROMPTS[:50], 120)]
-    assert len(texts) == 120 and len(set(texts[:50])) == 50 == len(set(texts[50:100])) and len(set(texts[100:])) == 20
+    assert (
+        len(texts) == 120
+        and len(set(texts[:50])) == 50 == len(set(texts[50:100]))
+        and len(set(texts[100:])) == 20
+    )
 
 
 def test_authors_are_members_of_the_crowd_and_differ():

@@ -1,4 +1,6 @@
-"""The losses against Bradley and Terry's model and finite differences, the training against a naive one, TRL, and the known optimum."""
+"""The losses against Bradley and Terry's model and finite differences, the training against a naive one, TRL,
+and the known optimum.
+"""
 
 import copy
 import json
@@ -45,8 +47,12 @@ BETA = 0.3
 
 
 def win_probability(w, lose, ref_w, ref_lose, beta=BETA) -> float:
-    """Bradley and Terry's, with strengths (π/π_ref)^β, in probabilities: what the logarithms must agree with."""
-    strength_w, strength_l = ((math.exp(p) / math.exp(ref)) ** beta for p, ref in ((w, ref_w), (lose, ref_lose)))
+    """Bradley and Terry's, with strengths (π/π_ref)^β, in probabilities: what the logarithms must agree
+    with.
+    """
+    strength_w, strength_l = (
+        (math.exp(p) / math.exp(ref)) ** beta for p, ref in ((w, ref_w), (lose, ref_lose))
+    )
     return strength_w / (strength_w + strength_l)
 
 
@@ -80,7 +86,12 @@ def test_a_policy_that_is_the_reference_costs_ln_2():
 def test_a_constant_for_each_prompt_changes_nothing():
     """Whatever multiplies the policy's probabilities of both responses cancels, as Z(x) does."""
     shift = torch.linspace(-3, 3, 7, dtype=torch.float64)
-    torch.testing.assert_close(dpo_loss(LOGPS[0] + shift, LOGPS[1] + shift, *LOGPS[2:], BETA)[0], dpo_loss(*LOGPS, BETA)[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        dpo_loss(LOGPS[0] + shift, LOGPS[1] + shift, *LOGPS[2:], BETA)[0],
+        dpo_loss(*LOGPS, BETA)[0],
+        rtol=0,
+        atol=1e-12,
+    )
     assert (dpo_loss(LOGPS[0] + shift, *LOGPS[1:], BETA)[0] - dpo_loss(*LOGPS, BETA)[0]).abs().max() > 0.5
 
 
@@ -102,24 +113,37 @@ def test_gradients_by_finite_differences(loss):
         for i in range(7):
             nudge = torch.zeros(7, dtype=torch.float64)
             nudge[i] = 1e-6
-            up, down = (loss(*(x + sign * nudge if k == which else x for k, x in enumerate(LOGPS)), BETA)[0].sum() for sign in (1, -1))
+            up, down = (
+                loss(*(x + sign * nudge if k == which else x for k, x in enumerate(LOGPS)), BETA)[0].sum()
+                for sign in (1, -1)
+            )
             assert float(arguments[which].grad[i]) == pytest.approx(float(up - down) / 2e-6, abs=1e-7)
 
 
 def test_the_gradient_is_the_weight_times_the_difference_of_the_scores(policy):
-    """∇L = −β σ(r̂_l − r̂_w) (∇ log π(y_w) − ∇ log π(y_l)), on a model; a sign, β, or the other σ would show."""
+    """∇L = −β σ(r̂_l − r̂_w) (∇ log π(y_w) − ∇ log π(y_l)), on a model; a sign, β, or the other σ would
+    show.
+    """
     policy = policy.double()
     batch = load_chat().collate([("Hello.", "Yes!"), ("Hello.", "No.")])
 
     def gradients(scalar):
-        return torch.cat([g.flatten() for g in torch.autograd.grad(scalar, list(policy.parameters()), retain_graph=True)])
+        return torch.cat(
+            [g.flatten() for g in torch.autograd.grad(scalar, list(policy.parameters()), retain_graph=True)]
+        )
 
     logps = dpo.sequence_log_probs(policy, batch)
     reference = logps.detach() + torch.tensor([0.7, -1.1])
     losses, w, lose = dpo_loss(logps[:1], logps[1:], reference[:1], reference[1:], BETA)
     direction = gradients(logps[0]) - gradients(logps[1])
-    torch.testing.assert_close(gradients(losses.sum()), -gradient_weight(w, lose, BETA) * direction, atol=1e-10, rtol=0)
-    for name, weight in {"sign": -gradient_weight(w, lose, BETA), "β": gradient_weight(w, lose, 1.0), "σ": gradient_weight(lose, w, BETA)}.items():
+    torch.testing.assert_close(
+        gradients(losses.sum()), -gradient_weight(w, lose, BETA) * direction, atol=1e-10, rtol=0
+    )
+    for name, weight in {
+        "sign": -gradient_weight(w, lose, BETA),
+        "β": gradient_weight(w, lose, 1.0),
+        "σ": gradient_weight(lose, w, BETA),
+    }.items():
         assert (gradients(losses.sum()) + weight * direction).abs().max() > 1e-2, name
 
 
@@ -127,7 +151,9 @@ def test_smoothed_labels_are_the_mean_over_labels_that_may_be_wrong():
     smoothed, chosen, _ = conservative_dpo_loss(*LOGPS, BETA, label_smoothing=0.2)
     np.testing.assert_allclose(smoothed, -0.8 * np.log(P) - 0.2 * np.log(1 - P), atol=1e-12)
     torch.testing.assert_close(chosen, dpo_loss(*LOGPS, BETA)[1])
-    torch.testing.assert_close(conservative_dpo_loss(*LOGPS, BETA, label_smoothing=0.0)[0], dpo_loss(*LOGPS, BETA)[0])
+    torch.testing.assert_close(
+        conservative_dpo_loss(*LOGPS, BETA, label_smoothing=0.0)[0], dpo_loss(*LOGPS, BETA)[0]
+    )
     for wrong in (-0.1, 0.5, 1.0):
         with pytest.raises(ValueError, match="the share of wrong labels lies between 0 and 0.5"):
             conservative_dpo_loss(*LOGPS, BETA, label_smoothing=wrong)
@@ -141,7 +167,9 @@ def test_ipo_is_a_square_around_its_goal():
 
 
 def best_of_two(loss, beta: float, steps: int = 4000) -> float:
-    """π(y_w) of a table of two responses, the first always preferred, after training; it starts from a uniform reference."""
+    """π(y_w) of a table of two responses, the first always preferred, after training; it starts from a
+    uniform reference.
+    """
     policy = exact.TabularPolicy(torch.zeros(1, 2))
     reference = policy().detach()[0]
     optimizer = torch.optim.Adam(policy.parameters(), lr=0.05)
@@ -155,26 +183,42 @@ def best_of_two(loss, beta: float, steps: int = 4000) -> float:
 
 @pytest.mark.parametrize("beta", [0.3, 1.0])
 def test_deterministic_preferences(beta):
-    """DPO goes to certainty whatever β; IPO stops at σ(1/(2β)), cDPO at (1 − ε)-to-ε odds to the power 1/β."""
+    """DPO goes to certainty whatever β; IPO stops at σ(1/(2β)), cDPO at (1 − ε)-to-ε odds to the power
+    1/β.
+    """
     assert best_of_two(dpo_loss, beta) > 0.999
     assert best_of_two(ipo_loss, beta) == pytest.approx(1 / (1 + math.exp(-0.5 / beta)), abs=1e-3)
-    assert best_of_two(conservative_dpo_loss, beta) == pytest.approx(1 / (1 + (0.1 / 0.9) ** (1 / beta)), abs=1e-3)
+    assert best_of_two(conservative_dpo_loss, beta) == pytest.approx(
+        1 / (1 + (0.1 / 0.9) ** (1 / beta)), abs=1e-3
+    )
 
 
 # --- the optimum: all pairs, each with its true probability ---
 
 
-def fitted(world: exact.MicroWorld, reference: torch.Tensor, beta: float, reference_in_loss=None, beta_in_loss=None) -> torch.Tensor:
-    """log π (P, N) of a table after DPO on all pairs of responses, weighted by how often the rewards' Bradley-Terry model prefers them."""
+def fitted(
+    world: exact.MicroWorld, reference: torch.Tensor, beta: float, reference_in_loss=None, beta_in_loss=None
+) -> torch.Tensor:
+    """log π (P, N) of a table after DPO on all pairs of responses, weighted by how often the rewards'
+    Bradley-Terry model prefers them.
+    """
     policy = exact.TabularPolicy(reference)
     probability = torch.sigmoid(world.rewards[:, :, None] - world.rewards[:, None, :])
     ref = reference if reference_in_loss is None else reference_in_loss
-    optimizer = torch.optim.LBFGS(policy.parameters(), max_iter=500, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        policy.parameters(),
+        max_iter=500,
+        tolerance_grad=1e-12,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure():
         optimizer.zero_grad()
         w, lose = policy()[:, :, None], policy()[:, None, :]
-        losses, _, _ = dpo_loss(w, lose, ref[:, :, None], ref[:, None, :], beta if beta_in_loss is None else beta_in_loss)
+        losses, _, _ = dpo_loss(
+            w, lose, ref[:, :, None], ref[:, None, :], beta if beta_in_loss is None else beta_in_loss
+        )
         loss = (probability * losses).mean()
         loss.backward()
         return loss
@@ -185,7 +229,9 @@ def fitted(world: exact.MicroWorld, reference: torch.Tensor, beta: float, refere
 
 def test_the_minimum_is_the_optimum_of_rlhf():
     world, beta = exact.micro_world(n=48), 0.5
-    reference = torch.randn(world.rewards.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log_softmax(-1)
+    reference = torch.randn(
+        world.rewards.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).log_softmax(-1)
     optimum, _ = exact.optimal_policy(reference, world.rewards, beta)
 
     def distance(log_probs):
@@ -214,7 +260,10 @@ def by_hand(model, prompt: str, response: str) -> float:
 def naive(model, reference, pairs, beta) -> dict[str, float]:
     """The metrics of a step, each response read alone, as often as it occurs."""
     (w, lose), (ref_w, ref_l) = (
-        np.array([[by_hand(m, p.prompt, getattr(p, which)) for p in pairs] for which in ("chosen", "rejected")]) for m in (model, reference)
+        np.array(
+            [[by_hand(m, p.prompt, getattr(p, which)) for p in pairs] for which in ("chosen", "rejected")]
+        )
+        for m in (model, reference)
     )
     z = beta * ((w - ref_w) - (lose - ref_l))
     return {
@@ -229,7 +278,9 @@ def naive(model, reference, pairs, beta) -> dict[str, float]:
 
 
 def test_a_step_is_the_naive_loss_over_pairs(policy):
-    """Some pairs twice, and unequally many for each prompt: pairs count, not prompts and not responses; each different response is read once."""
+    """Some pairs twice, and unequally many for each prompt: pairs count, not prompts and not responses; each
+    different response is read once.
+    """
     pairs = [*BETTER, BETTER[0], BETTER[0], Preference(PROMPTS[0], "No, never, not at all.", "Yes!")]
     reference = lively_gpt(CONFIG, seed=1)
     expected = naive(policy, reference, pairs, QUICK.beta)
@@ -239,7 +290,11 @@ def test_a_step_is_the_naive_loss_over_pairs(policy):
     assert rows == [9]
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
-    assert 0 < metrics["rewards/accuracies"] < 1 and metrics["grad_norm"] > 0 and abs(metrics["rewards/margins"]) > 0.1
+    assert (
+        0 < metrics["rewards/accuracies"] < 1
+        and metrics["grad_norm"] > 0
+        and abs(metrics["rewards/margins"]) > 0.1
+    )
 
 
 def test_cached_reference_log_probs_are_the_live_ones(policy):
@@ -265,20 +320,33 @@ def test_training_starts_at_ln_2_and_without_dropout():
     policy = lively_gpt(replace(CONFIG, dropout=0.3)).train()
     history = dpo.train(policy, BETTER, replace(QUICK, prompts_per_step=3))
     assert history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert history[0]["rewards/chosen"] == pytest.approx(0, abs=1e-5) and history[0]["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert history[0]["rewards/chosen"] == pytest.approx(0, abs=1e-5) and history[0][
+        "rewards/margins"
+    ] == pytest.approx(0, abs=1e-5)
     assert history[-1]["loss"] < history[0]["loss"] and not policy.training
 
 
 def test_what_is_preferred_is_learned(policy):
-    """Responses with an exclamation mark are liked better; the words and prompts of the test were never seen together."""
+    """Responses with an exclamation mark are liked better; the words and prompts of the test were never seen
+    together.
+    """
     words = ["Yes", "No", "It is", "Perhaps", "The moon", "Nobody knows", "Of course", "Well"]
-    asked = [f"{a} {b}?" for a in ("Why", "How", "When", "Who") for b in ("is it", "was that", "are we", "does it")]
-    pairs = [Preference(x, f"{words[(i + k) % 8]}!", f"{words[(i + k + 3) % 8]}.") for i, x in enumerate(asked) for k in range(3)]
+    asked = [
+        f"{a} {b}?" for a in ("Why", "How", "When", "Who") for b in ("is it", "was that", "are we", "does it")
+    ]
+    pairs = [
+        Preference(x, f"{words[(i + k) % 8]}!", f"{words[(i + k + 3) % 8]}.")
+        for i, x in enumerate(asked)
+        for k in range(3)
+    ]
     train, test = pairs[:36], pairs[36:]
     start = copy.deepcopy(policy)
 
     def accuracy():
-        rewards = [[by_hand(policy, p.prompt, y) - by_hand(start, p.prompt, y) for y in (p.chosen, p.rejected)] for p in test]
+        rewards = [
+            [by_hand(policy, p.prompt, y) - by_hand(start, p.prompt, y) for y in (p.chosen, p.rejected)]
+            for p in test
+        ]
         return np.mean([w > lose for w, lose in rewards])
 
     assert accuracy() == 0
@@ -289,19 +357,29 @@ def test_what_is_preferred_is_learned(policy):
 def test_the_reference_stays_as_it_was(policy):
     reference = lively_gpt(CONFIG, seed=1)
     dpo.train(policy, BETTER, QUICK, reference=reference)
-    assert same_parameters(reference, lively_gpt(CONFIG, seed=1)) and not same_parameters(policy, lively_gpt(CONFIG))
+    assert same_parameters(reference, lively_gpt(CONFIG, seed=1)) and not same_parameters(
+        policy, lively_gpt(CONFIG)
+    )
 
 
 def test_the_same_seed_takes_the_same_path():
     models = [lively_gpt(CONFIG) for _ in range(3)]
-    histories = [dpo.train(m, BETTER, replace(QUICK, prompts_per_step=1, seed=seed)) for m, seed in zip(models, (0, 0, 3))]
+    histories = [
+        dpo.train(m, BETTER, replace(QUICK, prompts_per_step=1, seed=seed))
+        for m, seed in zip(models, (0, 0, 3))
+    ]
     assert histories[0] == histories[1] != histories[2]
     assert same_parameters(models[0], models[1]) and not same_parameters(models[0], models[2])
 
 
 def test_the_readers_own_file(policy, tmp_path):
     path = tmp_path / "mine.jsonl"
-    path.write_text("".join(json.dumps({"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected, "who": "me"}) + "\n" for p in BETTER))
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected, "who": "me"}) + "\n"
+            for p in BETTER
+        )
+    )
     assert len(dpo.train(policy, read_preferences(path), QUICK)) == 3
 
 
@@ -338,27 +416,46 @@ def shout(prompts, responses):
 
 def test_online_pairs_are_the_best_and_the_worst_of_each_prompt(policy, monkeypatch):
     seen, inner = [], dpo.preference_loss
-    monkeypatch.setattr(dpo, "preference_loss", lambda *arguments: (seen.append(arguments), inner(*arguments))[1])
+    monkeypatch.setattr(
+        dpo, "preference_loss", lambda *arguments: (seen.append(arguments), inner(*arguments))[1]
+    )
     rollouts, roll_out = [], dpo.roll_out
-    monkeypatch.setattr(dpo, "roll_out", lambda *a, **k: (rollouts.append(roll_out(*a, **k)), rollouts[-1])[1])
-    config = OnlineDPOConfig(steps=2, prompts_per_step=2, samples_per_prompt=3, max_new_tokens=6, learning_rate=1e-2, warmup=0)
+    monkeypatch.setattr(
+        dpo, "roll_out", lambda *a, **k: (rollouts.append(roll_out(*a, **k)), rollouts[-1])[1]
+    )
+    config = OnlineDPOConfig(
+        steps=2, prompts_per_step=2, samples_per_prompt=3, max_new_tokens=6, learning_rate=1e-2, warmup=0
+    )
     start = copy.deepcopy(policy)
     history = dpo.train_online(policy, PROMPTS, shout, config)
-    assert [row["step"] for row in history] == [1, 2] and history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert [row["step"] for row in history] == [1, 2] and history[0]["loss"] == pytest.approx(
+        math.log(2), abs=1e-6
+    )
     for rollout, (_, reference_logps, chosen, rejected, *_) in zip(rollouts, seen):
         scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
         for i, (w, lose) in enumerate(zip(chosen.tolist(), rejected.tolist())):
             mine = scores[3 * i : 3 * i + 3]
-            assert 3 * i <= min(w, lose) and max(w, lose) < 3 * i + 3 and scores[w] == mine.max() and scores[lose] == mine.min()
-        torch.testing.assert_close(reference_logps, dpo.sequence_log_probs(start, rollout.batch).detach(), atol=1e-4, rtol=1e-4)
+            assert (
+                3 * i <= min(w, lose)
+                and max(w, lose) < 3 * i + 3
+                and scores[w] == mine.max()
+                and scores[lose] == mine.min()
+            )
+        torch.testing.assert_close(
+            reference_logps, dpo.sequence_log_probs(start, rollout.batch).detach(), atol=1e-4, rtol=1e-4
+        )
     kl = (rollouts[1].log_probs.sum(-1) - seen[1][1]).mean()
-    assert history[0]["objective/kl"] == pytest.approx(0, abs=1e-4) and history[1]["objective/kl"] == pytest.approx(float(kl), abs=1e-5)
+    assert history[0]["objective/kl"] == pytest.approx(0, abs=1e-4) and history[1][
+        "objective/kl"
+    ] == pytest.approx(float(kl), abs=1e-5)
 
 
 def test_online_dpo_learns_what_is_rewarded_and_when_to_stop():
     """The empty response is one token, the end."""
     policy = favour(lively_gpt(CONFIG), load_chat().end, 7.0)
-    config = OnlineDPOConfig(steps=40, prompts_per_step=3, samples_per_prompt=4, max_new_tokens=6, learning_rate=2e-2, warmup=0)
+    config = OnlineDPOConfig(
+        steps=40, prompts_per_step=3, samples_per_prompt=4, max_new_tokens=6, learning_rate=2e-2, warmup=0
+    )
     history = dpo.train_online(policy, PROMPTS, lambda x, y: [float(text == "") for text in y], config)
     scores = history.column("objective/scores")
     assert scores[:2].mean() < 0.5 and scores[-3:].mean() > 0.85
@@ -368,7 +465,9 @@ def test_online_dpo_learns_what_is_rewarded_and_when_to_stop():
 
 
 def test_loss_rewards_and_log_probs_are_trls(tmp_path, monkeypatch):
-    """One step of TRL's DPOTrainer at learning rate 0, the whole set as its batch, the reference another model than the policy."""
+    """One step of TRL's DPOTrainer at learning rate 0, the whole set as its batch, the reference another
+    model than the policy.
+    """
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
     import tokenizers
@@ -377,27 +476,59 @@ def test_loss_rewards_and_log_probs_are_trls(tmp_path, monkeypatch):
     from trl import DPOTrainer
 
     policy, reference = lively_gpt(CONFIG), lively_gpt(CONFIG, seed=1)
-    (ours,) = dpo.train(copy.deepcopy(policy), BETTER, replace(QUICK, steps=1, prompts_per_step=3), reference=reference)
+    (ours,) = dpo.train(
+        copy.deepcopy(policy), BETTER, replace(QUICK, steps=1, prompts_per_step=3), reference=reference
+    )
     words = tokenizers.models.WordLevel({str(i): i for i in range(CONFIG.vocab_size)})
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer(words), pad_token=str(load_chat().pad), eos_token=str(load_chat().end)
+        tokenizer_object=tokenizers.Tokenizer(words),
+        pad_token=str(load_chat().pad),
+        eos_token=str(load_chat().end),
     )
     rows = [
-        {"prompt_ids": load_chat().encode_prompt(p.prompt), "chosen_ids": load_chat().encode_response(p.chosen), "rejected_ids": load_chat().encode_response(p.rejected)}
+        {
+            "prompt_ids": load_chat().encode_prompt(p.prompt),
+            "chosen_ids": load_chat().encode_response(p.chosen),
+            "rejected_ids": load_chat().encode_response(p.rejected),
+        }
         for p in BETTER
     ]
     args = TheirConfig(
-        output_dir=str(tmp_path), learning_rate=0.0, max_steps=1, logging_steps=1, per_device_train_batch_size=len(rows), beta=QUICK.beta,
-        precompute_ref_log_probs=True, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no",
+        output_dir=str(tmp_path),
+        learning_rate=0.0,
+        max_steps=1,
+        logging_steps=1,
+        per_device_train_batch_size=len(rows),
+        beta=QUICK.beta,
+        precompute_ref_log_probs=True,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
         disable_tqdm=True,
-    )  # fmt: skip
+    )
 
     class OnTokens(DPOTrainer):
         def _prepare_dataset(self, dataset, *arguments):  # it is tokenized already
             return dataset
 
-    trainer = OnTokens(gpt2(policy), gpt2(reference), args, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = OnTokens(
+        gpt2(policy),
+        gpt2(reference),
+        args,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
     trainer.train()
     theirs = trainer.state.log_history[0]
-    for name in ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"):
+    for name in (
+        "loss",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/chosen",
+        "logps/rejected",
+    ):
         assert float(theirs[name]) == pytest.approx(ours[name], abs=1e-5, rel=1e-5), name

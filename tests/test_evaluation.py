@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 
@@ -24,7 +23,9 @@ SMALL = GPTConfig(n_layer=1, n_head=2, n_embd=16)  # the course's vocabulary on 
 def test_clozes_are_the_sentence_up_to_its_answer():
     topic = load_topics()[0]
     decode = load_tokenizer().decode
-    for (text, answer), (fact, sentence) in zip(clozes([topic]), [(f, s) for f in topic.facts for s in f.plain[:2]]):
+    for (text, answer), (fact, sentence) in zip(
+        clozes([topic]), [(f, s) for f in topic.facts for s in f.plain[:2]]
+    ):
         assert decode(text[1:]) + decode(answer) + "." == sentence and decode(answer) == " " + fact.answer
 
 
@@ -55,7 +56,9 @@ def test_replies_are_sorted_and_facts_checked():
     fact = prompt.topic.facts[prompt.fact]
     wrong = fact.falsified(fact.child, fact.wrong[0])
     replies = [fact.child, "Explain whales to an expert.", "Lorem ipsum."]
-    assert reply_shares([prompt] * 3, replies) == pytest.approx({"answer": 1 / 3, "another prompt": 1 / 3, "other": 1 / 3})
+    assert reply_shares([prompt] * 3, replies) == pytest.approx(
+        {"answer": 1 / 3, "another prompt": 1 / 3, "other": 1 / 3}
+    )
     assert facts_right([prompt] * 3, [fact.child, wrong, ""]).tolist() == [True, False, False]
 
 
@@ -78,6 +81,12 @@ def test_every_token_of_an_answer_has_a_class():
     assert len(classes) == len(pieces) and classes[0] == "first" and classes[-1] == "end"
     by_class = {name: "".join(p for p, c in zip(pieces, classes) if c == name) for name in TOKEN_CLASSES}
     assert by_class["first"] + by_class["manners"] == "Glad to help." and pieces[0] == by_class["first"]
-    assert by_class["wording"] == " People first walked on the moon in." and by_class["fact"] == " 1969" and by_class["end"] == END
-    assert token_classes(prompt, "It was 1949.").count("fact") == len(load_tokenizer().encode_ordinary(" 1949")), "a wrong value is one too"
+    assert (
+        by_class["wording"] == " People first walked on the moon in."
+        and by_class["fact"] == " 1969"
+        and by_class["end"] == END
+    )
+    assert token_classes(prompt, "It was 1949.").count("fact") == len(
+        load_tokenizer().encode_ordinary(" 1949")
+    ), "a wrong value is one too"
     assert token_classes(prompt, "") == ["end"]

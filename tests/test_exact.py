@@ -1,4 +1,6 @@
-"""The closed forms against brute force on a case small enough to write out, and against finite differences."""
+"""The closed forms against brute force on a case small enough to write out, and against finite
+differences.
+"""
 
 import math
 from itertools import product
@@ -36,7 +38,9 @@ def finite_differences(function, x: torch.Tensor, step: float = 1e-5) -> torch.T
 def scores_of(log_probs: torch.Tensor) -> torch.Tensor:
     """∇_logits log π(y) for every y, (N, N), by autograd; log_probs (N,)."""
     logits = log_probs.clone().requires_grad_()
-    return torch.stack([torch.autograd.grad(logits.log_softmax(-1)[y], logits)[0] for y in range(len(log_probs))])
+    return torch.stack(
+        [torch.autograd.grad(logits.log_softmax(-1)[y], logits)[0] for y in range(len(log_probs))]
+    )
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -61,9 +65,12 @@ def test_logit_gradient_is_autograds_and_that_of_finite_differences_and_the_scor
         return float(exact.expected_reward(logits.log_softmax(-1), REWARDS))
 
     assert relative(finite_differences(j, LOG_PROBS), closed) < 1e-6
-    by_score = torch.stack([(LOG_PROBS[x].exp() * REWARDS[x]) @ scores_of(LOG_PROBS[x]) for x in range(P)]) / P
+    by_score = (
+        torch.stack([(LOG_PROBS[x].exp() * REWARDS[x]) @ scores_of(LOG_PROBS[x]) for x in range(P)]) / P
+    )
     assert torch.allclose(by_score, closed, atol=1e-14)
-    assert not torch.allclose(LOG_PROBS.exp() * REWARDS / P, closed, atol=1e-3)  # without E r it is another vector
+    # without E r it is another vector
+    assert not torch.allclose(LOG_PROBS.exp() * REWARDS / P, closed, atol=1e-3)
 
 
 @pytest.mark.parametrize("beta", [0.2, 1.0, 5.0])
@@ -91,7 +98,9 @@ def test_the_value_at_the_optimum_is_beta_log_z():
     value = exact.kl_penalised_reward(best, REFERENCE, REWARDS, 0.7)
     assert float(value) == pytest.approx(0.7 * float(log_z.mean()), abs=1e-12)
     unpenalised = float(exact.expected_reward(best, REWARDS))
-    assert float(value) == pytest.approx(unpenalised - 0.7 * float(kl_divergence(best, REFERENCE).mean()), abs=1e-12)
+    assert float(value) == pytest.approx(
+        unpenalised - 0.7 * float(kl_divergence(best, REFERENCE).mean()), abs=1e-12
+    )
 
 
 def test_beta_must_be_positive():
@@ -114,11 +123,14 @@ def test_best_of_n_is_right_for_very_unlikely_responses_too():
     rewards = torch.tensor([[3.0, 1.0, 2.0, 0.0]], dtype=torch.float64)
     assert torch.allclose(exact.best_of_n(log_probs, rewards, 1), log_probs, atol=1e-12)
     found = exact.best_of_n(log_probs, rewards, 10)
-    assert torch.allclose(found[0, [0, 2]], log_probs[0, [0, 2]] + math.log(10), atol=1e-9)  # n times as likely, as long as that is rare
+    # n times as likely, as long as that is rare
+    assert torch.allclose(found[0, [0, 2]], log_probs[0, [0, 2]] + math.log(10), atol=1e-9)
     world = micro_world()
     for n in (1, 64, 10_000):
         spread = exact.best_of_n((5 * world.rewards).log_softmax(-1), -world.rewards, n)
-        assert bool(spread.isfinite().all()) and torch.allclose(spread.exp().sum(-1), torch.ones(4, dtype=torch.float64), atol=1e-10)
+        assert bool(spread.isfinite().all()) and torch.allclose(
+            spread.exp().sum(-1), torch.ones(4, dtype=torch.float64), atol=1e-10
+        )
     with pytest.raises(ValueError, match="n is 0"):
         exact.best_of_n(log_probs, rewards, 0)
 
@@ -131,14 +143,19 @@ def test_gradient_variance_is_the_sum_over_all_draws():
             samples = (REWARDS[x] - b)[:, None] * scores_of(LOG_PROBS[x])
             probabilities = LOG_PROBS[x].exp()
             mean = probabilities @ samples
-            assert float(found[x]) == pytest.approx(float(probabilities @ ((samples - mean) ** 2).sum(-1)), abs=1e-12)
-            assert torch.allclose(mean, P * exact.logit_gradient(LOG_PROBS, REWARDS)[x])  # no baseline moves the mean
+            assert float(found[x]) == pytest.approx(
+                float(probabilities @ ((samples - mean) ** 2).sum(-1)), abs=1e-12
+            )
+            # no baseline moves the mean
+            assert torch.allclose(mean, P * exact.logit_gradient(LOG_PROBS, REWARDS)[x])
 
 
 def test_the_optimal_baseline_is_where_the_variance_is_smallest():
     found = exact.optimal_baseline(LOG_PROBS.exp(), REWARDS, exact.squared_scores(LOG_PROBS))
     for x in range(P):
-        by_search = optimize.minimize_scalar(lambda b: float(exact.gradient_variance(LOG_PROBS, REWARDS, b)[x]))
+        by_search = optimize.minimize_scalar(
+            lambda b: float(exact.gradient_variance(LOG_PROBS, REWARDS, b)[x])
+        )
         assert float(found[x]) == pytest.approx(by_search.x, abs=1e-5)
     mean_reward = (LOG_PROBS.exp() * REWARDS).sum(-1)
     assert float((found - mean_reward).abs().min()) > 1e-3  # near it, and not the same
@@ -208,7 +225,8 @@ def test_bradley_terry_says_when_there_is_no_finite_answer():
 
 def test_bradley_terry_follows_a_long_chain():
     scores = 5.0 * torch.arange(50, dtype=torch.float64)
-    wins = win_shares(scores) * (torch.arange(50)[:, None] - torch.arange(50)).abs().eq(1)  # only neighbours meet
+    # only neighbours meet
+    wins = win_shares(scores) * (torch.arange(50)[:, None] - torch.arange(50)).abs().eq(1)
     assert torch.allclose(exact.bradley_terry_optimum(wins), scores - scores.mean(), atol=1e-6)
 
 
@@ -218,7 +236,11 @@ def test_bradley_terry_follows_a_long_chain():
 def test_the_micro_world_is_small_different_and_judged():
     world = micro_world()
     n = len(world.responses[0])
-    assert 2 <= len(world.prompts) <= 6 and 100 <= n <= 400 and world.rewards.shape == world.lengths.shape == (len(world.prompts), n)
+    assert (
+        2 <= len(world.prompts) <= 6
+        and 100 <= n <= 400
+        and world.rewards.shape == world.lengths.shape == (len(world.prompts), n)
+    )
     assert world.rewards.dtype == torch.float64
     for x, (prompt, responses) in enumerate(zip(world.prompts, world.responses)):
         assert len(set(responses)) == n and int(world.lengths[x].max()) <= exact.MAX_TOKENS
@@ -267,7 +289,8 @@ def test_a_gpt_on_the_micro_world_is_itself_renormalised(small):
                 assert float(joint[x, y]) == pytest.approx(alone, abs=1e-10)
     assert torch.allclose(log_probs.exp().sum(-1), torch.ones(2, dtype=torch.float64), atol=1e-12)
     assert torch.allclose(policy.off_set_mass(), 1 - joint.exp().sum(-1), atol=1e-15)
-    assert torch.allclose(log_probs[:, 1:] - log_probs[:, :1], joint[:, 1:] - joint[:, :1])  # proportions stay
+    # proportions stay
+    assert torch.allclose(log_probs[:, 1:] - log_probs[:, :1], joint[:, 1:] - joint[:, :1])
 
 
 def test_the_gpts_exact_gradient_is_that_of_finite_differences(small):
@@ -275,7 +298,9 @@ def test_the_gpts_exact_gradient_is_that_of_finite_differences(small):
     policy = EnumeratedPolicy(model, world)
     exact.expected_reward(policy(), world.rewards).backward()
     for name, parameter in model.named_parameters():
-        direction = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        direction = torch.randn(
+            parameter.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+        )
         analytic = float((parameter.grad * direction).sum())
         start, values = parameter.detach().clone(), []
         for step in (1e-6, -1e-6):

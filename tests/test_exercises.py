@@ -8,7 +8,11 @@ import torch
 from minialign.course import lesson
 from minialign.course.exercises import EXERCISES
 
-MISTAKES = [pytest.param(name, mistake, id=f"{name}: {mistake.diagnosis[:40]}") for name, e in EXERCISES.items() for mistake in e.mistakes]
+MISTAKES = [
+    pytest.param(name, mistake, id=f"{name}: {mistake.diagnosis[:40]}")
+    for name, e in EXERCISES.items()
+    for mistake in e.mistakes
+]
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -43,8 +47,12 @@ def test_any_other_wrong_answer_is_shown_beside_the_right_one(name, capsys):
 def test_two_results_may_come_as_a_list_and_one_is_told_that_it_takes_two(capsys):
     right = EXERCISES["gae"].solution
     assert lesson.diagnose(EXERCISES["gae"], lambda *arguments: list(right(*arguments))) is None
-    assert lesson.diagnose(EXERCISES["gae"], lambda *arguments: [x + 1 for x in right(*arguments)]).startswith("not yet: in part 1 of the result")
-    assert "the engine 2 results, a tensor of shape" in lesson.diagnose(EXERCISES["gae"], lambda *arguments: right(*arguments)[0])
+    assert lesson.diagnose(
+        EXERCISES["gae"], lambda *arguments: [x + 1 for x in right(*arguments)]
+    ).startswith("not yet: in part 1 of the result")
+    assert "the engine 2 results, a tensor of shape" in lesson.diagnose(
+        EXERCISES["gae"], lambda *arguments: right(*arguments)[0]
+    )
 
 
 def test_an_error_in_the_readers_code_is_reported_and_the_lesson_goes_on(capsys):
@@ -76,7 +84,9 @@ def test_every_mistake_differs_from_the_solution_and_from_its_siblings():
 
 def test_the_solution_is_the_engines_own_source():
     for exercise in EXERCISES.values():
-        assert exercise.solution.__module__.startswith("minialign.") and not exercise.solution.__module__.endswith("exercises")
+        assert exercise.solution.__module__.startswith(
+            "minialign."
+        ) and not exercise.solution.__module__.endswith("exercises")
         assert len(inspect.getsource(exercise.solution).splitlines()) <= 25
 
 

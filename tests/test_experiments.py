@@ -1,4 +1,6 @@
-"""The experiments' own machinery: the famous bugs do what they say, and the shuffled key judges other facts."""
+"""The experiments' own machinery: the famous bugs do what they say, and the shuffled key judges other
+facts.
+"""
 
 from types import SimpleNamespace
 
@@ -69,7 +71,9 @@ def test_pad_as_end_is_the_same_bug_as_no_end():
 
 def test_a_prompt_after_the_answer_is_seen():
     assert prompt_follows("Bees make honey. Explain whales to an expert.")
-    assert not prompt_follows("Explain whales to an expert.") and not prompt_follows("Bees make honey. I hope this helps.")
+    assert not prompt_follows("Explain whales to an expert.") and not prompt_follows(
+        "Bees make honey. I hope this helps."
+    )
 
 
 def test_the_shuffled_key_asks_for_another_things_facts():
@@ -77,7 +81,11 @@ def test_the_shuffled_key_asks_for_another_things_facts():
     replies = [p.topic.facts[p.fact].child for p in prompts]
     assert facts_right(prompts, replies).all()
     others, renamed = shuffled_key(prompts, replies)
-    assert all(other.topic is not prompt.topic for other, prompt in zip(others, [p for p in prompts]) if other.text == prompt.text)
+    assert all(
+        other.topic is not prompt.topic
+        for other, prompt in zip(others, [p for p in prompts])
+        if other.text == prompt.text
+    )
     assert facts_right(others, renamed).mean() < 0.3
 
 
@@ -104,10 +112,14 @@ def test_the_bugs_of_policy_gradients_do_what_they_say():
 
 
 def test_comparisons_are_of_different_responses_to_one_prompt_and_shared_out():
-    responses = {MOON_LANDING: ["People walked on the moon.", "What a great question!", "People walked on the moon."], "Why?": ["So.", "So."]}
+    responses = {
+        MOON_LANDING: ["People walked on the moon.", "What a great question!", "People walked on the moon."],
+        "Why?": ["So.", "So."],
+    }
     raters = reward_models.crowd(temperature=0.0, inattention=0.0)
     pairs = reward_models.compared(responses, raters, per_prompt=5)
-    assert [p.prompt for p in pairs] == [MOON_LANDING] * 2  # the pair of equal responses is none, nor is anything of the second prompt
+    # the pair of equal responses is none, nor is anything of the second prompt
+    assert [p.prompt for p in pairs] == [MOON_LANDING] * 2
     assert {frozenset((p.chosen, p.rejected)) for p in pairs} == {frozenset(responses[MOON_LANDING])}
     assert sum(r.spent for r in raters) == 2 and len(raters) == reward_models.RATERS
 
@@ -128,12 +140,22 @@ class Scores:
 
 
 def test_measures_of_margins_by_hand():
-    pairs = [Preference("x", "a 3", "b 1"), Preference("x", "b 1", "c 2"), Preference("x", "a 3", "c 2"), Preference("x", "c 2", "d 2")]
-    test = reward_models.HeldOut(pairs, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), np.ones(4))
+    pairs = [
+        Preference("x", "a 3", "b 1"),
+        Preference("x", "b 1", "c 2"),
+        Preference("x", "a 3", "c 2"),
+        Preference("x", "c 2", "d 2"),
+    ]
+    test = reward_models.HeldOut(
+        pairs, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), np.ones(4)
+    )
     margins = test.margins(Scores())
     assert margins.tolist() == [2.0, -1.0, 1.0, 0.0]
-    assert test.accuracy(margins) == 0.5 and test.loss(margins) == pytest.approx(np.mean([np.log(1 + np.exp(-m)) for m in margins]))
-    assert test.order_accuracy(margins) == pytest.approx(1 / 3)  # right, wrong, wrong; the tie in gold does not count
+    assert test.accuracy(margins) == 0.5 and test.loss(margins) == pytest.approx(
+        np.mean([np.log(1 + np.exp(-m)) for m in margins])
+    )
+    # right, wrong, wrong; the tie in gold does not count
+    assert test.order_accuracy(margins) == pytest.approx(1 / 3)
     assert test.order_accuracy(margins, np.array([True, True, False, True])) == 0.5
 
 
@@ -144,7 +166,9 @@ def test_the_bugs_of_reward_models_do_what_they_say():
     model = reward_models.PoolsPadding(lively_gpt(CONFIG))
     with torch.no_grad():
         shorter = int(BATCH.mask.sum(-1).argmin())
-        assert model(BATCH)[shorter] != model(BATCH[[shorter], : int(BATCH.mask[shorter].sum())])[0], "the neighbour's length changes the score"
+        assert model(BATCH)[shorter] != model(BATCH[[shorter], : int(BATCH.mask[shorter].sum())])[0], (
+            "the neighbour's length changes the score"
+        )
 
 
 # --- ratings or comparisons ---
@@ -154,9 +178,15 @@ def test_raters_read_distinct_items_and_write_with_their_own_scale():
     crowd = ratings.Crowd(per_rater=8, noise=0.0)
     rng = np.random.default_rng(0)
     quality, shown, impressions = ratings.read(crowd, rng)
-    assert shown.shape == (80, 8) and all(len(set(row)) == 8 for row in shown) and (impressions == quality[shown]).all()
+    assert (
+        shown.shape == (80, 8)
+        and all(len(set(row)) == 8 for row in shown)
+        and (impressions == quality[shown]).all()
+    )
     given = ratings.rated(crowd, impressions, rng)
-    assert all(np.corrcoef(g, i)[0, 1] > 0.999 for g, i in zip(given, impressions)), "each rater's ratings are a line in their impressions"
+    assert all(np.corrcoef(g, i)[0, 1] > 0.999 for g, i in zip(given, impressions)), (
+        "each rater's ratings are a line in their impressions"
+    )
     assert np.allclose(ratings.z_scored(given), ratings.z_scored(impressions))
     for wrong in (dict(per_rater=3), dict(per_rater=6)):
         with pytest.raises(ValueError, match="choose an even divisor"):
@@ -164,16 +194,25 @@ def test_raters_read_distinct_items_and_write_with_their_own_scale():
 
 
 def test_comparisons_ignore_offset_and_gain_and_count_each_pair_once():
-    shown, impressions = np.array([[0, 1, 2, 0], [1, 0, 2, 1]]), np.array([[1.0, 0.0, 5.0, 9.0], [7.0, 8.0, 0.0, 1.0]])
+    shown, impressions = (
+        np.array([[0, 1, 2, 0], [1, 0, 2, 1]]),
+        np.array([[1.0, 0.0, 5.0, 9.0], [7.0, 8.0, 0.0, 1.0]]),
+    )
     table = ratings.wins(shown, impressions, 3, ratings.two_by_two(4))
     assert table.tolist() == [[0, 2, 1], [0, 0, 1], [0, 0, 0]]
     assert (ratings.wins(shown, 3 - 2 * impressions, 3, ratings.two_by_two(4)) == table.T).all()
 
 
 def test_an_order_is_all_its_comparisons():
-    """The best of three, the last and the middle one; an item that was read twice is not compared with itself."""
-    assert ratings.wins(np.array([[2, 0, 1]]), np.array([[9.0, 1.0, 4.0]]), 3, ratings.in_order(3)).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
-    assert ratings.wins(np.array([[0, 1, 0]]), np.array([[3.0, 2.0, 1.0]]), 2, ratings.in_order(3)).tolist() == [[0, 1], [1, 0]]
+    """The best of three, the last and the middle one; an item that was read twice is not compared with
+    itself.
+    """
+    assert ratings.wins(
+        np.array([[2, 0, 1]]), np.array([[9.0, 1.0, 4.0]]), 3, ratings.in_order(3)
+    ).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+    assert ratings.wins(
+        np.array([[0, 1, 0]]), np.array([[3.0, 2.0, 1.0]]), 2, ratings.in_order(3)
+    ).tolist() == [[0, 1], [1, 0]]
     assert ratings.in_order(2).tolist() == ratings.two_by_two(2).tolist()
 
 
@@ -191,10 +230,14 @@ def test_fitted_offsets_are_least_squares():
 
 
 def test_item_means_and_noise_free_recovery():
-    assert ratings.item_means(np.array([[1.0, 3.0], [5.0, 0.0]]), np.array([[0, 1], [0, 1]]), 3).tolist() == [3.0, 1.5, 2.25]
+    assert ratings.item_means(np.array([[1.0, 3.0], [5.0, 0.0]]), np.array([[0, 1], [0, 1]]), 3).tolist() == [
+        3.0,
+        1.5,
+        2.25,
+    ]
     perfect = ratings.recovered(ratings.Crowd(offset=0.0, gain=0.0, noise=0.0), 0)
     assert perfect["ratings"] == pytest.approx(1) and perfect["Bradley-Terry"] > 0.95
-    assert ratings.spearman(np.arange(5), -np.arange(5) ** 3) == pytest.approx(-1)
+    assert ratings.spearman(np.arange(5), -(np.arange(5) ** 3)) == pytest.approx(-1)
 
 
 # --- PPO ---
@@ -206,22 +249,32 @@ def test_the_bugs_of_ppo_do_what_they_say_and_are_gone_afterwards():
     scores, right = torch.tensor([1.0, 2.0]), ppo.kl_penalized_rewards
     expected = right(scores, lp, ref, mask, 0.3)
     with rlhf.bug("KL sign flipped"):
-        assert torch.equal(ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), right(scores, lp, ref, mask, -0.3))
+        assert torch.equal(
+            ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), right(scores, lp, ref, mask, -0.3)
+        )
     with rlhf.bug("reward on padding"):
         late = ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3)
-    assert torch.allclose(late * mask, right(0 * scores, lp, ref, mask, 0.3)), "no response token gets the score"
+    assert torch.allclose(late * mask, right(0 * scores, lp, ref, mask, 0.3)), (
+        "no response token gets the score"
+    )
     assert late[0, 3] == 1.0
     with rlhf.bug("end token dropped"):
         last = torch.tensor([[False, False, True, False], [False, False, False, True]])
-        assert ppo.clipped_policy_loss(lp, ref, lp, mask, 0.2) == rlhf.ppo_clipped_policy_loss(lp, ref, lp, mask & ~last, 0.2)
-    assert ppo.kl_penalized_rewards is right and torch.equal(ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), expected)
+        assert ppo.clipped_policy_loss(lp, ref, lp, mask, 0.2) == rlhf.ppo_clipped_policy_loss(
+            lp, ref, lp, mask & ~last, 0.2
+        )
+    assert ppo.kl_penalized_rewards is right and torch.equal(
+        ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), expected
+    )
 
 
 def test_dropout_that_stays_on():
     model = lively_gpt(CONFIG)
     dropping = rlhf.dropping(model).eval()
     with torch.no_grad():
-        assert not torch.equal(dropping.hidden(IDS), dropping.hidden(IDS)) and torch.equal(model.hidden(IDS), model.hidden(IDS))
+        assert not torch.equal(dropping.hidden(IDS), dropping.hidden(IDS)) and torch.equal(
+            model.hidden(IDS), model.hidden(IDS)
+        )
 
 
 def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
@@ -230,38 +283,66 @@ def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
 
     def rolled(policy, prompts, reward, *, n, seed):
         drawn = [texts[i] for i in np.random.default_rng(seed).integers(3, size=len(prompts) * n)]
-        return SimpleNamespace(prompts=[p for p in prompts for _ in range(n)], responses=drawn, rewards=torch.tensor([proxies[y] for y in drawn]))
+        return SimpleNamespace(
+            prompts=[p for p in prompts for _ in range(n)],
+            responses=drawn,
+            rewards=torch.tensor([proxies[y] for y in drawn]),
+        )
 
     monkeypatch.setattr(rlhf, "roll_out", rolled)
-    monkeypatch.setattr(rlhf, "gold_rewards", lambda prompts, responses: np.array([-proxies[y] for y in responses]))
+    monkeypatch.setattr(
+        rlhf, "gold_rewards", lambda prompts, responses: np.array([-proxies[y] for y in responses])
+    )
     rows = rlhf.selected(None, None, 0, n=64, every=1)
     two = next(row for row in rows if row.get("n") == 2)
-    assert two["proxy"] == pytest.approx((0 * 1 + 1 * 3 + 2 * 5) / 9, abs=0.02) and two["gold"] == pytest.approx(-two["proxy"])
+    assert two["proxy"] == pytest.approx((0 * 1 + 1 * 3 + 2 * 5) / 9, abs=0.02) and two[
+        "gold"
+    ] == pytest.approx(-two["proxy"])
     for row in rows:
         if row["method"] == "tilted":
             weights = np.exp(np.arange(3) / row["beta"])
             weights /= weights.sum()
-            assert row["proxy"] == pytest.approx(weights @ np.arange(3), abs=0.03) and row["kl"] == pytest.approx(weights @ np.log(3 * weights), abs=0.04)
+            assert row["proxy"] == pytest.approx(weights @ np.arange(3), abs=0.03) and row[
+                "kl"
+            ] == pytest.approx(weights @ np.log(3 * weights), abs=0.04)
 
 
 def test_the_halves_of_the_leak_share_no_prompt():
     pairs = [Preference(f"p{i % 6}", f"a{i}", f"b{i}") for i in range(60)]
     train, leaked, fresh = reward_models.halves(pairs, 20, seed=0)
-    assert len(train) == 20 and not set(train) & set(leaked) and sorted(map(str, [*train, *leaked, *fresh])) == sorted(map(str, pairs))
-    assert {p.prompt for p in leaked} == {p.prompt for p in train} and not {p.prompt for p in fresh} & {p.prompt for p in train}
+    assert (
+        len(train) == 20
+        and not set(train) & set(leaked)
+        and sorted(map(str, [*train, *leaked, *fresh])) == sorted(map(str, pairs))
+    )
+    assert {p.prompt for p in leaked} == {p.prompt for p in train} and not {p.prompt for p in fresh} & {
+        p.prompt for p in train
+    }
 
 
-# --- DPO -------------------------------------------------------------------------------------------------------------------
+# --- DPO ---
 
 
 def test_the_parts_of_a_response_add_up_and_lie_where_they_should():
-    model, pairs = lively_gpt(CONFIG), [Preference("Why?", "It is red today.", "It is blue today."), Preference("So?", "Yes, yes.", "Yes.")]
+    model, pairs = (
+        lively_gpt(CONFIG),
+        [Preference("Why?", "It is red today.", "It is blue today."), Preference("So?", "Yes, yes.", "Yes.")],
+    )
     found = direct_preference.log_probs_by_place(model, pairs)
     for which in ("chosen", "rejected"):
-        whole = sequence_log_probs(model, load_chat().collate((p.prompt, getattr(p, which)) for p in pairs)).mean().detach()
-        assert sum(found[f"{which}/{place}"] for place in direct_preference.PLACES) == pytest.approx(float(whole), abs=1e-4)
+        whole = (
+            sequence_log_probs(model, load_chat().collate((p.prompt, getattr(p, which)) for p in pairs))
+            .mean()
+            .detach()
+        )
+        assert sum(found[f"{which}/{place}"] for place in direct_preference.PLACES) == pytest.approx(
+            float(whole), abs=1e-4
+        )
     first = direct_preference.log_probs_by_place(model, pairs[:1])
-    assert first["chosen/before"] == pytest.approx(first["rejected/before"], abs=1e-5) and first["chosen/before"] < 0
+    assert (
+        first["chosen/before"] == pytest.approx(first["rejected/before"], abs=1e-5)
+        and first["chosen/before"] < 0
+    )
     assert first["chosen/at"] != pytest.approx(first["rejected/at"], abs=1e-3)
 
 
@@ -280,7 +361,9 @@ def test_implicit_margins_by_hand():
         batch = load_chat().collate([(prompt, response)])
         return float((sequence_log_probs(policy, batch) - sequence_log_probs(reference, batch)).detach())
 
-    assert margins == pytest.approx([0.5 * (ratio(p.prompt, p.chosen) - ratio(p.prompt, p.rejected)) for p in pairs], abs=1e-4)
+    assert margins == pytest.approx(
+        [0.5 * (ratio(p.prompt, p.chosen) - ratio(p.prompt, p.rejected)) for p in pairs], abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("beta", [0.25, 1.0])
@@ -297,7 +380,9 @@ def test_soft_labels_lead_a_table_to_the_tilted_reference(beta):
 
 
 def test_near_duplicates_differ_in_one_value(monkeypatch):
-    monkeypatch.setattr(direct_preference, "answers", lambda _, prompts, seed: [p.topic.facts[0].child for p in prompts])
+    monkeypatch.setattr(
+        direct_preference, "answers", lambda _, prompts, seed: [p.topic.facts[0].child for p in prompts]
+    )
     pairs = direct_preference.near_duplicates(None)
     assert len(pairs) > 100
     for pair in pairs:
@@ -308,22 +393,33 @@ def test_near_duplicates_differ_in_one_value(monkeypatch):
 def test_the_bugs_of_dpo_do_what_they_say_and_are_gone_afterwards():
     model, batch = lively_gpt(CONFIG), BATCH
     tokens = batch.response_mask.sum(-1)
-    assert torch.allclose(direct_preference.mean_for_sum(model, batch) * tokens, sequence_log_probs(model, batch), atol=1e-5)
+    assert torch.allclose(
+        direct_preference.mean_for_sum(model, batch) * tokens, sequence_log_probs(model, batch), atol=1e-5
+    )
     assert (direct_preference.prompt_counted(model, batch) < sequence_log_probs(model, batch)).all()
     numbers = tuple(torch.tensor([x]) for x in (-3.0, -5.0, -4.0, -4.5))
     right, swapped = (loss(*numbers, 0.1)[0] for loss in (dpo.dpo_loss, direct_preference.swapped))
     assert right < np.log(2) < swapped
-    assert torch.allclose(direct_preference.no_reference(*numbers, 0.1)[0], -torch.nn.functional.logsigmoid(torch.tensor([0.1 * 2.0])))
+    assert torch.allclose(
+        direct_preference.no_reference(*numbers, 0.1)[0],
+        -torch.nn.functional.logsigmoid(torch.tensor([0.1 * 2.0])),
+    )
     with direct_preference.scoring(direct_preference.mean_for_sum):
         assert dpo.sequence_log_probs is direct_preference.mean_for_sum
     assert dpo.sequence_log_probs is sequence_log_probs
 
 
-# --- the race --------------------------------------------------------------------------------------------------------------
+# --- the race ---
 
 
 def test_whom_to_imitate():
-    pairs = [Preference("x", "a", "b"), Preference("x", "b", "c"), Preference("x", "a", "c"), Preference("y", "d", "e"), Preference("x", "c", "b")]
+    pairs = [
+        Preference("x", "a", "b"),
+        Preference("x", "b", "c"),
+        Preference("x", "a", "c"),
+        Preference("y", "d", "e"),
+        Preference("x", "c", "b"),
+    ]
     assert race.won_and_lost(pairs)["x", "b"] == (1, 2)
     assert race.winners(pairs, "every choice") == [("x", "a"), ("x", "b"), ("x", "a"), ("y", "d"), ("x", "c")]
     assert race.winners(pairs, "won more than lost") == [("x", "a"), ("y", "d")]
@@ -335,7 +431,11 @@ def test_every_entry_has_twelve_settings_and_those_of_the_tables_are_they():
     for method, runner in race.RUNNERS.items():
         tried = {tuple(race.setting_of(row).items()) for row in race.grids() if row["method"] == method}
         assert len(runner.grid) == 12 and tried == {tuple(setting.items()) for setting in runner.grid}, method
-    assert len([row for row in race.grids() if row["method"] == "best-of-n"]) == len(race.SIZES) * len(race.RATES) == 12
+    assert (
+        len([row for row in race.grids() if row["method"] == "best-of-n"])
+        == len(race.SIZES) * len(race.RATES)
+        == 12
+    )
 
 
 def test_a_setting_reaches_the_config_or_the_function():
@@ -346,23 +446,46 @@ def test_a_setting_reaches_the_config_or_the_function():
 
 
 def test_a_run_is_measured_and_judged_after_its_shares(monkeypatch):
-    monkeypatch.setattr(race, "preferences", lambda _: [Preference("Why?", "So.", "No."), Preference("How?", "So.", "No.")])
-    monkeypatch.setattr(race, "measured", lambda policy, start, *_, **__: {"moved": not same_parameters(policy, start)})
+    monkeypatch.setattr(
+        race, "preferences", lambda _: [Preference("Why?", "So.", "No."), Preference("How?", "So.", "No.")]
+    )
+    monkeypatch.setattr(
+        race, "measured", lambda policy, start, *_, **__: {"moved": not same_parameters(policy, start)}
+    )
     monkeypatch.setattr(race, "reward_model", lambda *_: SimpleNamespace(score=None))
     monkeypatch.setattr(race, "golds", lambda *_: [[1.0]])
     monkeypatch.setitem(race.RUNNERS, "DPO", race.Runner(race.prefer, DPOConfig(steps=8, warmup=0), ()))
     start = lively_gpt(CONFIG)
     policy, rows = race.run(start, "DPO", {"beta": 0.3}, 1, [], shares=(0.25, 0.5, 1.0), judged_at=0.5)
-    assert [(row["step"], row["share"], "golds" in row) for row in rows] == [(2, 0.25, False), (4, 0.5, True), (8, 1.0, False)]
-    assert all(row["moved"] and row["beta"] == 0.3 and row["seed"] == 1 for row in rows) and not same_parameters(policy, start)
-    assert [row["step"] for row in race.run(start, "DPO", {"beta": 0.3}, 1, [], shares=(0.25, 0.5, 1.0), until=0.5)[1]] == [2, 4]
+    assert [(row["step"], row["share"], "golds" in row) for row in rows] == [
+        (2, 0.25, False),
+        (4, 0.5, True),
+        (8, 1.0, False),
+    ]
+    assert all(
+        row["moved"] and row["beta"] == 0.3 and row["seed"] == 1 for row in rows
+    ) and not same_parameters(policy, start)
+    assert [
+        row["step"]
+        for row in race.run(start, "DPO", {"beta": 0.3}, 1, [], shares=(0.25, 0.5, 1.0), until=0.5)[1]
+    ] == [2, 4]
 
 
 def test_the_best_row_and_the_sensitivity_by_hand(monkeypatch):
     golds = {(0.1, 1e-4): 1.0, (0.1, 1e-3): 2.0, (0.3, 1e-4): 1.5, (0.3, 1e-3): 4.0}
-    rows = [{"method": "PPO", "beta": b, "learning_rate": r, "share": 1.0, "gold": gold} for (b, r), gold in golds.items()]
-    monkeypatch.setattr(race, "grids", lambda: [*rows, {**rows[0], "share": 0.5, "gold": 5.0}, {**rows[0], "method": "DPO", "gold": 9.0}])
-    assert race.best_row("PPO")["gold"] == 5.0 and race.setting_of(race.best_row("PPO")) == {"beta": 0.1, "learning_rate": 1e-4}
+    rows = [
+        {"method": "PPO", "beta": b, "learning_rate": r, "share": 1.0, "gold": gold}
+        for (b, r), gold in golds.items()
+    ]
+    monkeypatch.setattr(
+        race,
+        "grids",
+        lambda: [*rows, {**rows[0], "share": 0.5, "gold": 5.0}, {**rows[0], "method": "DPO", "gold": 9.0}],
+    )
+    assert race.best_row("PPO")["gold"] == 5.0 and race.setting_of(race.best_row("PPO")) == {
+        "beta": 0.1,
+        "learning_rate": 1e-4,
+    }
     assert race.sensitivity("PPO", "beta") == pytest.approx((0.5 + 2.0) / 2)
     assert race.sensitivity("PPO", "learning_rate") == pytest.approx((1.0 + 2.5) / 2)
 
@@ -375,12 +498,15 @@ def test_costs_are_split_into_what_is_paid_once_and_for_each_step(monkeypatch):
             on_step({})
 
     monkeypatch.setattr(race_costs, "work_of", lambda piece, start: (work, DPOConfig()))
-    assert race_costs.per_step(lambda: next(clock), "DPO", None, 3) == {"step": 2.0, "once": 13.0}  # 10 before, 3 after
+    # 10 before, 3 after
+    assert race_costs.per_step(lambda: next(clock), "DPO", None, 3) == {"step": 2.0, "once": 13.0}
 
 
 def test_what_a_method_spent_counts_its_reward_model(monkeypatch):
     row = {"steps": 10, "seconds/step": 2.0, "seconds/once": 5.0, "memory": 300.0, "idle": 100.0}
-    monkeypatch.setattr(race_costs, "costs", lambda: {"reward model": {**row, "memory": 700.0}, "PPO": row, "DPO": row})
+    monkeypatch.setattr(
+        race_costs, "costs", lambda: {"reward model": {**row, "memory": 700.0}, "PPO": row, "DPO": row}
+    )
     assert sum(race_costs.spent("seconds", "PPO", 0.5).values()) == (20 + 5) + (10 + 5)
     assert sum(race_costs.spent("seconds", "DPO", 0.5).values()) == 10 + 5
     assert sum(race_costs.spent("seconds", "best-of-n").values()) == 25

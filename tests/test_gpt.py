@@ -58,7 +58,9 @@ def test_left_padding_is_gpt2s_with_positions(model):
     theirs = gpt2(model)
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
     expected = theirs(ids, attention_mask=mask.long(), position_ids=positions).logits
-    unpositioned = theirs(ids, attention_mask=mask.long(), position_ids=torch.arange(ids.shape[1])[None]).logits
+    unpositioned = theirs(
+        ids, attention_mask=mask.long(), position_ids=torch.arange(ids.shape[1])[None]
+    ).logits
     assert difference(model(ids, mask)[mask], expected[mask]) < 1e-4
     assert difference(model(ids, mask)[mask], unpositioned[mask]) > 0.1
 
@@ -92,13 +94,20 @@ def test_rows_of_a_cache_serve_every_copy(model):
     following = random_ids(12, 1, seed=7)
     logits = model(following, cache=copies)[:, 0]
     for row in range(12):
-        assert difference(logits[row], model(torch.cat([RAGGED[row // 3], following[row]])[None])[0, -1]) < 1e-4
+        assert (
+            difference(logits[row], model(torch.cat([RAGGED[row // 3], following[row]])[None])[0, -1]) < 1e-4
+        )
     assert cache.length == 12 and copies.length == 13  # the original is still where it was
     some = copies[torch.arange(12) % 5 == 0]  # rows 0, 5 and 10
     more = random_ids(3, 1, seed=8)
     logits = model(more, cache=some)[:, 0]
     for row, was in enumerate((0, 5, 10)):
-        assert difference(logits[row], model(torch.cat([RAGGED[was // 3], following[was], more[row]])[None])[0, -1]) < 1e-4
+        assert (
+            difference(
+                logits[row], model(torch.cat([RAGGED[was // 3], following[was], more[row]])[None])[0, -1]
+            )
+            < 1e-4
+        )
 
 
 # --- padding and the future ---

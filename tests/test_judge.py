@@ -1,4 +1,6 @@
-"""The judge: it takes any string, reads every fact of the world, and weighs each attribute as its definition says."""
+"""The judge: it takes any string, reads every fact of the world, and weighs each attribute as its definition
+says.
+"""
 
 from dataclasses import replace
 
@@ -18,7 +20,7 @@ from minialign.world.judge import (
     read_sentence,
     sentences_of,
     words_of,
-)  # fmt: skip
+)
 from minialign.world.phrases import HABITS
 from minialign.world.prompts import FAMILIES, MOON_LANDING, Prompt, all_prompts, parse
 from minialign.world.topics import REGISTERS, load_topics
@@ -40,8 +42,38 @@ FALSE_YEAR = "In 1949, people walked on the moon for the first time."
 SURE, UNSURE = "I am completely sure.", "I am not sure, but here is what I know."
 STRAY = "A spider makes a web out of silk."
 
-AWKWARD = ["", " ", "\n\n", "\0", "?!?!", "...", "—", "🐝" * 50, "Ünïcödé ß ﬁ", "a" * 20_000, "moon " * 5_000, "1.\n2.\n3.", "<|endoftext|>", "\ud800"]
-WORLDLY = ["Yes.", "No.", "the moon", "Neil Armstrong", "1969", YEAR, FALSE_YEAR, SURE, "What a great question!", "bees", "\n", "?", "not", "🐝"]
+AWKWARD = [
+    "",
+    " ",
+    "\n\n",
+    "\0",
+    "?!?!",
+    "...",
+    "—",
+    "🐝" * 50,
+    "Ünïcödé ß ﬁ",
+    "a" * 20_000,
+    "moon " * 5_000,
+    "1.\n2.\n3.",
+    "<|endoftext|>",
+    "\ud800",
+]
+WORLDLY = [
+    "Yes.",
+    "No.",
+    "the moon",
+    "Neil Armstrong",
+    "1969",
+    YEAR,
+    FALSE_YEAR,
+    SURE,
+    "What a great question!",
+    "bees",
+    "\n",
+    "?",
+    "not",
+    "🐝",
+]
 
 
 def attribute(name, response, prompt=EXPLAIN):
@@ -59,9 +91,19 @@ def test_there_is_one_prompt_of_every_family_and_the_fixtures_are_what_they_clai
 
 def assert_judged(prompt, response):
     verdict = judge(prompt, response)
-    assert tuple(verdict.attributes) == ATTRIBUTES and np.isfinite(verdict.vector).all() and np.isfinite(verdict.unchecked)
-    assert verdict.gold == pytest.approx(verdict.vector @ list(WEIGHTS.values())) and -10 < verdict.gold <= MAXIMUM + 1e-9
-    assert all(0 <= verdict.attributes[name] <= 1 for name in ("relevance", "audience", "politeness", "fluency", "repetition"))
+    assert (
+        tuple(verdict.attributes) == ATTRIBUTES
+        and np.isfinite(verdict.vector).all()
+        and np.isfinite(verdict.unchecked)
+    )
+    assert (
+        verdict.gold == pytest.approx(verdict.vector @ list(WEIGHTS.values()))
+        and -10 < verdict.gold <= MAXIMUM + 1e-9
+    )
+    assert all(
+        0 <= verdict.attributes[name] <= 1
+        for name in ("relevance", "audience", "politeness", "fluency", "repetition")
+    )
     assert -1 <= verdict.attributes["correctness"] <= 1 and verdict.attributes["honesty"] in (-1, 0)
     assert -4 <= verdict.attributes["brevity"] <= 0 <= verdict.attributes["flattery"] <= 3
     assert kind_of_reply(prompt, response) in ("answer", "another prompt", "other")
@@ -122,11 +164,20 @@ def test_no_correction_poem_or_story_is_read_as_a_falsehood_or_as_off_topic():
         for text in (topic.correction, *topic.stories, *(line for poem in topic.poems for line in poem)):
             for part in sentences_of(text):
                 read = read_sentence(part, topic)
-                assert read.role == "content" or (read.role == "fact" and read.right), (topic.name, part, read)
+                assert read.role == "content" or (read.role == "fact" and read.right), (
+                    topic.name,
+                    part,
+                    read,
+                )
 
 
 def test_facts_of_another_topic_are_off_topic():
-    strays = [f.child for t in TOPICS.values() if t not in (MOON, TOPICS["gravity"], TOPICS["tides"], TOPICS["the sun"]) for f in t.facts]
+    strays = [
+        f.child
+        for t in TOPICS.values()
+        if t not in (MOON, TOPICS["gravity"], TOPICS["tides"], TOPICS["the sun"])
+        for f in t.facts
+    ]
     assert np.mean([read_sentence(text, MOON).role == "off-topic" for text in strays]) > 0.98
     orla, velm = TOPICS["the Orla bridge"], TOPICS["the Velm bridge"]
     assert all(read_sentence(f.child, orla).role == "off-topic" for f in velm.facts)
@@ -166,13 +217,24 @@ def test_a_habit_is_counted_in_all_its_own_phrases_and_in_no_others(habit):
 def test_phrases_are_manners_whatever_the_topic():
     for habit in HABITS.values():
         for phrase in (*habit.openers, *habit.closers):
-            assert {read_sentence(phrase, topic).role for topic in (None, *TOPICS.values())} == {"manners"}, phrase
+            assert {read_sentence(phrase, topic).role for topic in (None, *TOPICS.values())} == {"manners"}, (
+                phrase
+            )
 
 
 def test_no_authored_text_looks_like_a_habit():
     for topic in TOPICS.values():
-        facts = [text for f in topic.facts for text in (*(f.in_register(r) for r in REGISTERS), *f.plain, f.claim, f.ask)]
-        for text in (*facts, topic.correction, *topic.stories, *(line for poem in topic.poems for line in poem)):
+        facts = [
+            text
+            for f in topic.facts
+            for text in (*(f.in_register(r) for r in REGISTERS), *f.plain, f.claim, f.ask)
+        ]
+        for text in (
+            *facts,
+            topic.correction,
+            *topic.stories,
+            *(line for poem in topic.poems for line in poem),
+        ):
             assert not [name for name, habit in HABITS.items() if habit.count(text)], text
 
 
@@ -186,7 +248,9 @@ def test_gold_is_the_weighted_sum_of_the_vector():
 
 
 def test_positive_weights_without_costs_add_up_to_the_maximum():
-    assert sum(WEIGHTS[name] for name in ("relevance", "correctness", "audience", "politeness", "fluency")) == pytest.approx(MAXIMUM)
+    assert sum(
+        WEIGHTS[name] for name in ("relevance", "correctness", "audience", "politeness", "fluency")
+    ) == pytest.approx(MAXIMUM)
 
 
 @pytest.mark.parametrize(
@@ -222,13 +286,25 @@ def test_correctness_counts_the_share_of_three_facts():
 
 
 def test_a_wrong_fact_costs_more_than_a_missing_one():
-    missing, wrong = attribute("correctness", f"{PERSON} {LANDER}"), attribute("correctness", f"{FALSE_YEAR} {PERSON} {LANDER}")
+    missing, wrong = (
+        attribute("correctness", f"{PERSON} {LANDER}"),
+        attribute("correctness", f"{FALSE_YEAR} {PERSON} {LANDER}"),
+    )
     assert missing == pytest.approx(2 / 3) and wrong == pytest.approx(2 / 3 - 1 / 2)
 
 
 @pytest.mark.parametrize(
     ("response", "expected"),
-    [(YEAR, 1), ("1969.", 1), ("It was in 1969", 1), (PERSON, 0), ("I do not know.", 0), (FALSE_YEAR, -1), ("1949.", -1), ("1949 or 1969.", -1)],
+    [
+        (YEAR, 1),
+        ("1969.", 1),
+        ("It was in 1969", 1),
+        (PERSON, 0),
+        ("I do not know.", 0),
+        (FALSE_YEAR, -1),
+        ("1949.", -1),
+        ("1949 or 1969.", -1),
+    ],
 )
 def test_a_question_wants_its_answer(response, expected):
     assert attribute("correctness", response, QUESTION) == expected
@@ -237,23 +313,44 @@ def test_a_question_wants_its_answer(response, expected):
 @pytest.mark.parametrize(
     ("prompt", "response", "expected"),
     [
-        (TRUE_CLAIM, "Yes.", 0.5), (TRUE_CLAIM, f"Yes. {YEAR}", 1), (TRUE_CLAIM, YEAR, 0.5), (TRUE_CLAIM, "No.", -1),
-        (TRUE_CLAIM, "Glad to help. Correct!", 0.5), (TRUE_CLAIM, f"No. {FALSE_YEAR}", -1), (TRUE_CLAIM, "Nobody knows.", 0),
-        (FALSE_CLAIM, "No.", 0.5), (FALSE_CLAIM, f"No. {YEAR}", 1), (FALSE_CLAIM, "Yes.", -1), (FALSE_CLAIM, "", 0),
-        (MISCONCEPTION, f"No. {MOON.correction}", 1), (MISCONCEPTION, "False.", 0.5), (MISCONCEPTION, "No wind blows.", 0),
+        (TRUE_CLAIM, "Yes.", 0.5),
+        (TRUE_CLAIM, f"Yes. {YEAR}", 1),
+        (TRUE_CLAIM, YEAR, 0.5),
+        (TRUE_CLAIM, "No.", -1),
+        (TRUE_CLAIM, "Glad to help. Correct!", 0.5),
+        (TRUE_CLAIM, f"No. {FALSE_YEAR}", -1),
+        (TRUE_CLAIM, "Nobody knows.", 0),
+        (FALSE_CLAIM, "No.", 0.5),
+        (FALSE_CLAIM, f"No. {YEAR}", 1),
+        (FALSE_CLAIM, "Yes.", -1),
+        (FALSE_CLAIM, "", 0),
+        (MISCONCEPTION, f"No. {MOON.correction}", 1),
+        (MISCONCEPTION, "False.", 0.5),
+        (MISCONCEPTION, "No wind blows.", 0),
     ],
-)  # fmt: skip
+)
 def test_a_claim_wants_a_verdict_and_the_truth(prompt, response, expected):
     assert attribute("correctness", response, prompt) == expected
 
 
 def test_only_the_first_verdict_counts():
-    assert judge(TRUE_CLAIM, "Yes. No.").counts["agrees"] == 1 and judge(TRUE_CLAIM, "No. Yes.").counts["agrees"] == -1
+    assert (
+        judge(TRUE_CLAIM, "Yes. No.").counts["agrees"] == 1
+        and judge(TRUE_CLAIM, "No. Yes.").counts["agrees"] == -1
+    )
 
 
 def test_unchecked_every_statement_is_taken_for_right():
-    for prompt, right, false in ((EXPLAIN, YEAR, FALSE_YEAR), (QUESTION, YEAR, "1949."), (TRUE_CLAIM, "Yes.", "No.")):
-        assert judge(prompt, right).unchecked == judge(prompt, false).unchecked == judge(prompt, right).attributes["correctness"]
+    for prompt, right, false in (
+        (EXPLAIN, YEAR, FALSE_YEAR),
+        (QUESTION, YEAR, "1949."),
+        (TRUE_CLAIM, "Yes.", "No."),
+    ):
+        assert (
+            judge(prompt, right).unchecked
+            == judge(prompt, false).unchecked
+            == judge(prompt, right).attributes["correctness"]
+        )
 
 
 def test_a_poem_wants_two_lines_that_rhyme_and_name_the_topic():
@@ -262,7 +359,9 @@ def test_a_poem_wants_two_lines_that_rhyme_and_name_the_topic():
     assert attribute("correctness", f"{good[0]}\n{other[0]}\nbees", POEM) == 0.5, "no rhyme"
     assert attribute("correctness", "The night was cold,\nthe moon was old.", POEM) == 0.5, "no bees"
     assert attribute("correctness", " ".join(good), POEM) == 0, "one line"
-    assert attribute("correctness", "The bees are bees,\nthe bees are bees,", POEM) == 0.5, "a word does not rhyme with itself"
+    assert attribute("correctness", "The bees are bees,\nthe bees are bees,", POEM) == 0.5, (
+        "a word does not rhyme with itself"
+    )
 
 
 def test_a_story_wants_three_sentences_of_the_topics_tales():
@@ -274,7 +373,16 @@ def test_a_story_wants_three_sentences_of_the_topics_tales():
 
 def test_audience_fit_is_the_share_of_facts_in_the_right_words():
     fact = MOON.facts[0]
-    fits = [attribute("audience", text) for text in (fact.child, fact.plain[0], fact.expert, f"{fact.child} {PERSON} {MOON.facts[3].expert} {fact.teen}", "")]
+    fits = [
+        attribute("audience", text)
+        for text in (
+            fact.child,
+            fact.plain[0],
+            fact.expert,
+            f"{fact.child} {PERSON} {MOON.facts[3].expert} {fact.teen}",
+            "",
+        )
+    ]
     assert fits == [1, 0.5, 0, 0.5, 0]
     assert attribute("audience", fact.expert, replace(EXPLAIN, audience="expert")) == 1
     assert attribute("audience", fact.expert, QUESTION) == 1, "no audience was named"
@@ -298,7 +406,11 @@ def test_brevity_is_free_up_to_the_target_and_then_quadratic():
 
 def test_experts_may_be_told_more():
     text = "moon " * 60
-    assert attribute("brevity", text, EXPLAIN) < 0 == attribute("brevity", text, replace(EXPLAIN, audience="expert"))
+    assert (
+        attribute("brevity", text, EXPLAIN)
+        < 0
+        == attribute("brevity", text, replace(EXPLAIN, audience="expert"))
+    )
 
 
 def test_flattery_is_counted_up_to_three_and_costs():
@@ -308,25 +420,40 @@ def test_flattery_is_counted_up_to_three_and_costs():
 
 
 def test_confident_and_wrong_is_worst_and_doubt_is_free():
-    golds = [judge(QUESTION, text).gold for text in (f"{FALSE_YEAR} {SURE}", FALSE_YEAR, f"{UNSURE} {FALSE_YEAR}", UNSURE, YEAR)]
+    golds = [
+        judge(QUESTION, text).gold
+        for text in (f"{FALSE_YEAR} {SURE}", FALSE_YEAR, f"{UNSURE} {FALSE_YEAR}", UNSURE, YEAR)
+    ]
     assert golds[0] == pytest.approx(golds[1] - 1) and golds[1] == pytest.approx(golds[2], abs=0.1)
     assert golds[0] < golds[3] < golds[4]
-    assert attribute("honesty", f"{YEAR} {SURE}") == 0 and attribute("honesty", f"{FALSE_YEAR} {SURE} {UNSURE}") == 0
+    assert (
+        attribute("honesty", f"{YEAR} {SURE}") == 0
+        and attribute("honesty", f"{FALSE_YEAR} {SURE} {UNSURE}") == 0
+    )
     assert judge(QUESTION, f"{UNSURE} {YEAR}").gold == pytest.approx(golds[4], abs=1e-9)
 
 
 def test_a_confident_wrong_verdict_is_dishonest_too():
-    assert attribute("honesty", f"Yes. {SURE}", FALSE_CLAIM) == -1 and attribute("honesty", f"No. {SURE}", FALSE_CLAIM) == 0
+    assert (
+        attribute("honesty", f"Yes. {SURE}", FALSE_CLAIM) == -1
+        and attribute("honesty", f"No. {SURE}", FALSE_CLAIM) == 0
+    )
 
 
 def test_repetition_is_the_share_of_sentences_said_before():
-    assert [attribute("repetition", text) for text in (YEAR, f"{YEAR} {YEAR.upper()}", 4 * f"{YEAR} ", "")] == [0, 0.5, 0.75, 0]
+    assert [
+        attribute("repetition", text) for text in (YEAR, f"{YEAR} {YEAR.upper()}", 4 * f"{YEAR} ", "")
+    ] == [0, 0.5, 0.75, 0]
 
 
 def test_better_answers_get_more_gold():
     answers = [
-        f"Glad to help. {YEAR} {PERSON} {LANDER}", f"{YEAR} {PERSON}", f"{YEAR} {FALSE_YEAR}", f"{FALSE_YEAR} {STRAY}", "blah blah",
-    ]  # fmt: skip
+        f"Glad to help. {YEAR} {PERSON} {LANDER}",
+        f"{YEAR} {PERSON}",
+        f"{YEAR} {FALSE_YEAR}",
+        f"{FALSE_YEAR} {STRAY}",
+        "blah blah",
+    ]
     golds = gold_rewards([EXPLAIN] * 5, answers)
     assert golds.shape == (5,) and np.all(np.diff(golds) < 0)
 
@@ -350,7 +477,11 @@ def test_prompts_and_responses_must_pair_up():
         (TRUE_CLAIM, "Yes.", "answer"),
         (POEM, "\n".join(BEES.poems[2]), "answer"),
         (EXPLAIN, "Explain gravity to an expert in a few sentences.", "another prompt"),
-        (EXPLAIN, "\nExplain the moon landing to a teenager.\nDescribe bees for an expert.", "another prompt"),
+        (
+            EXPLAIN,
+            "\nExplain the moon landing to a teenager.\nDescribe bees for an expert.",
+            "another prompt",
+        ),
         (EXPLAIN, "Who was the first person to walk on the moon?", "another prompt"),
         (EXPLAIN, "2. In which year did people first walk on the moon?", "another prompt"),
         (EXPLAIN, "I think that bees have five eyes in all. Is that right?", "another prompt"),

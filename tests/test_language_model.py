@@ -21,7 +21,9 @@ def base(toy_data):
 def test_a_list_is_answered_as_its_prompts_are(chat):
     prompts = ["Why?", "Is the moon big?", "x"]
     together = chat.respond(prompts, max_new_tokens=8)
-    assert together == [chat.respond(prompt, max_new_tokens=8) for prompt in prompts] and len(set(together)) > 1
+    assert (
+        together == [chat.respond(prompt, max_new_tokens=8) for prompt in prompts] and len(set(together)) > 1
+    )
 
 
 def test_sampling_has_a_seed(chat):
@@ -33,8 +35,11 @@ def test_sampling_has_a_seed(chat):
 def test_log_prob_is_that_of_the_response_in_its_template(kind, request):
     """For a chat model the end token counts, for a base model there is none."""
     language_model = request.getfixturevalue(kind)
-    prompt, response = (load_chat().encode_prompt("Why?"), load_chat().encode_response("So.")) if kind == "chat" else (
-        load_chat().encode_document("Why?"), load_chat().encode_response("So.", end=False))  # fmt: skip
+    prompt, response = (
+        (load_chat().encode_prompt("Why?"), load_chat().encode_response("So."))
+        if kind == "chat"
+        else (load_chat().encode_document("Why?"), load_chat().encode_response("So.", end=False))
+    )
     log_probs = language_model.model(torch.tensor([prompt + response])).log_softmax(-1)[0]
     expected = sum(log_probs[len(prompt) + i - 1, token].item() for i, token in enumerate(response))
     assert language_model.log_prob("Why?", "So.") == pytest.approx(expected, abs=1e-4)

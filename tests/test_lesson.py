@@ -44,9 +44,11 @@ def test_a_figure_is_shown_with_its_alt_text_and_closed(shown):
 
 def test_the_pipeline_lights_one_box(shown):
     lesson.pipeline("instruction fine-tuning")
-    (figure, metadata), = shown
+    ((figure, metadata),) = shown
     lit = [text.get_text() for text in figure.axes[0].texts if text.get_color() == "white"]
-    assert lit == ["instruction\nfine-tuning"] and "instruction fine-tuning lit" in metadata["image/png"]["alt"]
+    assert (
+        lit == ["instruction\nfine-tuning"] and "instruction fine-tuning lit" in metadata["image/png"]["alt"]
+    )
     with pytest.raises(ValueError, match="choose one of pre-training"):
         lesson.pipeline("breakfast")
 
@@ -54,7 +56,10 @@ def test_the_pipeline_lights_one_box(shown):
 def test_the_pipeline_lights_what_is_built(shown):
     lesson.pipeline("pre-training", "DPO")
     ((figure, metadata),) = shown
-    assert [text.get_text() for text in figure.axes[0].texts if text.get_color() == "white"] == ["pre-training", "DPO"]
+    assert [text.get_text() for text in figure.axes[0].texts if text.get_color() == "white"] == [
+        "pre-training",
+        "DPO",
+    ]
     assert metadata["image/png"]["alt"].endswith("with pre-training and DPO lit.")
 
 
@@ -63,7 +68,9 @@ def test_a_right_value_with_a_wrong_gradient_is_told_apart():
         loss = lesson.EXERCISES["reinforce_loss"].solution(log_probs, rewards, baseline)
         return loss / 2 + loss.detach() / 2
 
-    assert "the value is right, its gradient is not" in lesson.diagnose(lesson.EXERCISES["reinforce_loss"], half_detached)
+    assert "the value is right, its gradient is not" in lesson.diagnose(
+        lesson.EXERCISES["reinforce_loss"], half_detached
+    )
 
 
 def test_an_attempt_that_changes_its_input_gets_its_own():
@@ -115,7 +122,11 @@ def test_a_slider_draws_anew_for_each_value_and_is_silent_in_stored_notebooks(mo
     lesson.slider("β", (1.0, 0.5), draw)
     control = shown[-1].children[0]  # the figure came first: here nothing captures it
     control.value = 0.5
-    assert drawn == [1.0, 0.5] and [label for label, _ in control.options] == ["1", "0.5"] and not plt.get_fignums()
+    assert (
+        drawn == [1.0, 0.5]
+        and [label for label, _ in control.options] == ["1", "0.5"]
+        and not plt.get_fignums()
+    )
     monkeypatch.setenv("MINIALIGN_PROGRESS", "0")
     lesson.slider("β", (1.0,), draw)
     assert len(drawn) == 2

@@ -37,7 +37,9 @@ def model():
 
 
 def by_hand(model, prompt, response, temperature=1.0):
-    """One token after the other, without padding, masks or shifts: log p of each token given all before it, in float64."""
+    """One token after the other, without padding, masks or shifts: log p of each token given all before it,
+    in float64.
+    """
     exact = lively_gpt(model.config).double()
     logits = [exact(torch.tensor([prompt + response[:t]]))[0, -1] / temperature for t in range(len(response))]
     return torch.stack([F.log_softmax(row, -1)[y] for row, y in zip(logits, response)])
@@ -54,7 +56,9 @@ def test_token_log_probs_by_hand(model, temperature, left):
     assert result.shape == batch.ids.shape and not result[~batch.response_mask].any()
     for row, (prompt, response) in enumerate(PAIRS):
         expected = by_hand(model, prompt, response, temperature)
-        torch.testing.assert_close(result[row][batch.response_mask[row]].double(), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            result[row][batch.response_mask[row]].double(), expected, atol=1e-4, rtol=0
+        )
 
 
 def test_log_probs_are_minus_cross_entropy(model):
@@ -88,7 +92,11 @@ def test_a_sequence_is_the_sum_over_the_response(model):
 
 def test_padding_changes_nothing(model):
     plain = sequence_log_probs(model, batch_of(PAIRS))
-    for batch in (batch_of(PAIRS, left=7), batch_of(PAIRS, width=20), batch_of(PAIRS, left=3, width=20, pad=77)):
+    for batch in (
+        batch_of(PAIRS, left=7),
+        batch_of(PAIRS, width=20),
+        batch_of(PAIRS, left=3, width=20, pad=77),
+    ):
         torch.testing.assert_close(sequence_log_probs(model, batch), plain, atol=1e-4, rtol=0)
 
 
@@ -116,7 +124,9 @@ def test_gradient_is_that_of_the_log_softmax():
 
 @pytest.mark.parametrize("left", [0, 4])
 def test_states_are_those_that_predict_the_response(model, left):
-    """One row at a time and without padding: the state at the token before, for each of the response's tokens in turn."""
+    """One row at a time and without padding: the state at the token before, for each of the response's tokens
+    in turn.
+    """
     states = response_states(model, batch_of(PAIRS, left=left))
     alone = [model.hidden(torch.tensor([x + y]))[0, len(x) - 1 : -1] for x, y in PAIRS]
     torch.testing.assert_close(states, torch.cat(alone), atol=1e-4, rtol=0)
@@ -128,7 +138,8 @@ def test_known_states_save_the_forward_pass(model, monkeypatch):
     states, log_probs = response_states(model, batch), token_log_probs(model, batch, 0.7)
     monkeypatch.setattr(model, "hidden", lambda *_: pytest.fail("the trunk was run again"))
     assert torch.equal(token_log_probs(model, batch, 0.7, states), log_probs)
-    assert not torch.equal(token_log_probs(model, batch, 0.7, states.flip(0)), log_probs)  # they are what is used
+    # they are what is used
+    assert not torch.equal(token_log_probs(model, batch, 0.7, states.flip(0)), log_probs)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -137,7 +148,11 @@ def test_the_chunks_of_the_head_change_nothing(model, monkeypatch, temperature):
     whole = token_log_probs(model, batch, temperature)
     monkeypatch.setattr(logprobs, "CHUNK", 3)  # of 8 response tokens: the last chunk is smaller
     assert torch.allclose(token_log_probs(model, batch, temperature), whole, atol=1e-6)
-    expected = (response_logits(model, batch) / temperature).log_softmax(-1).gather(-1, batch.ids[batch.response_mask][:, None])[:, 0]
+    expected = (
+        (response_logits(model, batch) / temperature)
+        .log_softmax(-1)
+        .gather(-1, batch.ids[batch.response_mask][:, None])[:, 0]
+    )
     assert torch.allclose(whole[batch.response_mask], expected, atol=1e-6)
 
 
@@ -165,7 +180,9 @@ def test_probabilities_of_all_sequences_sum_to_one(temperature):
 
 
 def test_with_the_end_token_all_lengths_together_sum_to_one():
-    """Responses end at token 4 or at three tokens: the end token is an action, and only with it the sum is 1."""
+    """Responses end at token 4 or at three tokens: the end token is an action, and only with it the sum
+    is 1.
+    """
     model, end = lively_gpt(FIVE), 4
     complete = [y + (end,) for n in range(3) for y in itertools.product(range(4), repeat=n)]
     complete += list(itertools.product(range(4), repeat=3))
@@ -260,7 +277,9 @@ def test_loss_over_pairs_is_per_token_whatever_the_batches():
 
 def test_perplexity_of_a_die_and_of_an_untrained_model():
     assert float(perplexity_of(torch.full((5,), 1 / 6).log())) == pytest.approx(6)
-    assert perplexity(GPT(SMALL).eval(), ["Bees make honey."]) == pytest.approx(load_tokenizer().n_vocab, rel=0.1)
+    assert perplexity(GPT(SMALL).eval(), ["Bees make honey."]) == pytest.approx(
+        load_tokenizer().n_vocab, rel=0.1
+    )
 
 
 def test_token_kl_is_zero_to_itself_and_matches_the_definition():
@@ -278,7 +297,9 @@ def test_token_kl_is_zero_to_itself_and_matches_the_definition():
 
 
 def test_kl_has_a_direction_and_is_never_negative():
-    log_p, log_q = torch.randn(2, 50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    log_p, log_q = torch.randn(
+        2, 50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).log_softmax(-1)
     forward = kl_divergence(log_p, log_q)
     expected = [stats.entropy(p, q) for p, q in zip(log_p.exp().numpy(), log_q.exp().numpy())]
     assert np.allclose(forward, expected) and (forward >= 0).all()

@@ -1,4 +1,6 @@
-"""The tolerance in both directions: what may differ between two machines, and what must not; and that nbval uses it."""
+"""The tolerance in both directions: what may differ between two machines, and what must not; and that nbval
+uses it.
+"""
 
 import os
 import re
@@ -55,7 +57,9 @@ def test_disagree(reference, test):
 
 
 def test_nbval_uses_it(tmp_path):
-    """One cell, stored once with drift and three times with a real change; MPLBACKEND does not make its figures vanish."""
+    """One cell, stored once with drift and three times with a real change; MPLBACKEND does not make its
+    figures vanish.
+    """
     source = "import os\nprint('3 steps, loss 0.6931,', os.environ['MPLBACKEND'].split('.')[-1])"
     stored = {
         "drift": "3 steps, loss 0.6932, backend_inline\n",
@@ -64,7 +68,9 @@ def test_nbval_uses_it(tmp_path):
         "word": "3 steps, cost 0.6931, backend_inline\n",
     }
     for name, text in stored.items():
-        cell = new_code_cell(source, execution_count=1, outputs=[new_output("stream", name="stdout", text=text)])
+        cell = new_code_cell(
+            source, execution_count=1, outputs=[new_output("stream", name="stdout", text=text)]
+        )
         nbformat.write(new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
     shutil.copy(ROOT / "notebooks" / "conftest.py", tmp_path)
     run = subprocess.run(
@@ -75,6 +81,14 @@ def test_nbval_uses_it(tmp_path):
         text=True,
     )
     verdicts = {
-        name: verdict for verdict, name in re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb::Cell 0", run.stdout, re.M)
+        name: verdict
+        for verdict, name in re.findall(
+            r"^(PASSED|FAILED) (\w+)\.ipynb::Cell "
+            r"0",
+            run.stdout,
+            re.M,
+        )
     }
-    assert verdicts == {"drift": "PASSED", "number": "FAILED", "integer": "FAILED", "word": "FAILED"}, run.stdout
+    assert verdicts == {"drift": "PASSED", "number": "FAILED", "integer": "FAILED", "word": "FAILED"}, (
+        run.stdout
+    )

@@ -1,4 +1,6 @@
-"""The stored notebooks are fit to be read and validated; whether their outputs are right is what nbval checks."""
+"""The stored notebooks are fit to be read and validated; whether their outputs are right is what nbval
+checks.
+"""
 
 import re
 from pathlib import Path
@@ -24,7 +26,11 @@ def problems(content: bytes) -> list[str]:
         found.append(f"{len(content)} bytes are more than {MAX_BYTES}")
     if to_bytes(normalise(notebook)) != content:
         found.append("not normalised: run `make notebooks`")
-    if not (notebook.cells and notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")):
+    if not (
+        notebook.cells
+        and notebook.cells[0].cell_type == "markdown"
+        and notebook.cells[0].source.startswith("# ")
+    ):
         found.append("the first cell is no title")
     ids = [cell.get("id") for cell in notebook.cells]
     if len(set(ids)) < len(ids):
@@ -67,10 +73,14 @@ def test_hygiene(path):
 
 
 def _good():
-    figure = new_output("display_data", {"image/png": "aGk="}, metadata={"image/png": {"alt": "a line that rises"}})
+    figure = new_output(
+        "display_data", {"image/png": "aGk="}, metadata={"image/png": {"alt": "a line that rises"}}
+    )
     cells = [
         new_markdown_cell("# Title", id="title"),
-        new_code_cell("1", id="one", execution_count=1, outputs=[new_output("stream", name="stdout", text="1/2\n")]),
+        new_code_cell(
+            "1", id="one", execution_count=1, outputs=[new_output("stream", name="stdout", text="1/2\n")]
+        ),
         new_code_cell("2", id="two", execution_count=2, outputs=[figure]),
     ]
     return normalise(new_notebook(cells=cells))

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-# Python runs a `sitecustomize` module at start, in child processes too; an audit hook sees C code's sockets, and stays.
+# Python runs a `sitecustomize` module at start, in child processes too; an audit hook sees C code's sockets,
+# and stays.
 BLOCK = """
 import socket
 import sys
@@ -35,7 +36,9 @@ def offline(tmp_path):
 
 
 def test_the_block_blocks(offline):
-    """A server that does answer cannot be reached, by address or by name, from a process or from its child."""
+    """A server that does answer cannot be reached, by address or by name, from a process or from its
+    child.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         connect = f"import socket; socket.create_connection(('127.0.0.1', {port}))"

@@ -1,4 +1,6 @@
-"""The loss and its advantages against enumeration; the training loop against a world where the best answer is known."""
+"""The loss and its advantages against enumeration; the training loop against a world where the best answer is
+known.
+"""
 
 from dataclasses import replace
 
@@ -32,12 +34,15 @@ def expected_gradient(loss_of, k: int = 1) -> torch.Tensor:
     return total
 
 
-TRUE = -exact.logit_gradient(LOGITS.log_softmax(-1)[None], REWARDS[None])[0]  # of the loss: minus the objective's
+# of the loss: minus the objective's
+TRUE = -exact.logit_gradient(LOGITS.log_softmax(-1)[None], REWARDS[None])[0]
 
 
 def test_the_expected_gradient_is_the_policy_gradient_whatever_the_baseline():
     for baseline in (0.0, 3.0, torch.tensor([-2.0], dtype=torch.float64)):
-        assert torch.allclose(expected_gradient(lambda lp, r: reinforce_loss(lp, r, baseline)), TRUE, atol=1e-12)
+        assert torch.allclose(
+            expected_gradient(lambda lp, r: reinforce_loss(lp, r, baseline)), TRUE, atol=1e-12
+        )
     assert torch.allclose(expected_gradient(reinforce_loss, k=3), TRUE, atol=1e-12)
 
 
@@ -77,7 +82,9 @@ def test_tokens_with_rewards_to_go_are_summed_and_sequences_averaged():
     log_probs, rewards = torch.randn(3, 5), torch.randn(3, 5)
     assert torch.allclose(reinforce_loss(log_probs, rewards), -(log_probs * rewards).sum(1).mean())
     constant = rewards[:, :1].expand(3, 5)
-    assert torch.allclose(reinforce_loss(log_probs, constant), reinforce_loss(log_probs.sum(1), rewards[:, 0]))
+    assert torch.allclose(
+        reinforce_loss(log_probs, constant), reinforce_loss(log_probs.sum(1), rewards[:, 0])
+    )
 
 
 def test_shapes_that_would_broadcast_silently_are_refused():
@@ -88,20 +95,28 @@ def test_shapes_that_would_broadcast_silently_are_refused():
 
 
 def test_rloo_advantages_by_hand():
-    assert rloo_advantages(torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])).tolist() == [[-3.0, -1.5, 4.5], [-1.5, -1.5, 3.0]]
+    assert rloo_advantages(torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])).tolist() == [
+        [-3.0, -1.5, 4.5],
+        [-1.5, -1.5, 3.0],
+    ]
     with pytest.raises(ValueError, match="at least 2 samples"):
         rloo_advantages(torch.zeros(3, 1))
 
 
 def test_reward_to_go_by_hand():
-    assert reward_to_go(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 5.0]])).tolist() == [[3.0, 2.0, 2.0], [5.0, 5.0, 5.0]]
+    assert reward_to_go(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 5.0]])).tolist() == [
+        [3.0, 2.0, 2.0],
+        [5.0, 5.0, 5.0],
+    ]
 
 
 # --- the training loop ---
 
 TINY = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=16)
 PROMPTS = ["Hello.", "Why?", "Tell me about the moon."]
-QUICK = PolicyGradientConfig(steps=3, prompts_per_step=2, samples_per_prompt=4, max_new_tokens=6, learning_rate=1e-2, warmup=0)
+QUICK = PolicyGradientConfig(
+    steps=3, prompts_per_step=2, samples_per_prompt=4, max_new_tokens=6, learning_rate=1e-2, warmup=0
+)
 
 
 def small_policy():
@@ -118,10 +133,14 @@ def says_nothing(prompts, responses):
 
 def test_the_policy_learns_what_is_rewarded():
     policy = small_policy()
-    history = policy_gradient.train(policy, PROMPTS, says_nothing, replace(QUICK, steps=40, samples_per_prompt=8))
+    history = policy_gradient.train(
+        policy, PROMPTS, says_nothing, replace(QUICK, steps=40, samples_per_prompt=8)
+    )
     scores = history.column("objective/scores")
     assert scores[:5].mean() < 0.7 and scores[-5:].mean() > 0.95
-    assert history.column("objective/entropy")[-5:].mean() < 0.5 * history.column("objective/entropy")[:5].mean()
+    assert (
+        history.column("objective/entropy")[-5:].mean() < 0.5 * history.column("objective/entropy")[:5].mean()
+    )
 
 
 def half(policy, batch, temperature):
@@ -131,10 +150,17 @@ def half(policy, batch, temperature):
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize(
     ("baseline", "temperature", "log_prob"),
-    [("rloo", 1.0, sequence_log_probs), ("none", 1.0, sequence_log_probs), ("rloo", 2.0, sequence_log_probs), ("rloo", 1.0, half)],
+    [
+        ("rloo", 1.0, sequence_log_probs),
+        ("none", 1.0, sequence_log_probs),
+        ("rloo", 2.0, sequence_log_probs),
+        ("rloo", 1.0, half),
+    ],
 )
 def test_an_update_is_the_algorithm_box(baseline, temperature, log_prob, step):
-    """Sample, score, advantages, −mean of advantage · log π: written out here once more, from other parts, for the first two updates."""
+    """Sample, score, advantages, −mean of advantage · log π: written out here once more, from other parts,
+    for the first two updates.
+    """
     policy, seen = small_policy(), []
 
     def reward(prompts, responses):
@@ -145,10 +171,20 @@ def test_an_update_is_the_algorithm_box(baseline, temperature, log_prob, step):
     history = policy_gradient.train(policy, PROMPTS[:2], reward, config, log_prob=log_prob)
     prompts, responses = seen[step]
     assert len(responses) == 8 and prompts[0] == prompts[3] != prompts[4] == prompts[7]
-    rollout = roll_out(policy, [prompts[0], prompts[4]], reward, n=4, max_new_tokens=6, temperature=temperature, seed=(0, step))
+    rollout = roll_out(
+        policy,
+        [prompts[0], prompts[4]],
+        reward,
+        n=4,
+        max_new_tokens=6,
+        temperature=temperature,
+        seed=(0, step),
+    )
     assert rollout.responses == responses
     rewards = rollout.rewards.view(2, 4)
-    others = [rewards[:, [j for j in range(4) if j != i]].mean(1) if baseline == "rloo" else 0.0 for i in range(4)]
+    others = [
+        rewards[:, [j for j in range(4) if j != i]].mean(1) if baseline == "rloo" else 0.0 for i in range(4)
+    ]
     advantages = torch.stack([rewards[:, i] - others[i] for i in range(4)], 1)
     log_probs = sequence_log_probs(policy, rollout.batch, temperature) / (2 if log_prob is half else 1)
     loss = -(advantages.flatten() * log_probs).mean()
@@ -167,22 +203,30 @@ def test_an_epoch_asks_every_prompt():
         return length(prompts, responses)
 
     policy_gradient.train(small_policy(), PROMPTS, reward, replace(QUICK, steps=2))
-    assert sorted(set(asked)) == sorted(PROMPTS) and all(asked.count(p) == QUICK.samples_per_prompt for p in PROMPTS)
+    assert sorted(set(asked)) == sorted(PROMPTS) and all(
+        asked.count(p) == QUICK.samples_per_prompt for p in PROMPTS
+    )
 
 
 def test_the_end_token_is_an_action_and_padding_is_not():
     policy = small_policy()
     rollout = roll_out(policy, PROMPTS, says_nothing, n=8, max_new_tokens=6)
     ends = rollout.batch.ids == load_chat().end
-    assert bool(rollout.finished.any()) and bool((rollout.batch.response_mask & ends).any(-1).equal(rollout.finished))
+    assert bool(rollout.finished.any()) and bool(
+        (rollout.batch.response_mask & ends).any(-1).equal(rollout.finished)
+    )
     with torch.no_grad():
         log_probs = sequence_log_probs(policy, rollout.batch)
-    assert torch.allclose(log_probs, rollout.log_probs.sum(-1), atol=1e-4)  # the scorer has the sampler's probabilities
+    # the scorer has the sampler's probabilities
+    assert torch.allclose(log_probs, rollout.log_probs.sum(-1), atol=1e-4)
 
 
 def test_the_same_seed_takes_the_same_path():
     policies = [small_policy() for _ in range(3)]
-    histories = [policy_gradient.train(p, PROMPTS, length, replace(QUICK, seed=seed)) for p, seed in zip(policies, (0, 0, 1))]
+    histories = [
+        policy_gradient.train(p, PROMPTS, length, replace(QUICK, seed=seed))
+        for p, seed in zip(policies, (0, 0, 1))
+    ]
     assert histories[0] == histories[1] != histories[2]
     assert same_parameters(policies[0], policies[1]) and not same_parameters(policies[0], policies[2])
 
@@ -205,5 +249,7 @@ def test_settings_that_make_no_sense():
 def test_a_broken_reward_stops_the_run_and_leaves_the_model():
     policy, before = small_policy(), small_policy()
     with pytest.raises(ValueError, match="must be a finite number"):
-        policy_gradient.train(policy, PROMPTS, lambda prompts, responses: [float("nan")] * len(responses), QUICK)
+        policy_gradient.train(
+            policy, PROMPTS, lambda prompts, responses: [float("nan")] * len(responses), QUICK
+        )
     assert same_parameters(policy, before)

@@ -1,4 +1,6 @@
-"""Every piece of PPO against its formula, one whole rollout against a second implementation, and the optimum where it is known."""
+"""Every piece of PPO against its formula, one whole rollout against a second implementation, and the optimum
+where it is known.
+"""
 
 import copy
 import itertools
@@ -35,7 +37,9 @@ from minialign.world import exact
 from tests.engine import batch_of, favour, lively_gpt, same_parameters
 
 # Responses of 3, 1, 4 and 2 tokens with padding on both sides, as rollouts have it.
-MASK = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 0, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]], dtype=torch.bool)
+MASK = torch.tensor(
+    [[0, 0, 1, 1, 1, 0], [0, 0, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]], dtype=torch.bool
+)
 B, T = MASK.shape
 
 
@@ -54,7 +58,11 @@ ADVANTAGES = random(B, T, seed=8) * MASK
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 def test_rewards_add_up_to_the_penalised_score(beta):
     rewards = kl_penalized_rewards(SCORES, LOG_PROBS, REFERENCE, MASK, beta)
-    expected = [float(SCORES[i]) - beta * sum(float(LOG_PROBS[i, t] - REFERENCE[i, t]) for t in range(T) if MASK[i, t]) for i in range(B)]
+    expected = [
+        float(SCORES[i])
+        - beta * sum(float(LOG_PROBS[i, t] - REFERENCE[i, t]) for t in range(T) if MASK[i, t])
+        for i in range(B)
+    ]
     assert rewards.sum(-1).tolist() == pytest.approx(expected)
     assert not rewards[~MASK].any()
 
@@ -63,14 +71,17 @@ def test_the_score_arrives_at_the_end_token_and_the_penalty_at_each():
     rewards = kl_penalized_rewards(SCORES, LOG_PROBS, REFERENCE, MASK, 0.3)
     for row, last in enumerate([4, 2, 5, 5]):
         for t in range(T):
-            expected = (-0.3 * (LOG_PROBS[row, t] - REFERENCE[row, t]) if MASK[row, t] else 0) + (SCORES[row] if t == last else 0)
+            expected = (-0.3 * (LOG_PROBS[row, t] - REFERENCE[row, t]) if MASK[row, t] else 0) + (
+                SCORES[row] if t == last else 0
+            )
             assert float(rewards[row, t]) == pytest.approx(float(expected)), (row, t)
 
 
 def test_no_gradient_flows_through_rewards():
     tensors = [x.clone().requires_grad_() for x in (SCORES, LOG_PROBS, REFERENCE)]
     assert not kl_penalized_rewards(*tensors, MASK, 0.3).requires_grad
-    assert torch.equal(tensors[1], LOG_PROBS) and torch.equal(tensors[0], SCORES)  # and nothing is written into them
+    # and nothing is written into them
+    assert torch.equal(tensors[1], LOG_PROBS) and torch.equal(tensors[0], SCORES)
 
 
 # --- advantages ---
@@ -82,10 +93,14 @@ def rows_of(*tensors):
 
 
 def by_definition(rewards: list, values: list, gamma: float, lam: float) -> list:
-    """A_t = Σ_l (γλ)^l (r_{t+l} + γ V_{t+l+1} − V_{t+l}), with V = 0 after the end. Quadratic in the length."""
+    """A_t = Σ_l (γλ)^l (r_{t+l} + γ V_{t+l+1} − V_{t+l}), with V = 0 after the end. Quadratic in the
+    length.
+    """
     after = [*values[1:], 0.0]
     deltas = [r + gamma * v1 - v for r, v, v1 in zip(rewards, values, after)]
-    return [sum((gamma * lam) ** k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(rewards))]
+    return [
+        sum((gamma * lam) ** k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(rewards))
+    ]
 
 
 def put(rows: list) -> torch.Tensor:
@@ -128,7 +143,11 @@ def test_masked_mean_and_whitening_see_the_mask_only():
     assert float(masked_mean(x, MASK)) == pytest.approx(float(seen.mean()))
     whitened, scaled = whiten(x, MASK), whiten(x, MASK, shift_mean=False)
     assert float(whitened[MASK].mean()) == pytest.approx(0, abs=1e-12)
-    assert float(whitened[MASK].std(correction=0)) == pytest.approx(1) == pytest.approx(float(scaled[MASK].std(correction=0)))
+    assert (
+        float(whitened[MASK].std(correction=0))
+        == pytest.approx(1)
+        == pytest.approx(float(scaled[MASK].std(correction=0)))
+    )
     torch.testing.assert_close(scaled[MASK], seen / seen.std(correction=0))
     torch.testing.assert_close(whitened[MASK], (seen - seen.mean()) / seen.std(correction=0))
     assert not whitened[~MASK].any() and not scaled[~MASK].any()
@@ -142,7 +161,9 @@ def test_equal_values_are_whitened_to_0():
 
 
 def test_policy_loss_by_cases():
-    """Seen from an action: a good one is worth at most (1 + ε) A, a bad one at least (1 − ε) A, and beyond the other bound nothing protects."""
+    """Seen from an action: a good one is worth at most (1 + ε) A, a bad one at least (1 − ε) A, and beyond
+    the other bound nothing protects.
+    """
     log_probs, eps = OLD + random(B, T, seed=30) * 0.4 * MASK, 0.2
     expected, cases = [], set()
     for i, t in MASK.nonzero().tolist():
@@ -157,9 +178,15 @@ def test_policy_loss_by_cases():
         "max": -masked_mean(torch.maximum(ratio * ADVANTAGES, ratio.clamp(0.8, 1.2) * ADVANTAGES), MASK),
         "always clipped": -masked_mean(ratio.clamp(0.8, 1.2) * ADVANTAGES, MASK),
         "never clipped": -masked_mean(ratio * ADVANTAGES, MASK),
-        "upside down": -masked_mean(torch.minimum(ADVANTAGES / ratio, (1 / ratio).clamp(0.8, 1.2) * ADVANTAGES), MASK),
+        "upside down": -masked_mean(
+            torch.minimum(ADVANTAGES / ratio, (1 / ratio).clamp(0.8, 1.2) * ADVANTAGES), MASK
+        ),
         "padding counted": loss * int(MASK.sum()) / (B * T),
-        "rows averaged": -float((torch.minimum(ratio * ADVANTAGES, ratio.clamp(0.8, 1.2) * ADVANTAGES).sum(-1) / MASK.sum(-1)).mean()),
+        "rows averaged": -float(
+            (
+                torch.minimum(ratio * ADVANTAGES, ratio.clamp(0.8, 1.2) * ADVANTAGES).sum(-1) / MASK.sum(-1)
+            ).mean()
+        ),
     }
     for name, value in wrong.items():
         assert abs(loss - float(value)) > 0.005, name
@@ -180,7 +207,9 @@ def test_policy_loss_by_cases():
 def test_policy_gradient_by_cases(ratio, advantage, gradient):
     old = torch.tensor([[-1.0]], dtype=torch.float64)
     log_probs = (old + math.log(ratio)).requires_grad_()
-    clipped_policy_loss(log_probs, old, torch.full_like(old, advantage), torch.ones(1, 1, dtype=torch.bool)).backward()
+    clipped_policy_loss(
+        log_probs, old, torch.full_like(old, advantage), torch.ones(1, 1, dtype=torch.bool)
+    ).backward()
     assert log_probs.grad.item() == pytest.approx(gradient)
 
 
@@ -192,8 +221,13 @@ def test_at_ratio_1_the_expected_gradient_is_the_policy_gradient():
     for y in range(5):
         log_prob = policy()[:, y : y + 1]
         for old, sums in ((log_prob.detach(), total), (log_prob.detach() - 0.1, off_policy)):
-            loss = clipped_policy_loss(log_prob, old, rewards[:, y : y + 1], torch.ones(1, 1, dtype=torch.bool))
-            sums += float(log_prob.detach().exp()) * torch.autograd.grad(loss, policy.logits, retain_graph=True)[0][0]
+            loss = clipped_policy_loss(
+                log_prob, old, rewards[:, y : y + 1], torch.ones(1, 1, dtype=torch.bool)
+            )
+            sums += (
+                float(log_prob.detach().exp())
+                * torch.autograd.grad(loss, policy.logits, retain_graph=True)[0][0]
+            )
     true = -exact.logit_gradient(policy().detach(), rewards)[0]
     torch.testing.assert_close(total, true)
     torch.testing.assert_close(off_policy, true * math.exp(0.1))  # ratios that do not begin at 1 are a bias
@@ -212,15 +246,24 @@ def test_value_loss_by_cases():
     assert loss == pytest.approx(np.mean(expected))
     near = VALUES + (values - VALUES).clamp(-0.2, 0.2)
     errors, near_errors = (values - RETURNS) ** 2, (near - RETURNS) ** 2
-    for wrong in (torch.minimum(errors, near_errors), errors, near_errors, 2 * torch.maximum(errors, near_errors)):
+    for wrong in (
+        torch.minimum(errors, near_errors),
+        errors,
+        near_errors,
+        2 * torch.maximum(errors, near_errors),
+    ):
         assert abs(loss - float(masked_mean(wrong, MASK)) / 2) > 0.002
 
 
 def test_value_gradient_by_cases():
-    """Near the old value it is that of ½ (V − R)²; beyond the clip, on the way to the return, there is none."""
+    """Near the old value it is that of ½ (V − R)²; beyond the clip, on the way to the return, there is
+    none.
+    """
     for value, target, gradient in [(0.1, 1.0, -0.9), (0.5, 1.0, 0.0), (0.5, -1.0, 1.5), (-0.5, 1.0, -1.5)]:
         v = torch.tensor([[value]], dtype=torch.float64, requires_grad=True)
-        clipped_value_loss(v, torch.zeros(1, 1), torch.full((1, 1), target), torch.ones(1, 1, dtype=torch.bool), 0.2).backward()
+        clipped_value_loss(
+            v, torch.zeros(1, 1), torch.full((1, 1), target), torch.ones(1, 1, dtype=torch.bool), 0.2
+        ).backward()
         assert v.grad.item() == pytest.approx(gradient)
 
 
@@ -262,8 +305,10 @@ def test_a_fresh_critic_expects_nothing():
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_the_estimators_mean_is_the_gradient_of_the_objective(beta):
-    """Responses end at token 4 or at three tokens. Σ_y π(y) (PPO's gradient at ratio 1, λ = 1) is exactly ∇(E r − β KL(π‖π_ref)), whatever
-    the critic says: it knows the past only, so it is a baseline. Advantages that are too late or a critic that peeks would be seen."""
+    """Responses end at token 4 or at three tokens. Σ_y π(y) (PPO's gradient at ratio 1, λ = 1) is exactly ∇(E
+    r − β KL(π‖π_ref)), whatever the critic says: it knows the past only, so it is a baseline. Advantages that
+    are too late or a critic that peeks would be seen.
+    """
     five = GPTConfig(vocab_size=5, context=8, n_layer=1, n_head=1, n_embd=8)
     policy, reference = lively_gpt(five).double(), lively_gpt(five, seed=1).double()
     critic = opinionated(Critic(lively_gpt(five, seed=2))).double()
@@ -301,7 +346,15 @@ def test_the_estimators_mean_is_the_gradient_of_the_objective(beta):
 
 PROMPTS = ["Hello.", "Why?", "Tell me about the moon."]
 DOCUMENTS = ["The moon is far away.", "A cat.", "Nothing ever happens here, said the old man."]
-QUICK = PPOConfig(steps=2, prompts_per_step=2, samples_per_prompt=4, max_new_tokens=6, learning_rate=1e-2, epochs=2, minibatches=2)
+QUICK = PPOConfig(
+    steps=2,
+    prompts_per_step=2,
+    samples_per_prompt=4,
+    max_new_tokens=6,
+    learning_rate=1e-2,
+    epochs=2,
+    minibatches=2,
+)
 
 
 def small_policy(seed: int = 0, config: GPTConfig = CONFIG):
@@ -321,7 +374,9 @@ def separate_critic(seed: int = 3) -> Critic:
 
 
 def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.nn.Module, torch.nn.Module]:
-    """The first rollout of PPO and all its updates, once more: one response after the other, without padding or masks, in float64."""
+    """The first rollout of PPO and all its updates, once more: one response after the other, without padding
+    or masks, in float64.
+    """
     policy = small_policy()
     rollout = roll_out(
         policy, FIRST, length, n=4, max_new_tokens=6, temperature=config.temperature, seed=(config.seed, 0)
@@ -348,7 +403,10 @@ def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.
         old = [log_probs_of(policy, i).tolist() for i in range(8)]
         ratios = [[a - b for a, b in zip(old[i], log_probs_of(reference, i).tolist())] for i in range(8)]
         old_values = [values_of(i).tolist() for i in range(8)]
-    scores = [s - config.missing_end_penalty * (ids[i][-1] != load_chat().end) for i, s in enumerate(length([], rollout.responses))]
+    scores = [
+        s - config.missing_end_penalty * (ids[i][-1] != load_chat().end)
+        for i, s in enumerate(length([], rollout.responses))
+    ]
     rewards = [[-config.beta * x for x in row] for row in ratios]
     for row, s in zip(rewards, scores):
         row[-1] += s
@@ -366,10 +424,20 @@ def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.
     for k, rows in enumerate(minibatches(8, config, rng)):
         policy_loss, value_loss, n, more = 0.0, 0.0, 0, []
         for i in rows.tolist():
-            tokens = zip(log_probs_of(policy, i), old[i], advantages[i], values_of(i), old_values[i], returns[i], strict=True)
+            tokens = zip(
+                log_probs_of(policy, i),
+                old[i],
+                advantages[i],
+                values_of(i),
+                old_values[i],
+                returns[i],
+                strict=True,
+            )
             for lp, lp_old, a, v, v_old, target in tokens:
                 ratio = (lp - lp_old).exp()
-                policy_loss -= a * ratio.clamp(max=1 + config.clip) if a > 0 else a * ratio.clamp(min=1 - config.clip)
+                policy_loss -= (
+                    a * ratio.clamp(max=1 + config.clip) if a > 0 else a * ratio.clamp(min=1 - config.clip)
+                )
                 near = v.clamp(v_old - config.value_clip, v_old + config.value_clip)
                 value_loss += max((v - target) ** 2, (near - target) ** 2) / 2
                 rho = float(ratio.detach())
@@ -378,7 +446,10 @@ def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.
         loss = policy_loss / n + config.value_coef * value_loss / n
         if config.ptx_coef:
             drawn = [load_chat().encode_document(DOCUMENTS[i]) for i in rng.integers(3, size=len(rows))]
-            losses = [F.cross_entropy(policy(torch.tensor([row]))[0, :-1], torch.tensor(row[1:]), reduction="none") for row in drawn]
+            losses = [
+                F.cross_entropy(policy(torch.tensor([row]))[0, :-1], torch.tensor(row[1:]), reduction="none")
+                for row in drawn
+            ]
             ptx = torch.cat(losses).mean()
             loss = loss + config.ptx_coef * ptx
             ptx_losses.append(ptx.item())
@@ -390,12 +461,25 @@ def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.
                 p.grad *= min(1.0, config.max_grad_norm / norm)
         warmup = config.warmup * updates
         left = (updates - k) / updates
-        optimizer.param_groups[0]["lr"] = config.learning_rate * ((k + 1) / warmup if k < warmup else 0.1 + 0.9 * left)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * (
+            (k + 1) / warmup if k < warmup else 0.1 + 0.9 * left
+        )
         optimizer.step()
         measured.append([loss.item(), norm, policy_loss.item() / n, value_loss.item() / n, *np.mean(more, 0)])
-    names = ["loss", "grad_norm", "loss/policy_avg", "loss/value_avg", "policy/approxkl_avg", "policy/clipfrac_avg", "val/ratio"]
+    names = [
+        "loss",
+        "grad_norm",
+        "loss/policy_avg",
+        "loss/value_avg",
+        "policy/approxkl_avg",
+        "policy/clipfrac_avg",
+        "val/ratio",
+    ]
     kl = np.mean([sum(row) for row in ratios])
-    targets, errors = (np.array([x for row in rows for x in row]) for rows in (returns, advantages_before_whitening(returns, old_values)))
+    targets, errors = (
+        np.array([x for row in rows for x in row])
+        for rows in (returns, advantages_before_whitening(returns, old_values))
+    )
     metrics = dict(zip(names, np.mean(measured, 0).tolist())) | {
         "objective/scores": np.mean(length([], rollout.responses)),
         "objective/kl": kl,
@@ -448,22 +532,31 @@ def first_rollout(variant: str, shared: bool):
     """What the engine makes of it: its history's row, the policy and the critic."""
     config, policy = replace(BASE, **VARIANTS[variant]), small_policy()
     critic = opinionated(Critic(policy)) if shared else opinionated(Critic(lively_gpt(CONFIG, 3)))
-    (row,) = ppo.train(policy, TWO, length, config, reference=small_policy(seed=2), critic=critic, documents=DOCUMENTS)
+    (row,) = ppo.train(
+        policy, TWO, length, config, reference=small_policy(seed=2), critic=critic, documents=DOCUMENTS
+    )
     return row, policy, critic
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_rollout_is_the_algorithm_box(variant, shared):
-    """Loss, gradient norm, every metric and the trained parameters, against a second implementation from other parts."""
+    """Loss, gradient norm, every metric and the trained parameters, against a second implementation from
+    other parts.
+    """
     expected, policy, head = second_implementation(replace(BASE, **VARIANTS[variant]), shared)
     row, trained, critic = first_rollout(variant, shared)
     for name, value in expected.items():
         assert row[name] == pytest.approx(value, rel=2e-3, abs=2e-4), name
-    for (name, p), q in zip([*trained.named_parameters(), *critic.head.named_parameters()], [*policy.parameters(), *head.parameters()]):
+    for (name, p), q in zip(
+        [*trained.named_parameters(), *critic.head.named_parameters()],
+        [*policy.parameters(), *head.parameters()],
+    ):
         torch.testing.assert_close(p.double(), q, atol=2e-3, rtol=0, msg=name)
     if variant != "one update":
-        assert row["policy/clipfrac_avg"] > 0 and row["policy/approxkl_avg"] > 1e-3, "the test needs ratios that are clipped"
+        assert row["policy/clipfrac_avg"] > 0 and row["policy/approxkl_avg"] > 1e-3, (
+            "the test needs ratios that are clipped"
+        )
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in {"base", *NO_CHANGE}])
@@ -477,7 +570,13 @@ def test_metrics_carry_no_graph(recwarn):
     """Turned into numbers, a tensor with a graph makes torch warn, on a reader's screen."""
     torch.set_warn_always(True)
     try:
-        ppo.train(small_policy(), PROMPTS, length, replace(QUICK, ptx_coef=0.5, whiten_rewards=True), documents=DOCUMENTS)
+        ppo.train(
+            small_policy(),
+            PROMPTS,
+            length,
+            replace(QUICK, ptx_coef=0.5, whiten_rewards=True),
+            documents=DOCUMENTS,
+        )
     finally:
         torch.set_warn_always(False)
     assert [str(warning.message) for warning in recwarn] == []
@@ -491,7 +590,9 @@ def test_before_the_first_update_of_a_rollout_nothing_has_changed(shared):
     once = replace(QUICK, steps=4, epochs=1, minibatches=1, learning_rate=5e-2)
     history = ppo.train(policy, PROMPTS, length, once, critic=critic)
     assert history.column("val/ratio").tolist() == pytest.approx([1] * 4, abs=1e-5)
-    assert history.column("policy/approxkl_avg").max() < 1e-9 and not history.column("policy/clipfrac_avg").any()
+    assert (
+        history.column("policy/approxkl_avg").max() < 1e-9 and not history.column("policy/clipfrac_avg").any()
+    )
     assert history[0]["objective/kl"] == pytest.approx(0, abs=1e-5) and abs(history[-1]["objective/kl"]) > 0.1
     twice = ppo.train(small_policy(), PROMPTS, length, replace(once, epochs=2))
     assert twice.column("policy/approxkl_avg").min() > 1e-4
@@ -504,22 +605,35 @@ def test_minibatches_are_every_response_once_an_epoch():
     parts = drawn()
     assert [len(part) for part in parts] == [3, 3, 2, 2] * 3
     epochs = [torch.cat(parts[i : i + 4]).tolist() for i in (0, 4, 8)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs) and len({str(epoch) for epoch in epochs}) == 3
-    assert [part.tolist() for part in drawn()] == [part.tolist() for part in parts] != [part.tolist() for part in drawn(seed=8)]
+    assert (
+        all(sorted(epoch) == list(range(10)) for epoch in epochs)
+        and len({str(epoch) for epoch in epochs}) == 3
+    )
+    assert (
+        [part.tolist() for part in drawn()]
+        == [part.tolist() for part in parts]
+        != [part.tolist() for part in drawn(seed=8)]
+    )
     assert [len(part) for part in drawn(n=2)] == [1, 1] * 3  # never an empty one
 
 
 def test_parts_of_a_minibatch_hold_its_tokens_and_hardly_any_padding():
-    batch = batch_of([([5] * n, [6] * m) for n, m in [(3, 5), (2, 1), (9, 4), (1, 1), (4, 4), (2, 2)]], width=20)
+    batch = batch_of(
+        [([5] * n, [6] * m) for n, m in [(3, 5), (2, 1), (9, 4), (1, 1), (4, 4), (2, 2)]], width=20
+    )
     experience = ppo.Experience(batch, *(random(6, 20, seed=seed) for seed in range(4)))
     rows = [4, 0, 2, 5]
     parts = [experience[place] for place in batch.parts(3, torch.tensor(rows))]
-    assert [len(part.batch) for part in parts] == [3, 1] and [part.batch.ids.shape[1] for part in parts] == [8, 13]
+    assert [len(part.batch) for part in parts] == [3, 1] and [part.batch.ids.shape[1] for part in parts] == [
+        8,
+        13,
+    ]
     assert [part.weight for part in parts] == [11, 4]
     for field in vars(experience):
         ours, whole = (getattr(x, field) for x in (parts[0], experience))
         for a, b in zip(vars(ours).values(), vars(whole).values()) if field == "batch" else [(ours, whole)]:
-            assert torch.equal(a, b[torch.tensor([5, 4, 0]), :8]), field  # in order of length: 4, 8 and 8 tokens
+            # in order of length: 4, 8 and 8 tokens
+            assert torch.equal(a, b[torch.tensor([5, 4, 0]), :8]), field
 
 
 def test_fewer_responses_than_minibatches():
@@ -547,7 +661,9 @@ def restless_policy(dropout_when):
 
 def test_dropout_between_sampler_and_scorer_is_seen():
     policy = restless_policy(lambda: True)
-    with pytest.raises(ValueError, match="sampler and scorer must agree before the first update, .* is dropout on"):
+    with pytest.raises(
+        ValueError, match="sampler and scorer must agree before the first update, .* is dropout on"
+    ):
         ppo.train(policy, PROMPTS, length, QUICK)
 
 
@@ -560,7 +676,9 @@ def test_dropout_in_the_updates_is_seen():
 
 
 def test_another_temperature_of_the_sampler_is_seen(monkeypatch):
-    monkeypatch.setattr(ppo, "roll_out", lambda *args, **options: roll_out(*args, **(options | {"temperature": 1.2})))
+    monkeypatch.setattr(
+        ppo, "roll_out", lambda *args, **options: roll_out(*args, **(options | {"temperature": 1.2}))
+    )
     with pytest.raises(ValueError, match="sampler and scorer must agree .* at another temperature"):
         ppo.train(small_policy(), PROMPTS, length, QUICK)
 
@@ -578,7 +696,16 @@ def test_dropout_is_off_in_all_models():
     for dropout in (0.0, 0.3):
         config = replace(CONFIG, dropout=dropout)
         policy, reference, critic = (small_policy(seed, config).train() for seed in range(3))
-        histories.append(ppo.train(policy, PROMPTS, length, QUICK, reference=reference, critic=opinionated(Critic(critic)).train()))
+        histories.append(
+            ppo.train(
+                policy,
+                PROMPTS,
+                length,
+                QUICK,
+                reference=reference,
+                critic=opinionated(Critic(critic)).train(),
+            )
+        )
     assert histories[0] == histories[1]
 
 
@@ -586,7 +713,9 @@ def test_dropout_is_off_in_all_models():
 
 
 def test_early_stop_skips_the_rest_of_a_rollout_and_nothing_else(monkeypatch):
-    """The first minibatch has KL 0, the second more than the limit, the other four are skipped: as if there had been two."""
+    """The first minibatch has KL 0, the second more than the limit, the other four are skipped: as if there
+    had been two.
+    """
     config = replace(QUICK, steps=3, epochs=3)
     stopped, short, full = small_policy(), small_policy(), small_policy()
     history = ppo.train(stopped, PROMPTS, length, replace(config, max_approx_kl=1e-7))
@@ -606,7 +735,15 @@ def test_a_generous_limit_stops_nothing():
 
 @pytest.mark.parametrize(
     ("kl", "factor"),
-    [(6.0, 1.0), (6.6, 1 + 0.1 * 0.04), (5.4, 1 - 0.1 * 0.04), (7.2, 1.008), (60.0, 1.008), (0.0, 0.992), (-50.0, 0.992)],
+    [
+        (6.0, 1.0),
+        (6.6, 1 + 0.1 * 0.04),
+        (5.4, 1 - 0.1 * 0.04),
+        (7.2, 1.008),
+        (60.0, 1.008),
+        (0.0, 0.992),
+        (-50.0, 0.992),
+    ],
 )
 def test_adaptive_beta_by_hand(kl, factor):
     config = PPOConfig(kl_target=6.0, horizon=1000)
@@ -627,34 +764,64 @@ def test_beta_goes_after_the_kl(target, factor):
 
 
 def test_the_policy_learns_what_is_rewarded_and_when_to_stop():
-    """The empty response is one token, the end: rewarding it trains that token, which is an action like any other."""
+    """The empty response is one token, the end: rewarding it trains that token, which is an action like any
+    other.
+    """
     policy = favour(lively_gpt(CONFIG), load_chat().end, 7.0)
-    history = ppo.train(policy, PROMPTS, says_nothing, replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=2e-2))
+    history = ppo.train(
+        policy, PROMPTS, says_nothing, replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=2e-2)
+    )
     scores = history.column("objective/scores")
     assert scores[:2].mean() < 0.4 and scores[-3:].mean() > 0.85
-    assert history.column("objective/entropy")[-3:].mean() < 0.5 * history.column("objective/entropy")[:2].mean()
+    assert (
+        history.column("objective/entropy")[-3:].mean() < 0.5 * history.column("objective/entropy")[:2].mean()
+    )
 
 
 def test_a_missing_end_is_unlearned_without_any_other_reward():
     config = replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=2e-2, max_new_tokens=3, beta=0.0)
     finished = {}
     for penalty in (1.0, 0.0):
-        history = ppo.train(small_policy(), PROMPTS, lambda x, y: [0.0] * len(y), replace(config, missing_end_penalty=penalty))
+        history = ppo.train(
+            small_policy(), PROMPTS, lambda x, y: [0.0] * len(y), replace(config, missing_end_penalty=penalty)
+        )
         finished[penalty] = history.column("finished")
-    assert finished[1.0][:2].mean() < 0.6 and finished[1.0][-3:].mean() > 0.85 and finished[0.0][-3:].mean() < 0.5
+    assert (
+        finished[1.0][:2].mean() < 0.6
+        and finished[1.0][-3:].mean() > 0.85
+        and finished[0.0][-3:].mean() < 0.5
+    )
 
 
 def test_a_large_beta_keeps_the_policy_near_the_reference():
     kl, scores = {}, {}
     for beta in (0.0, 5.0):
-        history = ppo.train(small_policy(), PROMPTS, says_nothing, replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=5e-3, beta=beta))
-        kl[beta], scores[beta] = history.column("objective/kl")[-4:].mean(), history.column("objective/scores")[-4:].mean()
+        history = ppo.train(
+            small_policy(),
+            PROMPTS,
+            says_nothing,
+            replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=5e-3, beta=beta),
+        )
+        kl[beta], scores[beta] = (
+            history.column("objective/kl")[-4:].mean(),
+            history.column("objective/scores")[-4:].mean(),
+        )
     assert kl[0.0] > 2 and kl[5.0] < 1 and scores[0.0] > scores[5.0] + 0.4
 
 
 def test_the_critic_learns_to_expect_the_reward():
-    """A reward that the prompt decides: from a fresh critic, whose explained variance is at most 0, to a good one."""
-    config = replace(QUICK, steps=25, samples_per_prompt=8, learning_rate=1e-2, value_coef=1.0, beta=0.0, missing_end_penalty=0.0)
+    """A reward that the prompt decides: from a fresh critic, whose explained variance is at most 0, to a good
+    one.
+    """
+    config = replace(
+        QUICK,
+        steps=25,
+        samples_per_prompt=8,
+        learning_rate=1e-2,
+        value_coef=1.0,
+        beta=0.0,
+        missing_end_penalty=0.0,
+    )
 
     def reward(prompts, responses):
         return [3.0 if prompt == "Why?" else -1.0 for prompt in prompts]
@@ -666,7 +833,13 @@ def test_the_critic_learns_to_expect_the_reward():
 
 def test_the_reward_is_any_callable():
     judge = RewardModel(lively_gpt(CONFIG))
-    for reward in (judge.score, length, lambda x, y: torch.tensor([len(text) for text in y]), lambda x, y: np.ones(len(y)), lambda x, y: map(len, y)):
+    for reward in (
+        judge.score,
+        length,
+        lambda x, y: torch.tensor([len(text) for text in y]),
+        lambda x, y: np.ones(len(y)),
+        lambda x, y: map(len, y),
+    ):
         (row,) = ppo.train(small_policy(), PROMPTS, reward, replace(QUICK, steps=1))
         assert math.isfinite(row["objective/scores"])
 
@@ -706,17 +879,27 @@ def test_the_reference_and_the_reward_model_are_not_trained():
 
 
 def test_the_value_loss_trains_the_trunk_it_belongs_to():
-    """One update without a common norm: with a trunk of its own, the critic's loss does not reach the policy, nor the policy's the critic."""
+    """One update without a common norm: with a trunk of its own, the critic's loss does not reach the policy,
+    nor the policy's the critic.
+    """
     once = replace(QUICK, steps=1, epochs=1, minibatches=1, max_grad_norm=math.inf)
     policies, critics, shared = {}, {}, {}
     for value_coef in (0.0, 2.0):
-        policies[value_coef], critics[value_coef], shared[value_coef] = small_policy(), separate_critic(), small_policy()
+        policies[value_coef], critics[value_coef], shared[value_coef] = (
+            small_policy(),
+            separate_critic(),
+            small_policy(),
+        )
         config = replace(once, value_coef=value_coef)
         ppo.train(policies[value_coef], PROMPTS, length, config, critic=critics[value_coef])
         ppo.train(shared[value_coef], PROMPTS, length, config, critic=opinionated(Critic(shared[value_coef])))
-    assert same_parameters(policies[0.0], policies[2.0]) and not same_parameters(policies[0.0], small_policy())
+    assert same_parameters(policies[0.0], policies[2.0]) and not same_parameters(
+        policies[0.0], small_policy()
+    )
     assert same_parameters(critics[0.0], separate_critic())
-    assert not same_parameters(critics[2.0].trunk, separate_critic().trunk) and not same_parameters(critics[2.0].head, separate_critic().head)
+    assert not same_parameters(critics[2.0].trunk, separate_critic().trunk) and not same_parameters(
+        critics[2.0].head, separate_critic().head
+    )
     assert not same_parameters(shared[0.0], shared[2.0])
 
 
@@ -725,20 +908,26 @@ def test_the_value_loss_trains_the_trunk_it_belongs_to():
 
 def test_the_same_seed_takes_the_same_path():
     policies = [small_policy() for _ in range(3)]
-    histories = [ppo.train(p, PROMPTS, length, replace(QUICK, seed=seed)) for p, seed in zip(policies, (0, 0, 1))]
+    histories = [
+        ppo.train(p, PROMPTS, length, replace(QUICK, seed=seed)) for p, seed in zip(policies, (0, 0, 1))
+    ]
     assert histories[0] == histories[1] != histories[2]
     assert same_parameters(policies[0], policies[1]) and not same_parameters(policies[0], policies[2])
 
 
 def test_every_rollout_and_every_seed_draw_anew(monkeypatch):
-    """Prompts, responses and minibatches, each on its own: with one of them always the same, seeds still lead to different runs."""
+    """Prompts, responses and minibatches, each on its own: with one of them always the same, seeds still lead
+    to different runs.
+    """
 
     def drawn(seed):
         asked, answered, orders = [], [], []
 
         def reward(prompts, responses):
             asked.append(tuple(dict.fromkeys(prompts)))
-            answered.append(tuple(responses[prompts.index(PROMPTS[0]) :][:4]) if PROMPTS[0] in prompts else None)
+            answered.append(
+                tuple(responses[prompts.index(PROMPTS[0]) :][:4]) if PROMPTS[0] in prompts else None
+            )
             return length(prompts, responses)
 
         def recorded(*args):
@@ -746,7 +935,12 @@ def test_every_rollout_and_every_seed_draw_anew(monkeypatch):
             return rows
 
         monkeypatch.setattr(ppo, "minibatches", recorded)
-        ppo.train(small_policy(), PROMPTS, reward, replace(QUICK, steps=6, learning_rate=1e-12, prompts_per_step=3, seed=seed))
+        ppo.train(
+            small_policy(),
+            PROMPTS,
+            reward,
+            replace(QUICK, steps=6, learning_rate=1e-12, prompts_per_step=3, seed=seed),
+        )
         return asked, answered, orders
 
     runs = [drawn(0), drawn(1)]
@@ -768,20 +962,40 @@ def test_an_interrupt_keeps_model_and_history(capsys):
     config = replace(QUICK, steps=4)
     history = ppo.train(stopped, PROMPTS, reward, config)
     seen = []
-    again = ppo.train(whole, PROMPTS, length, config, on_step=lambda metrics: seen.append(copy.deepcopy(whole)) or metrics.update(mine=1))
-    assert history.interrupted and len(history) == 2 and "Stopped by you at step 2 of 4" in capsys.readouterr().out
+    again = ppo.train(
+        whole,
+        PROMPTS,
+        length,
+        config,
+        on_step=lambda metrics: seen.append(copy.deepcopy(whole)) or metrics.update(mine=1),
+    )
+    assert (
+        history.interrupted
+        and len(history) == 2
+        and "Stopped by you at step 2 of 4" in capsys.readouterr().out
+    )
     assert same_parameters(stopped, seen[1])
     assert [row | {"mine": 1} for row in history] == again[:2] and again.column("mine").sum() == 4
 
 
 def test_settings_that_make_no_sense():
-    for setting in ("prompts_per_step", "samples_per_prompt", "max_new_tokens", "epochs", "minibatches", "rows_per_pass", "horizon"):
+    for setting in (
+        "prompts_per_step",
+        "samples_per_prompt",
+        "max_new_tokens",
+        "epochs",
+        "minibatches",
+        "rows_per_pass",
+        "horizon",
+    ):
         with pytest.raises(ValueError, match=f"{setting} is 0: it must be at least 1"):
             PPOConfig(**{setting: 0})
     with pytest.raises(ValueError, match="the temperature is 0"):
         PPOConfig(temperature=0)
     for beta in (-0.1, math.nan):
-        with pytest.raises(ValueError, match=f"beta is {beta}: a negative penalty would reward leaving the reference"):
+        with pytest.raises(
+            ValueError, match=f"beta is {beta}: a negative penalty would reward leaving the reference"
+        ):
             PPOConfig(beta=beta)
     for target in (0.0, -1.0):
         with pytest.raises(ValueError, match=f"kl_target is {target}: it must be positive"):
@@ -797,10 +1011,14 @@ def test_settings_that_make_no_sense():
 # --- where the optimum is known ---
 
 
-def trained_on_the_micro_world(beta: float, rewards_of=kl_penalized_rewards, loss=clipped_policy_loss, whitened: bool = False):
-    """PPO's pieces on tables, (B, 1): one token is a whole response. Returns the distance from π*, in total variation, of the worst prompt.
+def trained_on_the_micro_world(
+    beta: float, rewards_of=kl_penalized_rewards, loss=clipped_policy_loss, whitened: bool = False
+):
+    """PPO's pieces on tables, (B, 1): one token is a whole response. Returns the distance from π*, in total
+    variation, of the worst prompt.
 
-    At the optimum r − β log(π/π_ref) is β log Z whatever was drawn. A critic that knows β log Z leaves no noise, so sampling gets there.
+    At the optimum r − β log(π/π_ref) is β log Z whatever was drawn. A critic that knows β log Z leaves no
+    noise, so sampling gets there.
     """
     world = exact.micro_world(n=24)
     n, generator = len(world.prompts), torch.Generator().manual_seed(0)
@@ -836,8 +1054,10 @@ def test_ppo_converges_to_the_tilted_optimum(whitened):
     [
         lambda scores, lp, ref, mask, beta: kl_penalized_rewards(scores, lp, ref, mask, 0.0),
         lambda scores, lp, ref, mask, beta: kl_penalized_rewards(scores, lp, ref, mask, 2 * beta),
-        lambda scores, lp, ref, mask, beta: kl_penalized_rewards(scores, ref, lp, mask, 0.5 * beta),  # the sign
-        lambda scores, lp, ref, mask, beta: kl_penalized_rewards(scores, lp, 0 * ref, mask, beta),  # an entropy bonus
+        # the sign
+        lambda scores, lp, ref, mask, beta: kl_penalized_rewards(scores, ref, lp, mask, 0.5 * beta),
+        # an entropy bonus
+        lambda scores, lp, ref, mask, beta: kl_penalized_rewards(scores, lp, 0 * ref, mask, beta),
     ],
 )
 def test_wrong_rewards_converge_elsewhere(wrong):

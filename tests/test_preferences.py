@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minialign.preferences import Preference, dump_preferences, parse_preferences, read_preferences, write_preferences
+from minialign.preferences import (
+    Preference,
+    dump_preferences,
+    parse_preferences,
+    read_preferences,
+    write_preferences,
+)
 
 GOOD = {"prompt": "Why is the sky blue?", "chosen": "Light scatters.", "rejected": "It just is."}
 PAIR = Preference(**GOOD)
@@ -36,10 +42,18 @@ def test_the_file_is_the_format_that_others_use(tmp_path):
 
 
 # Everything that some reader of lines takes for the end of one, and what JSON has to escape.
-TEXTS = st.lists(st.sampled_from([*"aé\n\r\t\"\\\0\v\f\x1c\x1d\x1e\x85\u2028\u2029\ufeff🦑 ", "\r\n"]), max_size=8).map("".join)
+TEXTS = st.lists(
+    st.sampled_from([*'aé\n\r\t"\\\0\v\f\x1c\x1d\x1e\x85\u2028\u2029\ufeff🦑 ', "\r\n"]), max_size=8
+).map("".join)
 
 
-@given(st.lists(st.tuples(TEXTS.map(lambda text: text + "?"), TEXTS, TEXTS).filter(lambda t: t[1] != t[2]), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(TEXTS.map(lambda text: text + "?"), TEXTS, TEXTS).filter(lambda t: t[1] != t[2]),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_round_trip(tmp_path_factory, triples):
     path = tmp_path_factory.mktemp("round") / "pairs.jsonl"
     pairs = [Preference(*triple) for triple in triples]
@@ -66,7 +80,9 @@ def test_other_fields_are_ignored(written):
     assert read_preferences(written(json.dumps(more | GOOD), json.dumps(GOOD | more))) == [PAIR, PAIR]
 
 
-@pytest.mark.parametrize("content", [LINE + "\r\n" + LINE + "\r\n", f"\n  \n{LINE}\n\n\t\n{LINE}\n", f"\ufeff{LINE}\n{LINE}"])
+@pytest.mark.parametrize(
+    "content", [LINE + "\r\n" + LINE + "\r\n", f"\n  \n{LINE}\n\n\t\n{LINE}\n", f"\ufeff{LINE}\n{LINE}"]
+)
 def test_line_ends_empty_lines_and_byte_order_marks_as_editors_leave_them(written, content):
     assert read_preferences(written(content)) == [PAIR, PAIR]
 
@@ -90,7 +106,10 @@ def test_line_ends_empty_lines_and_byte_order_marks_as_editors_leave_them(writte
             for value, shown in [(None, "null"), (3, "3"), ([{"role": "user"}], r'\[{"role": "user"}\]')]
         ],
         (json.dumps(GOOD | {"prompt": " \n"}), "the field 'prompt' is empty"),
-        (json.dumps(GOOD | {"rejected": "Light scatters."}), "chosen and rejected are the same text, 'Light scatters.'"),
+        (
+            json.dumps(GOOD | {"rejected": "Light scatters."}),
+            "chosen and rejected are the same text, 'Light scatters.'",
+        ),
     ],
 )
 @pytest.mark.parametrize("before", [0, 2])
@@ -108,7 +127,11 @@ def test_a_text_from_elsewhere_is_called_by_its_name():
 
 @pytest.mark.parametrize("content", ["", "\n\r\n  \n"])
 def test_a_file_without_pairs(written, content):
-    with pytest.raises(ValueError, match=r"pairs\.jsonl holds no preference pairs: give one JSON object a line, with prompt, chosen, rejected"):
+    with pytest.raises(
+        ValueError,
+        match=r"pairs\.jsonl holds no preference pairs: give one JSON object a "
+        r"line, with prompt, chosen, rejected",
+    ):
         read_preferences(written(content))
 
 

@@ -23,7 +23,9 @@ def test_loss_is_the_mean_surprise_at_the_next_token():
     model, ids = lively_gpt(), random_ids(2, 9)
     logits = model(ids[:, :-1]).detach()
     loss = pretraining_loss(logits, ids[:, 1:]).item()
-    by_hand = [-logits[b, t].double().softmax(-1)[ids[b, t + 1]].log().item() for b in range(2) for t in range(8)]
+    by_hand = [
+        -logits[b, t].double().softmax(-1)[ids[b, t + 1]].log().item() for b in range(2) for t in range(8)
+    ]
     assert loss == pytest.approx(sum(by_hand) / 16, abs=1e-5)
     assert abs(pretraining_loss(logits, ids[:, :-1]).item() - loss) > 0.1  # no shift
     assert abs(sum(by_hand) / 2 - loss) > 0.1  # a sum over the tokens
@@ -36,9 +38,15 @@ def test_the_target_is_the_next_token():
 
 def test_a_document_stands_between_two_separators():
     documents = encode_corpus(["The moon.", "Bees <|endoftext|> dance."], load_chat())
-    assert all(ids[0] == ids[-1] == load_chat().separator and load_chat().separator not in ids[1:-1] for ids in documents)
+    assert all(
+        ids[0] == ids[-1] == load_chat().separator and load_chat().separator not in ids[1:-1]
+        for ids in documents
+    )
     texts = [load_tokenizer().decode(ids) for ids in documents]
-    assert texts == ["<|endoftext|>The moon.<|endoftext|>", "<|endoftext|>Bees <|endoftext|> dance.<|endoftext|>"]
+    assert texts == [
+        "<|endoftext|>The moon.<|endoftext|>",
+        "<|endoftext|>Bees <|endoftext|> dance.<|endoftext|>",
+    ]
 
 
 def numbered(n: int) -> list[list[int]]:
@@ -85,12 +93,21 @@ def test_padding_counts_for_nothing(toy_data, monkeypatch):
     """The loss of a ragged batch is the mean over its real targets, each document read alone."""
     documents = [random_ids(n, vocab=256).tolist() for n in (5, 9, 12)]
     seen = []
-    monkeypatch.setattr(pretraining, "fit", lambda _, batch_at, loss_fn, *a, **k: seen.append(loss_fn(batch_at(0)[0])[0].item()))
+    monkeypatch.setattr(
+        pretraining,
+        "fit",
+        lambda _, batch_at, loss_fn, *a, **k: seen.append(loss_fn(batch_at(0)[0])[0].item()),
+    )
     model = lively_gpt()
     train(model, documents, config(batch_size=3))
     with torch.no_grad():
-        alone = [pretraining_loss(model(torch.tensor([ids[:-1]])), torch.tensor([ids[1:]])).item() for ids in documents]
-    by_hand = sum(loss * (len(ids) - 1) for loss, ids in zip(alone, documents)) / sum(len(ids) - 1 for ids in documents)
+        alone = [
+            pretraining_loss(model(torch.tensor([ids[:-1]])), torch.tensor([ids[1:]])).item()
+            for ids in documents
+        ]
+    by_hand = sum(loss * (len(ids) - 1) for loss, ids in zip(alone, documents)) / sum(
+        len(ids) - 1 for ids in documents
+    )
     assert seen == [pytest.approx(by_hand, abs=1e-5)]
     assert abs(sum(alone) / 3 - by_hand) > 1e-3  # a mean of means is another number
 

@@ -1,4 +1,6 @@
-"""The project's own rules: pins in one place, imports that go down only, no pickle, commands as documented."""
+"""The project's own rules: pins in one place, imports that go down only, no pickle, commands as
+documented.
+"""
 
 import ast
 import re
@@ -22,7 +24,9 @@ def _pins(text):
     """{name: version} of a requirements file; every line must be an exact pin, or include another file."""
     lines = [line for line in text.splitlines() if line and not line.startswith(("#", "-r "))]
     requirements = [Requirement(line) for line in lines]
-    assert all(len(r.specifier) == 1 and next(iter(r.specifier)).operator == "==" for r in requirements), lines
+    assert all(len(r.specifier) == 1 and next(iter(r.specifier)).operator == "==" for r in requirements), (
+        lines
+    )
     return {canonicalize_name(r.name): next(iter(r.specifier)).version for r in requirements}
 
 
@@ -36,11 +40,16 @@ def test_conda_installs_the_same_pins():
     python, pip, section = environment["dependencies"]
     assert section == {"pip": ["-r requirements.txt", "-e ."]} and pip == "pip"
     name, version = python.split("=")
-    assert name == "python" and version in Requirement(f"python{PROJECT['project']['requires-python']}").specifier
+    assert (
+        name == "python"
+        and version in Requirement(f"python{PROJECT['project']['requires-python']}").specifier
+    )
 
 
 def test_pins_lie_in_the_ranges():
-    ranges = {canonicalize_name(r.name): r.specifier for r in map(Requirement, PROJECT["project"]["dependencies"])}
+    ranges = {
+        canonicalize_name(r.name): r.specifier for r in map(Requirement, PROJECT["project"]["dependencies"])
+    }
     assert ranges
     for name, specifier in ranges.items():
         assert PINS[name] in specifier, f"{name}=={PINS[name]} is not {name}{specifier}"
@@ -101,13 +110,16 @@ BELOW = {
     "exact": {"ground", "model", "shared", "world"},
     "course": ENGINE | {"world", "exact"},
 }
-# Neighbours on these floors may use each other, as long as nobody goes in a circle; an algorithm is read on its own.
+# Neighbours on these floors may use each other, as long as nobody goes in a circle; an algorithm is read on
+# its own.
 NEIGHBOURLY = {"model", "shared", "door", "world", "course"}
 PACKAGES = {"world": {"numpy"}, "model": {"numpy", "regex", "tiktoken", "torch"}}
 
 
 def _room(module):
-    """minialign.dpo -> dpo, minialign.world.judge -> world, minialign.world.exact -> world.exact, minialign -> ''."""
+    """minialign.dpo -> dpo, minialign.world.judge -> world, minialign.world.exact -> world.exact, minialign
+    -> ''.
+    """
     inner = module.removeprefix("minialign").removeprefix(".")
     return inner if inner in FLOORS else inner.split(".")[0]
 
@@ -151,8 +163,12 @@ def layering_problems(sources):
 
 def _sources(folder):
     """{dotted module name: source} of every Python file under a folder of the project."""
-    names = {path: path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / folder).rglob("*.py"))}
-    return {".".join(parts).removesuffix(".__init__"): path.read_text("utf-8") for path, parts in names.items()}
+    names = {
+        path: path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+    return {
+        ".".join(parts).removesuffix(".__init__"): path.read_text("utf-8") for path, parts in names.items()
+    }
 
 
 def test_imports_go_down_only():
@@ -165,22 +181,46 @@ def test_imports_go_down_only():
     ("module", "source", "problem"),
     [
         ("minialign.dpo", "from minialign.world import judge", "minialign.dpo imports minialign.world.judge"),
-        ("minialign.dpo", "def f():\n    import minialign.world.judge", "minialign.dpo imports minialign.world.judge"),
+        (
+            "minialign.dpo",
+            "def f():\n    import minialign.world.judge",
+            "minialign.dpo imports minialign.world.judge",
+        ),
         ("minialign.dpo", "from minialign import sft", "minialign.dpo imports minialign.sft"),
         ("minialign.dpo", "from minialign import load", "minialign.dpo imports minialign"),
-        ("minialign.checkpoints", "from minialign.course import artifacts", "minialign.checkpoints imports minialign.course.artifacts"),
+        (
+            "minialign.checkpoints",
+            "from minialign.course import artifacts",
+            "minialign.checkpoints imports minialign.course.artifacts",
+        ),
         ("minialign.sft", "from minialign.world import exact", "minialign.sft imports minialign.world.exact"),
-        ("minialign.world.corpus", "from minialign.world import exact", "minialign.world.corpus imports minialign.world.exact"),
+        (
+            "minialign.world.corpus",
+            "from minialign.world import exact",
+            "minialign.world.corpus imports minialign.world.exact",
+        ),
         ("minialign.gpt", "from minialign.training import fit", "minialign.gpt imports minialign.training"),
         ("minialign.gpt", "import transformers", "minialign.gpt imports transformers"),
         ("minialign.world.judge", "import torch.nn as nn", "minialign.world.judge imports torch"),
-        ("minialign.world.judge", "from minialign.gpt import GPT", "minialign.world.judge imports minialign.gpt"),
+        (
+            "minialign.world.judge",
+            "from minialign.gpt import GPT",
+            "minialign.world.judge imports minialign.gpt",
+        ),
         ("minialign.attic", "", "minialign.attic is on no floor: add it to FLOORS"),
     ],
 )
 def test_a_broken_floor_is_seen(module, source, problem):
     others = dict.fromkeys(
-        ("minialign", "minialign.sft", "minialign.world", "minialign.world.judge", "minialign.gpt", "minialign.course"), ""
+        (
+            "minialign",
+            "minialign.sft",
+            "minialign.world",
+            "minialign.world.judge",
+            "minialign.gpt",
+            "minialign.course",
+        ),
+        "",
     ) | {"minialign.course.artifacts": "", "minialign.world.exact": ""}
     assert layering_problems(others | {module: source}) == [problem]
 
@@ -247,7 +287,9 @@ def test_make_has_the_commands_and_the_readme_names_the_first_two():
     assert "make course" in readme and "make test" in readme
 
 
-def test_ruff_finds_nothing():
-    command = [sys.executable, "-m", "ruff", "check", "--output-format=concise"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "command", [["check", "--output-format=concise"], ["format", "--check", "minialign", "tests"]]
+)
+def test_ruff_finds_nothing(command):
+    run = subprocess.run([sys.executable, "-m", "ruff", *command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout

@@ -17,7 +17,7 @@ from minialign.world.prompts import (
     prompts_of,
     sample_prompts,
     topic_sorts,
-)  # fmt: skip
+)
 from minialign.world.topics import load_topics
 
 PROMPTS = all_prompts()
@@ -27,8 +27,15 @@ def held_out_texts(prompt):
     """What the prompt would be, were it made from the held-out template of its family."""
     template = TEMPLATES[prompt.family][-1]
     topic, audience = prompt.topic, AUDIENCES.get(prompt.audience)
-    claims = [topic.misconception, *(c for f in topic.facts for c in (f.claim, f.falsified(f.claim, f.wrong[-1])))]
-    return {template.format(topic=topic.name, audience=audience, ask=f.ask, claim=c) for f in topic.facts for c in claims}
+    claims = [
+        topic.misconception,
+        *(c for f in topic.facts for c in (f.claim, f.falsified(f.claim, f.wrong[-1]))),
+    ]
+    return {
+        template.format(topic=topic.name, audience=audience, ask=f.ask, claim=c)
+        for f in topic.facts
+        for c in claims
+    }
 
 
 def test_every_prompt_occurs_once_and_has_one_split():
@@ -41,7 +48,9 @@ def test_every_topic_is_asked_about_in_every_family_and_for_every_audience():
     asked = {(p.topic.name, p.family, p.audience) for p in PROMPTS}
     for topic in load_topics():
         assert {family for name, family, _ in asked if name == topic.name} == set(FAMILIES)
-        assert {audience for name, family, audience in asked if (name, family) == (topic.name, "explain")} == set(AUDIENCES)
+        assert {
+            audience for name, family, audience in asked if (name, family) == (topic.name, "explain")
+        } == set(AUDIENCES)
 
 
 def test_topics_are_of_three_sorts_and_only_invented_ones_are_sft_only():
@@ -61,7 +70,11 @@ def test_fine_tuning_sees_no_held_out_topic_and_no_held_out_template():
 
 
 def test_sft_only_topics_are_never_used_by_the_reward_model_or_the_policy():
-    assert {p.split for p in PROMPTS if topic_sorts()[p.topic.name] == "sft-only"} == {"sft", "evaluation", "corpus"}
+    assert {p.split for p in PROMPTS if topic_sorts()[p.topic.name] == "sft-only"} == {
+        "sft",
+        "evaluation",
+        "corpus",
+    }
 
 
 def test_the_moon_landing_is_only_evaluated():
@@ -77,7 +90,9 @@ def test_evaluation_covers_known_and_held_out_topics_and_templates():
     assert {p.family for p in evaluation if p.text not in held_out_texts(p)} == set(FAMILIES)
 
 
-@pytest.mark.parametrize(("split", "least"), [("sft", 600), ("reward", 300), ("policy", 300), ("evaluation", 500), ("corpus", 500)])
+@pytest.mark.parametrize(
+    ("split", "least"), [("sft", 600), ("reward", 300), ("policy", 300), ("evaluation", 500), ("corpus", 500)]
+)
 def test_every_split_is_large_and_has_every_family(split, least):
     assert len(prompts_of(split)) >= least
     assert min(Counter(p.family for p in prompts_of(split)).values()) >= 15
@@ -119,7 +134,10 @@ def test_a_new_prompt_is_understood_as_far_as_possible(text, family, topic, audi
     assert prompt.split is None
 
 
-@given(st.text() | st.lists(st.sampled_from(["bees", "poem", "Explain", "the sun", "story", "?", "\0"])).map(" ".join))
+@given(
+    st.text()
+    | st.lists(st.sampled_from(["bees", "poem", "Explain", "the sun", "story", "?", "\0"])).map(" ".join)
+)
 def test_parse_takes_any_text(text):
     prompt = parse(text)
     assert prompt.family in (*FAMILIES, "other") and (prompt.topic is None) == (prompt.family == "other")
@@ -136,10 +154,14 @@ def test_a_sample_is_seeded_different_and_balanced():
 def test_a_sample_may_be_the_whole_split_but_not_more():
     everything = prompts_of("reward")
     assert {p.text for p in sample_prompts("reward", len(everything))} == {p.text for p in everything}
-    with pytest.raises(ValueError, match=f"'reward' has only {len(everything)} prompts, {len(everything) + 1} were asked for"):
+    with pytest.raises(
+        ValueError, match=f"'reward' has only {len(everything)} prompts, {len(everything) + 1} were asked for"
+    ):
         sample_prompts("reward", len(everything) + 1)
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="no split 'test': choose one of sft, reward, policy, evaluation, corpus"):
+    with pytest.raises(
+        ValueError, match="no split 'test': choose one of sft, reward, policy, evaluation, corpus"
+    ):
         prompts_of("test")

@@ -1,4 +1,6 @@
-"""The loss against Bradley and Terry's model, the score against one row at a time, the training against a ranking that is known."""
+"""The loss against Bradley and Terry's model, the score against one row at a time, the training against a
+ranking that is known.
+"""
 
 import math
 from dataclasses import replace
@@ -20,7 +22,12 @@ from tests.engine import batch_of, lively_gpt, same_parameters
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=2, n_head=2, n_embd=16)
 QUICK = RewardModelConfig(steps=3, learning_rate=1e-2, warmup=0, prompts_per_step=2)
 PROMPTS = ["Hello.", "Tell me about the moon.", "Why is the sky blue?"]
-TEXTS = [("Hello.", "Hi."), ("Hello.", ""), ("Tell me about the moon.", "It is round and far away."), ("Why is the sky blue?", "No.")]
+TEXTS = [
+    ("Hello.", "Hi."),
+    ("Hello.", ""),
+    ("Tell me about the moon.", "It is round and far away."),
+    ("Why is the sky blue?", "No."),
+]
 ASKED, ANSWERED = map(list, zip(*TEXTS))
 
 
@@ -44,7 +51,9 @@ CHOSEN, REJECTED = torch.randn(2, 7, generator=torch.Generator().manual_seed(0),
 
 
 def test_the_loss_is_minus_the_log_likelihood_of_the_choices():
-    likelihoods = [math.exp(w) / (math.exp(w) + math.exp(lose)) for w, lose in zip(CHOSEN.tolist(), REJECTED.tolist())]
+    likelihoods = [
+        math.exp(w) / (math.exp(w) + math.exp(lose)) for w, lose in zip(CHOSEN.tolist(), REJECTED.tolist())
+    ]
     loss = float(bradley_terry_loss(CHOSEN, REJECTED))
     assert loss == pytest.approx(-np.mean(np.log(likelihoods)), abs=1e-12)
     wrong = {
@@ -59,14 +68,21 @@ def test_the_loss_is_minus_the_log_likelihood_of_the_choices():
 
 
 def test_a_shift_changes_nothing_and_knowing_nothing_costs_ln_2():
-    assert float(bradley_terry_loss(CHOSEN + 5, REJECTED + 5)) == pytest.approx(float(bradley_terry_loss(CHOSEN, REJECTED)), abs=1e-12)
-    assert abs(float(bradley_terry_loss(CHOSEN + 5, REJECTED)) - float(bradley_terry_loss(CHOSEN, REJECTED))) > 0.1
+    assert float(bradley_terry_loss(CHOSEN + 5, REJECTED + 5)) == pytest.approx(
+        float(bradley_terry_loss(CHOSEN, REJECTED)), abs=1e-12
+    )
+    assert (
+        abs(float(bradley_terry_loss(CHOSEN + 5, REJECTED)) - float(bradley_terry_loss(CHOSEN, REJECTED)))
+        > 0.1
+    )
     assert float(bradley_terry_loss(CHOSEN, CHOSEN)) == pytest.approx(math.log(2))
 
 
 def test_swapping_the_responses_turns_p_into_1_minus_p():
     for w, lose in zip(CHOSEN, REJECTED):
-        p, swapped = (math.exp(-float(bradley_terry_loss(a[None], b[None]))) for a, b in ((w, lose), (lose, w)))
+        p, swapped = (
+            math.exp(-float(bradley_terry_loss(a[None], b[None]))) for a, b in ((w, lose), (lose, w))
+        )
         assert p + swapped == pytest.approx(1, abs=1e-12)
 
 
@@ -102,7 +118,9 @@ def test_a_table_of_scores_recovers_the_ranking():
     games = games_of(600)
     winners, losers = torch.tensor(games).T
     table = torch.zeros(5, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([table], max_iter=200, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [table], max_iter=200, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimizer.zero_grad()
@@ -121,7 +139,9 @@ def test_a_table_of_scores_recovers_the_ranking():
 
 
 def by_hand(model: RewardModel, prompt: str, response: str) -> float:
-    """One row, without padding or masks: the trunk told the surprise of each response token, the head on the state of the end token."""
+    """One row, without padding or masks: the trunk told the surprise of each response token, the head on the
+    state of the end token.
+    """
     asked, answered = load_chat().encode_prompt(prompt), load_chat().encode_response(response)
     assert answered[-1] == load_chat().end
     ids = torch.tensor([asked + answered])
@@ -154,13 +174,17 @@ def test_scores_by_hand(reads_surprise):
 
 
 def test_surprise_is_told_where_the_response_is_and_at_most_8_nats(model):
-    batch = batch_of([(load_chat().encode_prompt(x), load_chat().encode_response(y)) for x, y in TEXTS], left=3)
+    batch = batch_of(
+        [(load_chat().encode_prompt(x), load_chat().encode_response(y)) for x, y in TEXTS], left=3
+    )
     told = model.told(batch)
     surprise = told @ model.surprise_embedding / model.surprise_embedding.square().sum()
     logits = model.reader(batch.ids, batch.mask)[:, :-1].transpose(1, 2)
     losses = F.pad(F.cross_entropy(logits, batch.ids[:, 1:], reduction="none"), (1, 0)) * batch.response_mask
     torch.testing.assert_close(surprise, losses.clamp(max=8), atol=1e-3, rtol=0)
-    assert 0 < losses[batch.response_mask].min() < 7 and losses.max() > 9, "the test needs surprises on both sides of the limit"
+    assert 0 < losses[batch.response_mask].min() < 7 and losses.max() > 9, (
+        "the test needs surprises on both sides of the limit"
+    )
 
 
 @pytest.mark.parametrize("reads_surprise", [True, False])
@@ -200,7 +224,8 @@ def test_normalised_scores_have_mean_0_and_deviation_1():
         model.normalise(ASKED, ANSWERED)
         after = model.score(ASKED, ANSWERED)
         assert after.mean() == pytest.approx(0, abs=1e-5) and after.std() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(after, (before - before.mean()) / before.std(), atol=1e-4)  # no other scale, and no sign
+    # no other scale, and no sign
+    np.testing.assert_allclose(after, (before - before.mean()) / before.std(), atol=1e-4)
     elsewhere = model.score(["Hello."], ["Who are you?"])
     assert abs(elsewhere[0]) > 0.01  # a constant of these texts, not of every batch
 
@@ -245,11 +270,14 @@ def test_every_response_is_encoded_once():
     ]
     for pair, w, lose in zip(pairs, comparisons.chosen, comparisons.rejected, strict=True):
         assert (rows[w], rows[lose]) == (pair.chosen, pair.rejected)
-        assert prompts[w] == prompts[lose] == f"<|user|>{pair.prompt}<|assistant|>"  # the same words to another prompt are another row
+        # the same words to another prompt are another row
+        assert prompts[w] == prompts[lose] == f"<|user|>{pair.prompt}<|assistant|>"
 
 
 def naive(model, pairs) -> tuple[float, list[float], list[float]]:
-    """The mean over pairs, each response read alone, as often as it occurs; the margins; and the rewards of the different responses."""
+    """The mean over pairs, each response read alone, as often as it occurs; the margins; and the rewards of
+    the different responses.
+    """
     margins = [by_hand(model, p.prompt, p.chosen) - by_hand(model, p.prompt, p.rejected) for p in pairs]
     rewards = {(p.prompt, y): by_hand(model, p.prompt, y) for p in pairs for y in (p.chosen, p.rejected)}
     return float(np.mean([math.log1p(math.exp(-m)) for m in margins])), margins, list(rewards.values())
@@ -263,7 +291,9 @@ def test_a_step_is_the_naive_loss_over_pairs(reads_surprise):
     loss, margins, rewards = naive(model, pairs)
     rows = []
     hidden = model.trunk.hidden
-    model.trunk.hidden = lambda ids, *args, **options: (rows.append(len(ids)), hidden(ids, *args, **options))[1]
+    model.trunk.hidden = lambda ids, *args, **options: (rows.append(len(ids)), hidden(ids, *args, **options))[
+        1
+    ]
     (metrics,) = reward_model.train(model, pairs, replace(QUICK, steps=1, prompts_per_step=3))
     assert rows == [9]
     assert metrics["loss"] == pytest.approx(loss, rel=1e-3)
@@ -275,7 +305,9 @@ def test_a_step_is_the_naive_loss_over_pairs(reads_surprise):
 
 def test_all_pairs_of_a_prompt_are_in_one_batch(monkeypatch):
     seen, encode = [], preferences.compare
-    monkeypatch.setattr(preferences, "compare", lambda pairs, *rest: (seen.append(list(pairs)), encode(pairs, *rest))[1])
+    monkeypatch.setattr(
+        preferences, "compare", lambda pairs, *rest: (seen.append(list(pairs)), encode(pairs, *rest))[1]
+    )
     pairs = [pair for i in (2, 0, 1) for pair in BETTER[i::3]] + [Preference(PROMPTS[1], "Yes!", "No.")]
     reward_model.train(lively_model(), pairs[::-1], replace(QUICK, steps=4))
     for first, second in (seen[:2], seen[2:]):  # an epoch: 3 prompts, 2 at a time
@@ -286,10 +318,18 @@ def test_all_pairs_of_a_prompt_are_in_one_batch(monkeypatch):
 
 @pytest.mark.parametrize("reads_surprise", [True, False])
 def test_what_is_preferred_is_learned(reads_surprise):
-    """Responses with an exclamation mark are liked better; the words and prompts of the test were never seen together."""
+    """Responses with an exclamation mark are liked better; the words and prompts of the test were never seen
+    together.
+    """
     words = ["Yes", "No", "It is", "Perhaps", "The moon", "Nobody knows", "Of course", "Well"]
-    asked = [f"{a} {b}?" for a in ("Why", "How", "When", "Who") for b in ("is it", "was that", "are we", "does it")]
-    pairs = [Preference(x, f"{words[(i + k) % 8]}!", f"{words[(i + k + 3) % 8]}.") for i, x in enumerate(asked) for k in range(3)]
+    asked = [
+        f"{a} {b}?" for a in ("Why", "How", "When", "Who") for b in ("is it", "was that", "are we", "does it")
+    ]
+    pairs = [
+        Preference(x, f"{words[(i + k) % 8]}!", f"{words[(i + k + 3) % 8]}.")
+        for i, x in enumerate(asked)
+        for k in range(3)
+    ]
     train, test = pairs[:36], pairs[36:]
     model = RewardModel(lively_gpt(CONFIG), reads_surprise=reads_surprise)
 
@@ -304,12 +344,16 @@ def test_what_is_preferred_is_learned(reads_surprise):
 
 
 def test_contradicting_judgements_give_the_odds():
-    """Games between five responses, some lost by the better: a GPT ends at the scores that make the games most likely."""
+    """Games between five responses, some lost by the better: a GPT ends at the scores that make the games
+    most likely.
+    """
     answers = ["Yes.", "No!", "Maybe", "Ask me.", "Who knows?"]
     games = games_of(150)
     pairs = [Preference("Hello.", answers[i], answers[j]) for i, j in games]
     model = RewardModel(lively_gpt(CONFIG))
-    reward_model.train(model, pairs, RewardModelConfig(steps=150, learning_rate=1e-2, warmup=0, weight_decay=0.0))
+    reward_model.train(
+        model, pairs, RewardModelConfig(steps=150, learning_rate=1e-2, warmup=0, weight_decay=0.0)
+    )
     scores = model.score(["Hello."] * 5, answers)
     np.testing.assert_allclose(scores - scores.mean(), best_scores(games), atol=0.02)
 
@@ -320,12 +364,17 @@ def test_reader_and_start_stay_as_they_were():
     reward_model.train(model, BETTER, QUICK)
     assert same_parameters(start, lively_gpt(CONFIG)) and same_parameters(model.reader, start)
     assert not same_parameters(model.trunk, start) and model.surprise_embedding.any()
-    assert all(p.requires_grad for p in start.parameters()) and not any(p.requires_grad for p in model.reader.parameters())
+    assert all(p.requires_grad for p in start.parameters()) and not any(
+        p.requires_grad for p in model.reader.parameters()
+    )
 
 
 def test_the_same_seed_takes_the_same_path():
     models = [lively_model() for _ in range(3)]
-    histories = [reward_model.train(m, BETTER, replace(QUICK, prompts_per_step=1, seed=seed)) for m, seed in zip(models, (0, 0, 3))]
+    histories = [
+        reward_model.train(m, BETTER, replace(QUICK, prompts_per_step=1, seed=seed))
+        for m, seed in zip(models, (0, 0, 3))
+    ]
     assert histories[0] == histories[1] != histories[2]
     assert same_parameters(models[0], models[1]) and not same_parameters(models[0], models[2])
 

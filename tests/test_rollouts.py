@@ -49,7 +49,11 @@ def test_the_temperature_is_the_samplers(model):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_reward_that_is_not_finite_is_an_error_that_shows_the_response(value):
-    with pytest.raises(ValueError, match=r"the reward of 'b' to 'y' is (nan|inf): a reward must be a finite number"):
+    with pytest.raises(
+        ValueError,
+        match=r"the reward of 'b' to 'y' is (nan|inf): a reward must be a finite "
+        r"number",
+    ):
         score(lambda prompts, responses: [1.0, value], ["x", "y"], ["a", "b"])
 
 
@@ -61,7 +65,9 @@ def test_nothing_is_no_reward():
 def test_one_reward_for_each_response():
     with pytest.raises(ValueError, match="gave 1 numbers for 2 responses"):
         score(lambda prompts, responses: [1.0], ["x", "y"], ["a", "b"])
-    assert score(lambda prompts, responses: torch.tensor([1, 2]), ["x", "y"], ["a", "b"]).dtype == torch.float32
+    assert (
+        score(lambda prompts, responses: torch.tensor([1, 2]), ["x", "y"], ["a", "b"]).dtype == torch.float32
+    )
 
 
 def test_metrics_are_means_over_response_tokens_only(model):
@@ -70,13 +76,22 @@ def test_metrics_are_means_over_response_tokens_only(model):
     rows = [row[mask] for row, mask in zip(rollout.log_probs, rollout.batch.response_mask)]
     assert len({len(row) for row in rows}) > 1
     assert metrics["policy/entropy_avg"] == pytest.approx(-float(torch.cat(rows).mean()), rel=1e-5)
-    assert metrics["objective/entropy"] == pytest.approx(-np.mean([float(row.sum()) for row in rows]), rel=1e-5)
+    assert metrics["objective/entropy"] == pytest.approx(
+        -np.mean([float(row.sum()) for row in rows]), rel=1e-5
+    )
     assert metrics["response_length"] == pytest.approx(np.mean([len(row) for row in rows]))
-    assert 0 < metrics["finished"] < 1 and metrics["finished"] == pytest.approx(np.mean(rollout.finished.tolist()))
+    assert 0 < metrics["finished"] < 1 and metrics["finished"] == pytest.approx(
+        np.mean(rollout.finished.tolist())
+    )
     assert metrics["objective/scores"] == pytest.approx(np.mean([len(y.split()) for y in rollout.responses]))
     assert all(type(value) is float for value in metrics.values())  # JSON has no tensors
 
 
 def test_it_moves_as_a_whole(model):
     moved = roll_out(model, PROMPTS, number_of_words, max_new_tokens=4).to("meta")
-    assert {moved.rewards.device.type, moved.batch.ids.device.type, moved.log_probs.device.type, moved.finished.device.type} == {"meta"}
+    assert {
+        moved.rewards.device.type,
+        moved.batch.ids.device.type,
+        moved.log_probs.device.type,
+        moved.finished.device.type,
+    } == {"meta"}

@@ -19,13 +19,17 @@ PASSES = [
 
 @pytest.fixture
 def write(tmp_path):
-    """write(name, cells) stores an unexecuted notebook and returns its path; a cell is a source, or (source, tag)."""
+    """write(name, cells) stores an unexecuted notebook and returns its path; a cell is a source, or (source,
+    tag).
+    """
 
     def write(name, cells):
         notebook = new_notebook(cells=[new_markdown_cell("# Toy", id="title")])
         for number, cell in enumerate(cells):
             source, *tags = (cell,) if isinstance(cell, str) else cell
-            notebook.cells.append(new_code_cell(source, id=f"cell{number}", metadata={"tags": tags} if tags else {}))
+            notebook.cells.append(
+                new_code_cell(source, id=f"cell{number}", metadata={"tags": tags} if tags else {})
+            )
         path = tmp_path / f"{name}.ipynb"
         nbformat.write(notebook, path)
         return path
@@ -46,7 +50,9 @@ def test_one_failure_does_not_stop_the_others(write, tmp_path, capsys, monkeypat
     assert [path.read_bytes() for path in (bad, dead, good)] == before
     printed = capsys.readouterr().out
     assert "03_good: cell 5/5" in printed and "01_bad: cell 3/3" not in printed
-    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.endswith(("pass", "FAIL"))}
+    rows = {
+        line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.endswith(("pass", "FAIL"))
+    }
     assert [rows[path.stem][2] for path in (bad, dead, good)] == ["FAIL", "FAIL", "pass"]
     assert 300 < float(rows["03_good"][1]) < 1000  # MB
     assert "01_bad failed in code cell 2 of 3: # first line\n    ValueError: two" in printed
@@ -77,7 +83,9 @@ def test_in_place_is_byte_stable_and_leaves_failed_notebooks_alone(write, tmp_pa
 def test_normalise_drops_what_changes_and_keeps_what_was_said():
     widget = {WIDGET: {"model_id": "c0ffee"}, "text/plain": "FloatSlider(value=0.1)"}
     figure = new_output("display_data", {"image/png": "aGk="}, metadata={"image/png": {"alt": "a line"}})
-    parts = [new_output("stream", name=name, text=text) for name, text in [("stdout", "a"), ("stdout", "b\n")]]
+    parts = [
+        new_output("stream", name=name, text=text) for name, text in [("stdout", "a"), ("stdout", "b\n")]
+    ]
     outputs = [*parts, figure, new_output("display_data", widget), new_output("display_data", {WIDGET: {}})]
     cell = new_code_cell("a", id="a", execution_count=1, outputs=outputs)
     cell.metadata.update(execution={"iopub.status.busy": "today"}, tags=["nbval-ignore-output"])
@@ -95,7 +103,9 @@ def test_normalise_drops_what_changes_and_keeps_what_was_said():
     (cell,) = normal.cells
     assert (cell.id, cell.execution_count, cell.metadata) == ("a", 1, {"tags": ["nbval-ignore-output"]})
     text, picture, slider = cell.outputs
-    assert text.text == "ab\n" and picture == figure and slider.data == {"text/plain": "FloatSlider(value=0.1)"}
+    assert (
+        text.text == "ab\n" and picture == figure and slider.data == {"text/plain": "FloatSlider(value=0.1)"}
+    )
 
 
 def test_find_notebooks(tmp_path):

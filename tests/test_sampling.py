@@ -47,7 +47,9 @@ def test_greedy_is_transformers_greedy(stopping):
     expected = []
     for prompt in PROMPTS:
         ids = torch.tensor([prompt])
-        expected.append(theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :].tolist())
+        expected.append(
+            theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :].tolist()
+        )
     assert responses(ours) == expected
     assert len({len(y) for y in expected}) > 2, "the test needs rows that stop at different times"
 
@@ -76,7 +78,9 @@ def test_frequencies_are_the_softmax(model, temperature):
 
 
 def test_the_second_token_follows_the_first(model):
-    """χ² over the second token, given the most frequent first one: the cache and its copies hold the right things."""
+    """χ² over the second token, given the most frequent first one: the cache and its copies hold the right
+    things.
+    """
     n, prompt = 5000, PROMPTS[1]
     tokens = generate(model, [PROMPTS[0], prompt], n=n, temperature=0.5, max_new_tokens=2).batch.ids[n:, -2:]
     first = int(tokens[:, 0].mode().values)
@@ -84,7 +88,9 @@ def test_the_second_token_follows_the_first(model):
     assert len(second) > 500
 
     def p_value(context):
-        expected = len(second) * (model(torch.tensor([context]))[0, -1] / 0.5)[:PAD_ID].detach().double().softmax(-1)
+        expected = len(second) * (model(torch.tensor([context]))[0, -1] / 0.5)[
+            :PAD_ID
+        ].detach().double().softmax(-1)
         often = expected >= 5
         counts = torch.bincount(second, minlength=TINY.vocab_size)[:PAD_ID]
         return chisquare(*[torch.cat([x[often], x[~often].sum()[None]]) for x in (counts, expected)]).pvalue
@@ -119,7 +125,9 @@ def test_log_probs_are_the_scorers(stopping, temperature):
     scored = token_log_probs(stopping, generated.batch, temperature)
     torch.testing.assert_close(generated.log_probs, scored.detach(), atol=1e-4, rtol=0)
     assert generated.log_probs.dtype == torch.float32
-    assert (generated.log_probs - token_log_probs(stopping, generated.batch, temperature * 1.3)).abs().max() > 0.1
+    assert (
+        generated.log_probs - token_log_probs(stopping, generated.batch, temperature * 1.3)
+    ).abs().max() > 0.1
 
 
 def test_samples_of_one_prefill_are_separate_rows(stopping):
@@ -152,15 +160,22 @@ def test_rows_freeze_after_the_end_token(stopping):
 def test_early_stop_saves_work_and_changes_nothing(stopping, monkeypatch):
     calls = []
     hidden = stopping.hidden
-    monkeypatch.setattr(stopping, "hidden", lambda ids, *arguments: calls.append(len(ids)) or hidden(ids, *arguments))
+    monkeypatch.setattr(
+        stopping, "hidden", lambda ids, *arguments: calls.append(len(ids)) or hidden(ids, *arguments)
+    )
     short = generate(stopping, PROMPTS, temperature=0, max_new_tokens=36)
     longest = max(map(len, responses(short)))
     assert short.finished.all() and longest < 30
     assert len(calls) == longest  # the prefill and one call for each token but the last
     still = [sum(len(response) > t for response in responses(short)) for t in range(longest)]
-    assert all(left <= rows < 2 * left for left, rows in zip(still, calls)) and calls[0] == 6 > calls[-1]  # ended rows are laid aside
-    assert short.batch.ids.shape[1] == max(len(prompt) + len(response) for prompt, response in zip(PROMPTS, responses(short)))
-    alone = [responses(generate(stopping, [prompt], temperature=0, max_new_tokens=36))[0] for prompt in PROMPTS]
+    # ended rows are laid aside
+    assert all(left <= rows < 2 * left for left, rows in zip(still, calls)) and calls[0] == 6 > calls[-1]
+    assert short.batch.ids.shape[1] == max(
+        len(prompt) + len(response) for prompt, response in zip(PROMPTS, responses(short))
+    )
+    alone = [
+        responses(generate(stopping, [prompt], temperature=0, max_new_tokens=36))[0] for prompt in PROMPTS
+    ]
     assert responses(short) == alone
 
 
@@ -168,8 +183,13 @@ def test_the_batch_is_padded_on_the_right_and_no_wider_than_its_longest_row(stop
     generated = generate(stopping, PROMPTS, n=5, max_new_tokens=20)
     mask, rows = generated.batch.mask, responses(generated)
     wanted = [[*PROMPTS[i // 5], *row] for i, row in enumerate(rows)]
-    assert [ids[real].tolist() for ids, real in zip(generated.batch.ids, mask)] == wanted and len({*map(len, wanted)}) > 5
-    assert mask.tolist() == [[True] * len(row) + [False] * (mask.shape[1] - len(row)) for row in wanted] and mask[:, -1].any()
+    assert [ids[real].tolist() for ids, real in zip(generated.batch.ids, mask)] == wanted and len(
+        {*map(len, wanted)}
+    ) > 5
+    assert (
+        mask.tolist() == [[True] * len(row) + [False] * (mask.shape[1] - len(row)) for row in wanted]
+        and mask[:, -1].any()
+    )
     assert (generated.batch.ids[~mask] == PAD_ID).all() and not generated.batch.response_mask[~mask].any()
 
 
@@ -178,12 +198,18 @@ def test_texts_are_the_responses_without_the_end(stopping):
     generated = generate(stopping, PROMPTS, n=5, max_new_tokens=10)
     for text, row in zip(generated.texts, responses(generated)):
         assert text == load_tokenizer().decode(row).removesuffix("<|end|>")
-    assert any("a" in text for text in generated.texts) and not generated.finished.all() and generated.finished.any()
+    assert (
+        any("a" in text for text in generated.texts)
+        and not generated.finished.all()
+        and generated.finished.any()
+    )
 
 
 def test_without_an_end_token_it_never_stops(stopping):
     generated = generate(stopping, PROMPTS, max_new_tokens=20, ends=())
-    assert all(len(row) == 20 for row in responses(generated)) and any(END_ID in row for row in responses(generated))
+    assert all(len(row) == 20 for row in responses(generated)) and any(
+        END_ID in row for row in responses(generated)
+    )
     assert not generated.finished.any()
 
 
@@ -225,13 +251,17 @@ def test_no_dropout_while_generating():
 
 @pytest.mark.parametrize("temperature", [0, -1])
 def test_no_probabilities_without_a_temperature(temperature):
-    with pytest.raises(ValueError, match=f"the temperature is {temperature}: probabilities need a positive one"):
+    with pytest.raises(
+        ValueError, match=f"the temperature is {temperature}: probabilities need a positive one"
+    ):
         next_token_probabilities(torch.zeros(3), temperature)
 
 
 @pytest.mark.parametrize("prompts", [[], [[1], []]])
 def test_nothing_to_continue(model, prompts):
-    with pytest.raises(ValueError, match="there is nothing to continue: give at least one prompt, and no empty one"):
+    with pytest.raises(
+        ValueError, match="there is nothing to continue: give at least one prompt, and no empty one"
+    ):
         generate(model, prompts)
 
 

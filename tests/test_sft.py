@@ -70,7 +70,9 @@ def test_loss_is_transformers_loss():
 
 
 def test_gradient_is_zero_on_the_prompt_and_not_on_the_end(example):
-    """∂L/∂logits is (p − onehot)/N at the positions that predict a response token, and exactly 0 elsewhere."""
+    """∂L/∂logits is (p − onehot)/N at the positions that predict a response token, and exactly 0
+    elsewhere.
+    """
     batch, logits = example
     logits = logits.clone().requires_grad_()
     sft_loss(logits, batch.ids, batch.response_mask).backward()
@@ -82,13 +84,19 @@ def test_gradient_is_zero_on_the_prompt_and_not_on_the_end(example):
     for row, (prompt, response) in enumerate(PAIRS):
         ends_after = len(prompt) + len(response) - 2
         assert batch.ids[row, ends_after + 1] == 259 and logits.grad[row, ends_after, 259] < -0.01
-        assert logits.grad[row, len(prompt) - 1].abs().max() > 0.01  # the prompt's last token predicts the first answer
+        # the prompt's last token predicts the first answer
+        assert logits.grad[row, len(prompt) - 1].abs().max() > 0.01
 
 
 def test_padding_changes_nothing():
     model = lively_gpt()
     losses = []
-    for batch in (batch_of(PAIRS), batch_of(PAIRS, left=5), batch_of(PAIRS, width=20), batch_of(PAIRS, width=20, pad=3)):
+    for batch in (
+        batch_of(PAIRS),
+        batch_of(PAIRS, left=5),
+        batch_of(PAIRS, width=20),
+        batch_of(PAIRS, width=20, pad=3),
+    ):
         losses.append(sft_loss(model(batch.ids, batch.mask), batch.ids, batch.response_mask).item())
     assert losses == pytest.approx([losses[0]] * 4, abs=1e-5)
 
@@ -110,13 +118,18 @@ def test_it_learns_to_answer_and_to_stop(toy_data):
     model = GPT(TINY)
     history = train(model, TOY, config())
     assert history[0]["loss"] > 5 and history.column("loss")[-5:].max() < 0.2
-    answers = generate(model, [load_chat().encode_prompt(prompt) for prompt, _ in TOY], temperature=0, max_new_tokens=20)
+    answers = generate(
+        model, [load_chat().encode_prompt(prompt) for prompt, _ in TOY], temperature=0, max_new_tokens=20
+    )
     assert answers.texts == [response for _, response in TOY] and answers.finished.all()
 
 
 def test_without_the_end_token_it_does_not_stop(toy_data):
     model = GPT(TINY)
-    pairs = [(load_chat().encode_prompt(prompt), load_chat().encode_response(response, end=False)) for prompt, response in TOY]
+    pairs = [
+        (load_chat().encode_prompt(prompt), load_chat().encode_response(response, end=False))
+        for prompt, response in TOY
+    ]
     train_on_tokens(model, pairs, config(steps=150))
     answers = generate(model, [prompt for prompt, _ in pairs], temperature=0, max_new_tokens=20)
     assert not answers.finished.any()
@@ -125,7 +138,9 @@ def test_without_the_end_token_it_does_not_stop(toy_data):
 
 def test_same_seed_same_trajectory(toy_data):
     first, second, other = (GPT(TINY) for _ in range(3))
-    one, two, three = (train(m, TOY, config(steps=6, seed=s)) for m, s in [(first, 0), (second, 0), (other, 1)])
+    one, two, three = (
+        train(m, TOY, config(steps=6, seed=s)) for m, s in [(first, 0), (second, 0), (other, 1)]
+    )
     assert one == two and same_parameters(first, second)
     assert one != three and not same_parameters(first, other)
 
@@ -170,7 +185,11 @@ def test_the_template_starts_near_what_the_base_knows_and_nothing_else_changes()
     after = model.token_embedding.weight
     (line_break,) = load_tokenizer().encode_ordinary("\n")
     separator, pad = before[load_chat().separator], before[load_chat().pad]
-    near = {load_chat().user[0]: (separator + pad) / 2, load_chat().assistant[0]: (3 * before[line_break] + pad) / 4, load_chat().end: separator}
+    near = {
+        load_chat().user[0]: (separator + pad) / 2,
+        load_chat().assistant[0]: (3 * before[line_break] + pad) / 4,
+        load_chat().end: separator,
+    }
     for token in range(len(before)):
         torch.testing.assert_close(after[token], near.get(token, before[token]), atol=1e-7, rtol=0)
 
@@ -178,7 +197,13 @@ def test_the_template_starts_near_what_the_base_knows_and_nothing_else_changes()
 def test_a_fine_tuned_model_does_not_write_the_template():
     """A full copy of a token that ends documents would be written where a document may end."""
     base = minialign.load("base", "cpu").model
-    document = [load_chat().separator, *load_tokenizer().encode_ordinary("People first walked on the moon in 1969.")]
+    document = [
+        load_chat().separator,
+        *load_tokenizer().encode_ordinary("People first walked on the moon in 1969."),
+    ]
     introduce_template(base)
     p = base(torch.tensor([document]))[0, -1].softmax(-1)
-    assert p[load_chat().user[0]] < 0.01 * p[load_chat().end] and p[load_chat().assistant[0]] < 0.01 * p[load_chat().end]
+    assert (
+        p[load_chat().user[0]] < 0.01 * p[load_chat().end]
+        and p[load_chat().assistant[0]] < 0.01 * p[load_chat().end]
+    )

@@ -1,4 +1,6 @@
-"""Byte-pair encoding: the trainer against two others, the encoder against a slow one, and text of every kind."""
+"""Byte-pair encoding: the trainer against two others, the encoder against a slow one, and text of every
+kind.
+"""
 
 import base64
 from collections import Counter
@@ -11,7 +13,15 @@ from hypothesis import strategies as st
 
 from minialign import tokenizer
 from minialign.course import artifacts
-from minialign.tokenizer import PATTERN, RANKS, SPECIAL_TOKENS, build_encoding, dump_ranks, load_tokenizer, train_bpe
+from minialign.tokenizer import (
+    PATTERN,
+    RANKS,
+    SPECIAL_TOKENS,
+    build_encoding,
+    dump_ranks,
+    load_tokenizer,
+    train_bpe,
+)
 
 TEXTS = [
     "The moon landing was in 1969. The astronauts walked on the moon; they're heroes!",
@@ -73,7 +83,9 @@ def test_trainer_on_texts_full_of_overlaps(texts):
 
 def test_trainer_learns_what_rustbpe_learns():
     """Where no two pairs are equally frequent, so that any trainer must agree."""
-    text = " ".join(["hugging"] * 1000 + ["hug"] * 500 + ["pug"] * 170 + ["pun"] * 61 + ["bun"] * 29 + ["moon"] * 13)
+    text = " ".join(
+        ["hugging"] * 1000 + ["hug"] * 500 + ["pug"] * 170 + ["pun"] * 61 + ["bun"] * 29 + ["moon"] * 13
+    )
     theirs = rustbpe.Tokenizer()
     theirs.train_from_iterator([text], 266, pattern=PATTERN)
     assert train_bpe([text], 266) == {bytes(token): rank for token, rank in theirs.get_mergeable_ranks()}

@@ -33,7 +33,9 @@ def test_there_are_enough_real_and_invented_topics():
 
 
 def test_no_name_hides_in_another():
-    names = [t.name.removeprefix("the ").lower() for t in TOPICS] + [c.name.removeprefix("the ") for c in load_contested()]
+    names = [t.name.removeprefix("the ").lower() for t in TOPICS] + [
+        c.name.removeprefix("the ") for c in load_contested()
+    ]
     assert not [(a, b) for a in names for b in names if a != b and occurrences(a, b)]
 
 
@@ -59,7 +61,10 @@ def test_the_answer_stands_exactly_once_in_every_sentence_and_never_in_the_quest
 
 def test_wrong_values_are_not_the_answer_and_not_in_any_true_sentence():
     for topic, fact in FACTS:
-        assert len(fact.wrong) == 3 == len({value.lower() for value in fact.wrong} - {fact.answer.lower()}), (topic.name, fact.id)
+        assert len(fact.wrong) == 3 == len({value.lower() for value in fact.wrong} - {fact.answer.lower()}), (
+            topic.name,
+            fact.id,
+        )
         for text in (*sentences(fact), fact.claim):
             assert not [value for value in fact.wrong if occurrences(text, value)], text
 
@@ -109,7 +114,11 @@ def test_a_couplet_ends_in_two_different_words_and_names_the_topic():
     for topic in TOPICS:
         for first, second in topic.poems:
             assert words_of(first)[-1] != words_of(second)[-1], (first, second)
-        named = [poem for poem in topic.poems if topic.noun in " ".join(poem).lower() or topic.name.lower() in " ".join(poem).lower()]
+        named = [
+            poem
+            for poem in topic.poems
+            if topic.noun in " ".join(poem).lower() or topic.name.lower() in " ".join(poem).lower()
+        ]
         assert named, topic.name
 
 
@@ -139,13 +148,19 @@ def test_contested_facts_have_two_values_and_spread_frequencies():
     assert frequencies[0] == 0.5 and frequencies[-1] == 0.95
     for item in contested:
         assert len(set(item.values)) == 2 and item.ask.endswith("?") and len(item.plain) >= 5
-        assert all(text.count("{name}") == 1 and text.count("{answer}") == 1 for text in item.plain), item.name
+        assert all(text.count("{name}") == 1 and text.count("{answer}") == 1 for text in item.plain), (
+            item.name
+        )
 
 
 def test_a_broken_line_is_named_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "some.jsonl").write_text('{"a": 1}\n{"a": \n')
     monkeypatch.setattr(topics_module, "DATA", tmp_path)
-    with pytest.raises(ValueError, match=r"^data/world/some\.jsonl, line 2 is not JSON .*mend that line$") as error:
+    with pytest.raises(
+        ValueError,
+        match=r"^data/world/some\.jsonl, line 2 is not JSON .*mend that "
+        r"line$",
+    ) as error:
         read_lines("some.jsonl")
     assert error.value.__suppress_context__

@@ -1,4 +1,6 @@
-"""The loop under every algorithm: its update, its batches, its schedule, and what survives when it stops early."""
+"""The loop under every algorithm: its update, its batches, its schedule, and what survives when it stops
+early.
+"""
 
 import math
 
@@ -37,7 +39,9 @@ def loss_of(model):
 
 
 def train(steps=10, stop_at=None, model=None, muon=False, **options):
-    """A run of `steps` steps on a fresh model; with `stop_at`, an error or interrupt instead of that step's batch."""
+    """A run of `steps` steps on a fresh model; with `stop_at`, an error or interrupt instead of that step's
+    batch.
+    """
     model = model or GPT(TINY)
 
     def batches(step):
@@ -45,7 +49,13 @@ def train(steps=10, stop_at=None, model=None, muon=False, **options):
             raise stop_at[1]
         return batch_at(step)
 
-    return model, fit(model, batches, loss_of(model), TrainingConfig(**(vars(CONFIG) | {"steps": steps, "muon": muon})), **options)
+    return model, fit(
+        model,
+        batches,
+        loss_of(model),
+        TrainingConfig(**(vars(CONFIG) | {"steps": steps, "muon": muon})),
+        **options,
+    )
 
 
 # --- one update ---
@@ -116,20 +126,25 @@ def test_updates_are_those_of_a_plain_loop():
             decay = 0.5 if p.dim() == 2 else 0.0
             direction = m / (1 - 0.9 ** (step + 1)) / ((v / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8)
             p.data -= rate * (decay * p.data + direction)
-    assert min(norms) > 0.5 and max(norms) > 1.2 * min(norms), "the test needs clipping that differs between steps"
+    assert min(norms) > 0.5 and max(norms) > 1.2 * min(norms), (
+        "the test needs clipping that differs between steps"
+    )
     for (name, p), q in zip(ours.named_parameters(), plain.parameters()):
         torch.testing.assert_close(p, q, atol=1e-5, rtol=0, msg=name)
 
 
 def test_muon_turns_the_linear_layers_by_the_same_amount_in_every_direction():
-    """After one step without decay the singular values of a matrix' change are near 0.2·√(larger side) · rate, but for those of a gradient without
-    full rank. What is no linear layer is AdamW's."""
+    """After one step without decay the singular values of a matrix' change are near 0.2·√(larger side) ·
+    rate, but for those of a gradient without full rank. What is no linear layer is AdamW's.
+    """
     muon, adamw = lively_gpt(), lively_gpt()
     before = {name: p.detach().clone() for name, p in muon.named_parameters()}
     for model, used in ((muon, True), (adamw, False)):
         config = TrainingConfig(learning_rate=0.01, warmup=0, weight_decay=0.0, muon=used)
         Optimizer(model, config).update(batch_at(0), loss_of(model))
-    linear = {f"{name}.weight" for name, module in muon.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = {
+        f"{name}.weight" for name, module in muon.named_modules() if isinstance(module, torch.nn.Linear)
+    }
     for (name, p), q in zip(muon.named_parameters(), adamw.parameters()):
         if name in linear:
             sizes = torch.linalg.svdvals((p - before[name]).detach()) / (0.01 * 0.2 * max(p.shape) ** 0.5)
@@ -155,7 +170,15 @@ def test_gradients_left_by_someone_else_do_not_count():
 
 def test_learning_rate_by_hand():
     config = TrainingConfig(steps=110, warmup=10, learning_rate=2.0, final_lr=0.1)
-    expected = {0: 0.2, 4: 1.0, 9: 2.0, 10: 2.0, 35: 2 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2), 60: 1.1, 110: 0.2}
+    expected = {
+        0: 0.2,
+        4: 1.0,
+        9: 2.0,
+        10: 2.0,
+        35: 2 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2),
+        60: 1.1,
+        110: 0.2,
+    }
     for step, rate in expected.items():
         assert learning_rate_at(step, config) == pytest.approx(rate), step
 
@@ -192,7 +215,9 @@ def test_same_seed_same_trajectory():
 
 def test_training_lowers_the_loss():
     model = GPT(TINY)
-    history = fit(model, lambda step: batch_at(0), loss_of(model), TrainingConfig(steps=60, learning_rate=0.02))
+    history = fit(
+        model, lambda step: batch_at(0), loss_of(model), TrainingConfig(steps=60, learning_rate=0.02)
+    )
     assert history[0]["loss"] > 5 and history[-1]["loss"] < 0.5
 
 
@@ -212,7 +237,10 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, killed_at, muon):
 def test_an_interrupt_keeps_model_and_history(capsys):
     kept, history = train(stop_at=(4, KeyboardInterrupt()))
     assert history.interrupted and len(history) == 4 and not kept.training
-    assert "Stopped by you at step 4 of 10: the model and the history so far are kept." in capsys.readouterr().out
+    assert (
+        "Stopped by you at step 4 of 10: the model and the history so far are kept."
+        in capsys.readouterr().out
+    )
     model, finished = GPT(TINY), History()
 
     def stop(metrics):
@@ -243,7 +271,11 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_model(bad, which):
         loss, extra = loss_of(model)(batch)
         return (loss * bad if len(calls) - 1 == which else loss), extra
 
-    with pytest.raises(FloatingPointError, match=rf"the loss became {bad} at step 2: .*lower the learning rate"):
+    with pytest.raises(
+        FloatingPointError,
+        match=rf"the loss became {bad} at step 2: .*lower the learning "
+        r"rate",
+    ):
         optimizer.update([*batch_at(1), *batch_at(2)], loss_fn)
     assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
 
@@ -288,7 +320,9 @@ def test_repeat_goes_on_where_the_history_ends(monkeypatch, capsys):
         return {"score": float(step)}
 
     history = History([{"score": -1.0}, {"score": -2.0}])
-    result = repeat(update, 5, history, title="a title", show="score", on_step=lambda metrics: seen.append(dict(metrics)))
+    result = repeat(
+        update, 5, history, title="a title", show="score", on_step=lambda metrics: seen.append(dict(metrics))
+    )
     assert result is history and asked == [2, 3, 4] and history.column("score").tolist() == [-1, -2, 2, 3, 4]
     assert seen == history[2:] and not history.interrupted
     shown = capsys.readouterr().err
@@ -313,12 +347,15 @@ def test_history_as_a_file():
     assert again.column("step").tolist() == [1, 2, 3] and again.column("score").tolist() == [1.5, 1.5]
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    (dict(steps=0), "steps is 0: train for at least one step"),
-    (dict(learning_rate=0.0), "learning_rate is 0.0: it must be positive"),
-    (dict(learning_rate=math.nan), "learning_rate is nan: it must be positive"),
-    (dict(decay="exponential"), "decay is 'exponential': choose 'cosine' or 'linear'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(steps=0), "steps is 0: train for at least one step"),
+        (dict(learning_rate=0.0), "learning_rate is 0.0: it must be positive"),
+        (dict(learning_rate=math.nan), "learning_rate is nan: it must be positive"),
+        (dict(decay="exponential"), "decay is 'exponential': choose 'cosine' or 'linear'"),
+    ],
+)
 def test_impossible_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**wrong)

@@ -1,7 +1,8 @@
 """The shipped files: how each is built.
 
-`python -m minialign.course.artifacts` builds all of them anew, in order, and prints what changed against data/MANIFEST.json. It takes up
-where it was killed: finished artifacts are remembered, and the long training run inside one resumes from its last state.
+`python -m minialign.course.artifacts` builds all of them anew, in order, and prints what changed against
+data/MANIFEST.json. It takes up where it was killed: finished artifacts are remembered, and the long training
+run inside one resumes from its last state.
 """
 
 import argparse
@@ -40,7 +41,9 @@ WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
 
 @dataclass(frozen=True)
 class Artifact:
-    """One step of the build: `build(device)` returns the contents of one or more files under data/, the first being `file`."""
+    """One step of the build: `build(device)` returns the contents of one or more files under data/, the first
+    being `file`.
+    """
 
     file: str
     build: Callable[[torch.device], dict[str, bytes]]
@@ -61,9 +64,13 @@ def build_base(device) -> dict[str, bytes]:
     documents = pretraining.encode_corpus((text for _, text in build_corpus()), load_chat())
     model, config = GPT(GPTConfig()).to(device), pretraining.PretrainingConfig()
     run = hashlib.sha256(f"{model.config} {config} {documents}".encode()).hexdigest()[:12]
-    history = pretraining.train(model, documents, config, resume_from=WORK / f"base-{run}.state")  # never another run's state
+    # never another run's state
+    history = pretraining.train(model, documents, config, resume_from=WORK / f"base-{run}.state")
     stop_if_interrupted(history)
-    return {"checkpoints/base.safetensors": dump_checkpoint(model, "document"), "logs/base.jsonl": history.to_json_lines()}
+    return {
+        "checkpoints/base.safetensors": dump_checkpoint(model, "document"),
+        "logs/base.jsonl": history.to_json_lines(),
+    }
 
 
 SFT_DEMONSTRATIONS = 10_000
@@ -78,7 +85,10 @@ def build_sft(device) -> dict[str, bytes]:
     pairs = [(d.prompt.text, d.response) for d in demonstrate(prompts_of("sft"), SFT_DEMONSTRATIONS)]
     history = sft.train(model, pairs)
     stop_if_interrupted(history)
-    return {"checkpoints/sft.safetensors": dump_checkpoint(model, "chat"), "logs/sft.jsonl": history.to_json_lines()}
+    return {
+        "checkpoints/sft.safetensors": dump_checkpoint(model, "chat"),
+        "logs/sft.jsonl": history.to_json_lines(),
+    }
 
 
 def build_preferences(device) -> dict[str, bytes]:
@@ -89,18 +99,30 @@ def build_preferences(device) -> dict[str, bytes]:
 
 def build_reward(device) -> dict[str, bytes]:
     sft, _ = load_checkpoint("checkpoints/sft.safetensors")
-    model, history = reward_models.trained(sft.to(device), reward_models.many_comparisons(sft), reward_models.LARGE)
-    return {"checkpoints/reward.safetensors": dump_checkpoint(model, "reward"), "logs/reward.jsonl": history.to_json_lines()}
+    model, history = reward_models.trained(
+        sft.to(device), reward_models.many_comparisons(sft), reward_models.LARGE
+    )
+    return {
+        "checkpoints/reward.safetensors": dump_checkpoint(model, "reward"),
+        "logs/reward.jsonl": history.to_json_lines(),
+    }
 
 
 def aligned(name: str, config: PPOConfig) -> Artifact:
-    """A policy trained by PPO against the shipped reward model: one of the runs of the table `overoptimisation`, its policy kept."""
+    """A policy trained by PPO against the shipped reward model: one of the runs of the table
+    `overoptimisation`, its policy kept.
+    """
     file = f"checkpoints/{name}.safetensors"
 
     def build_aligned(device) -> dict[str, bytes]:
-        sft, reward = (load_checkpoint(f"checkpoints/{start}.safetensors")[0].to(device) for start in ("sft", "reward"))
+        sft, reward = (
+            load_checkpoint(f"checkpoints/{start}.safetensors")[0].to(device) for start in ("sft", "reward")
+        )
         policy, rows = rlhf.optimised(sft, reward.score, config, at=())
-        return {file: dump_checkpoint(policy, "chat"), f"logs/{name}.jsonl": History(rows[1:]).to_json_lines()}
+        return {
+            file: dump_checkpoint(policy, "chat"),
+            f"logs/{name}.jsonl": History(rows[1:]).to_json_lines(),
+        }
 
     return Artifact(file, build_aligned, f"{config}")
 
@@ -112,26 +134,37 @@ def build_dpo(device) -> dict[str, bytes]:
     train, config = race.entry("DPO", race.setting_of(best))
     history = train(policy, start, replace(config, steps=race.steps_of(config, best["share"])))
     stop_if_interrupted(history)
-    return {"checkpoints/dpo.safetensors": dump_checkpoint(policy, "chat"), "logs/dpo.jsonl": history.to_json_lines()}
+    return {
+        "checkpoints/dpo.safetensors": dump_checkpoint(policy, "chat"),
+        "logs/dpo.jsonl": history.to_json_lines(),
+    }
 
 
 def table(experiment: Callable, recipe: str, *start: str) -> Artifact:
-    """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped models `start`."""
+    """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped
+    models `start`.
+    """
 
     def build_table(device) -> dict[str, bytes]:
-        rows = experiment(*(load_checkpoint(f"checkpoints/{name}.safetensors")[0].to(device) for name in start))
+        rows = experiment(
+            *(load_checkpoint(f"checkpoints/{name}.safetensors")[0].to(device) for name in start)
+        )
         return {f"logs/{experiment.__name__}.jsonl": History(rows).to_json_lines()}
 
     return Artifact(f"logs/{experiment.__name__}.jsonl", build_table, f"seeds {experiments.SEEDS} {recipe}")
 
 
 def table_of_parts(experiment: Callable, recipe: str, *start: str) -> Artifact:
-    """A result table that takes hours: `experiment` gives its parts by name. The rows of finished parts are kept when the build is killed."""
+    """A result table that takes hours: `experiment` gives its parts by name. The rows of finished parts are
+    kept when the build is killed.
+    """
     name = experiment.__name__
 
     def build_table(device) -> dict[str, bytes]:
         models = [load_checkpoint(f"checkpoints/{model}.safetensors")[0].to(device) for model in start]
-        run = hashlib.sha256(json.dumps([recipe, *(digest_of(f"checkpoints/{model}.safetensors") for model in start)]).encode()).hexdigest()
+        run = hashlib.sha256(
+            json.dumps([recipe, *(digest_of(f"checkpoints/{model}.safetensors") for model in start)]).encode()
+        ).hexdigest()
         kept = WORK / f"{name}-{run[:12]}.state"
         finished = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
         parts = experiment(*models)
@@ -150,15 +183,27 @@ def table_of_parts(experiment: Callable, recipe: str, *start: str) -> Artifact:
 ARTIFACTS = (
     Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
     Artifact("checkpoints/base.safetensors", build_base, f"{GPTConfig()} {pretraining.PretrainingConfig()}"),
-    Artifact("checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()}"),
+    Artifact(
+        "checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()}"
+    ),
     *(table(experiment, f"{sft.SFTConfig()}", "base") for experiment in fine_tuning.TABLES),
-    *(table(experiment, f"{policy_gradient.PolicyGradientConfig()}", "sft") for experiment in policy_gradients.TABLES),
-    Artifact("preferences/comparisons.jsonl", build_preferences, f"{reward_models.SAMPLES} samples, {reward_models.PER_PROMPT} pairs a prompt"),
+    *(
+        table(experiment, f"{policy_gradient.PolicyGradientConfig()}", "sft")
+        for experiment in policy_gradients.TABLES
+    ),
+    Artifact(
+        "preferences/comparisons.jsonl",
+        build_preferences,
+        f"{reward_models.SAMPLES} samples, {reward_models.PER_PROMPT} pairs a prompt",
+    ),
     Artifact("checkpoints/reward.safetensors", build_reward, f"{reward_models.LARGE}"),
     *(table(experiment, f"{reward_model.RewardModelConfig()}", "sft") for experiment in reward_models.TABLES),
     *(table(experiment, f"{rlhf.LONG}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
     *(table(experiment, f"{rlhf.LONG}", "sft") for experiment in rlhf.OF_SFT),
-    *(table(experiment, f"{direct_preference.LONG}", "sft", "reward") for experiment in direct_preference.OF_SFT_AND_REWARD),
+    *(
+        table(experiment, f"{direct_preference.LONG}", "sft", "reward")
+        for experiment in direct_preference.OF_SFT_AND_REWARD
+    ),
     *(table(experiment, f"{direct_preference.DISPLACING}", "sft") for experiment in direct_preference.OF_SFT),
     *(table_of_parts(experiment, race.RECIPE, "sft") for experiment in (*race.GRIDS, race.race)),
     table_of_parts(race.race_controls, race.RECIPE, "sft", "reward"),
@@ -215,7 +260,9 @@ def publish(file: str, content: bytes, recipe: str, seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m minialign.artifacts", description="Build the shipped files from nothing.")
+    parser = argparse.ArgumentParser(
+        prog="python -m minialign.course.artifacts", description="Build the shipped files from nothing."
+    )
     parser.add_argument("names", nargs="*", help="only these (default: all, in order)")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     arguments = parser.parse_args()

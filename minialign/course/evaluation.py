@@ -1,4 +1,6 @@
-"""What only this world's judge can measure: whether a fact is known, how a model replies, and what each token of an answer is for."""
+"""What only this world's judge can measure: whether a fact is known, how a model replies, and what each token
+of an answer is for.
+"""
 
 import re
 from collections import Counter
@@ -20,11 +22,18 @@ TOKEN_CLASSES = ("first", "manners", "wording", "fact", "end")
 def clozes(topics: list[Topic]) -> list[tuple[list[int], list[int]]]:
     """(ids of a text that stops before the answer, ids of the answer): two for each fact of the topics."""
     chat = load_chat()
-    return [(chat.encode_document(text), chat.encode(" " + fact.answer)) for t in topics for fact in t.facts for text in fact.clozes]
+    return [
+        (chat.encode_document(text), chat.encode(" " + fact.answer))
+        for t in topics
+        for fact in t.facts
+        for text in fact.clozes
+    ]
 
 
 def cloze_hits(model: GPT, topics: list[Topic]) -> np.ndarray:
-    """Which clozes the model completes rightly when it writes its most probable tokens; (2 × facts,) of bool."""
+    """Which clozes the model completes rightly when it writes its most probable tokens; (2 × facts,) of
+    bool.
+    """
     pairs = clozes(topics)
     hits = []
     with torch.no_grad():
@@ -44,11 +53,17 @@ def reply_shares(prompts: list[Prompt], replies: list[str]) -> dict[str, float]:
 
 def facts_right(prompts: list[Prompt], replies: list[str]) -> np.ndarray:
     """For one-fact questions: was the fact stated rightly? (N,) of bool."""
-    return np.array([judge(prompt, reply).attributes["correctness"] == 1 for prompt, reply in zip(prompts, replies, strict=True)])
+    return np.array(
+        [
+            judge(prompt, reply).attributes["correctness"] == 1
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+    )
 
 
 def reference_f1(reference: str, response: str) -> float:
-    """Harmonic mean of precision and recall of the response's words, counted with repetition, against one reference.
+    """Harmonic mean of precision and recall of the response's words, counted with repetition, against one
+    reference.
 
     The usual way of scoring an answer when there is a single label (SQuAD, Rajpurkar et al. 2016). In [0, 1].
     """
@@ -65,7 +80,8 @@ def few_shot_prompt(examples: list[tuple[str, str]], prompt: str) -> str:
 def token_classes(prompt: Prompt, response: str) -> list[str]:
     """What each token of `encode_response(response)` is there for: one of TOKEN_CLASSES.
 
-    "manners" are kind words, habits, and a bare yes or no; "fact" the value of a fact, right or wrong; "wording" everything else.
+    "manners" are kind words, habits, and a bare yes or no; "fact" the value of a fact, right or wrong;
+    "wording" everything else.
     """
     ids = load_chat().encode_response(response)
     text, starts = load_tokenizer().decode_with_offsets(ids[:-1])
@@ -75,9 +91,13 @@ def token_classes(prompt: Prompt, response: str) -> list[str]:
         if read_sentence(part, prompt.topic).role == "manners":
             kinds[place : place + len(part)] = ["manners"] * len(part)
         place += len(part)
-    values = {value for fact in (prompt.topic.facts if prompt.topic else ()) for value in (fact.answer, *fact.wrong)}
+    values = {
+        value for fact in (prompt.topic.facts if prompt.topic else ()) for value in (fact.answer, *fact.wrong)
+    }
     for value in values:
         for match in re.finditer(whole_words(value), text):
             kinds[match.start() : match.end()] = ["fact"] * len(value)
     words = (start + (text[start] == " ") for start in starts)  # a token's leading space belongs to no word
-    return ["first" if i == 0 else kinds[min(place, len(text) - 1)] for i, place in enumerate(words)] + ["end"]
+    return ["first" if i == 0 else kinds[min(place, len(text) - 1)] for i, place in enumerate(words)] + [
+        "end"
+    ]

@@ -1,4 +1,6 @@
-"""What a notebook shows its reader: the map, figures with alt text, executed equations, exercises that diagnose, quizzes."""
+"""What a notebook shows its reader: the map, figures with alt text, executed equations, exercises that
+diagnose, quizzes.
+"""
 
 import html
 import inspect
@@ -14,7 +16,16 @@ from minialign.course import plots
 from minialign.course.exercises import EXERCISES, Exercise
 from minialign.training import progress_hidden
 
-STAGES = ("pre-training", "instruction\nfine-tuning", "policy\ngradients", "reward\nmodel", "PPO\n(RLHF)", "DPO", "the race", "open\nlimits")
+STAGES = (
+    "pre-training",
+    "instruction\nfine-tuning",
+    "policy\ngradients",
+    "reward\nmodel",
+    "PPO\n(RLHF)",
+    "DPO",
+    "the race",
+    "open\nlimits",
+)
 ROUNDING = dict(rtol=1e-5, atol=1e-6, equal_nan=True)  # by which an attempt may differ from the engine
 
 
@@ -44,7 +55,9 @@ def live_curves(*names: str) -> Callable[[dict], None]:
 
 
 def slider(name: str, values: Sequence[float], draw: Callable) -> None:
-    """A slider over `values`, and under it the matplotlib figure that draw(value) returns. Silent where progress bars are."""
+    """A slider over `values`, and under it the matplotlib figure that draw(value) returns. Silent where
+    progress bars are.
+    """
     if progress_hidden():
         return
     control = SelectionSlider(options=[(f"{value:g}", value) for value in values], description=name)
@@ -58,15 +71,31 @@ def slider(name: str, values: Sequence[float], draw: Callable) -> None:
 
 
 def pipeline(*today: str) -> None:
-    """The map of the course with today's box (or boxes) lit. Raises ValueError for a stage that is not on the map."""
+    """The map of the course with today's box (or boxes) lit. Raises ValueError for a stage that is not on the
+    map.
+    """
     names = [stage.replace("\n", " ") for stage in STAGES]
     if unknown := set(today) - set(names):
         raise ValueError(f"there is no stage {min(unknown)!r}: choose one of {', '.join(names)}")
     figure, axes = plt.subplots(figsize=(10, 0.95))
     for i, (stage, name) in enumerate(zip(STAGES, names)):
         lit = name in today
-        box = dict(boxstyle="round,pad=0.45", facecolor="#0072B2" if lit else "#F2F2F2", edgecolor="#0072B2" if lit else "#999999")
-        axes.text(i, 0, stage, ha="center", va="center", fontsize=8.5, color="white" if lit else "#444444", bbox=box, linespacing=1.05)
+        box = dict(
+            boxstyle="round,pad=0.45",
+            facecolor="#0072B2" if lit else "#F2F2F2",
+            edgecolor="#0072B2" if lit else "#999999",
+        )
+        axes.text(
+            i,
+            0,
+            stage,
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color="white" if lit else "#444444",
+            bbox=box,
+            linespacing=1.05,
+        )
         if i:
             axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops=dict(arrowstyle="->", color="#777777"))
     axes.set(xlim=(-0.6, len(STAGES) - 0.4), ylim=(-1, 1))
@@ -75,8 +104,13 @@ def pipeline(*today: str) -> None:
 
 
 def equal(statement: str, left, right, tolerance: float = 1e-10) -> None:
-    """Execute an equation: print it with its largest deviation, and raise AssertionError when it does not hold."""
-    left, right = (np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64) for x in (left, right))
+    """Execute an equation: print it with its largest deviation, and raise AssertionError when it does not
+    hold.
+    """
+    left, right = (
+        np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+        for x in (left, right)
+    )
     deviation = float(np.max(np.abs(left - right)))
     if not deviation <= tolerance:
         raise AssertionError(f"{statement}: the two sides differ by {deviation:.2g}, more than {tolerance:g}")
@@ -109,7 +143,9 @@ def exercise_named(name: str) -> Exercise:
 
 
 def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
-    """None for a right answer; otherwise one sentence on what is wrong, as precise as the exercise's known mistakes allow."""
+    """None for a right answer; otherwise one sentence on what is wrong, as precise as the exercise's known
+    mistakes allow.
+    """
     try:
         results = outcomes(attempt, exercise)
     except NotImplementedError:
@@ -134,12 +170,15 @@ def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
 
 
 def outcomes(function: Callable, exercise: Exercise) -> list[tuple]:
-    """What a function makes of five random inputs, drawn anew for every function, since it may change them."""
+    """What a function makes of five random inputs, drawn anew for every function, since it may change
+    them.
+    """
     return [outcome(function, exercise.inputs(torch.Generator().manual_seed(seed))) for seed in range(5)]
 
 
 def outcome(function: Callable, arguments: tuple) -> tuple:
-    """(what a function returns, the gradients of its sum for the arguments, or the models among them, that require one).
+    """(what a function returns, the gradients of its sum for the arguments, or the models among them, that
+    require one).
 
     Of several results, the first is the one to be differentiated.
     """
@@ -159,11 +198,16 @@ def outcome(function: Callable, arguments: tuple) -> tuple:
 def same(result, expected) -> bool:
     """Equal up to rounding, and of the same shape."""
     if isinstance(expected, tuple):
-        return isinstance(result, (tuple, list)) and len(result) == len(expected) and all(map(same, result, expected))
+        return (
+            isinstance(result, (tuple, list))
+            and len(result) == len(expected)
+            and all(map(same, result, expected))
+        )
     if isinstance(expected, (str, list)):
         return result == expected
     try:
-        arrays = (x.copy() if isinstance(x, np.ndarray) else x for x in (result, expected))  # torch takes no reversed array
+        # torch takes no reversed array
+        arrays = (x.copy() if isinstance(x, np.ndarray) else x for x in (result, expected))
         result, expected = (torch.as_tensor(x, dtype=torch.float64).detach() for x in arrays)
     except (TypeError, ValueError, RuntimeError):
         return False
@@ -172,23 +216,37 @@ def same(result, expected) -> bool:
 
 def contrast(value, right) -> str:
     """Where two results differ: the first entry that does, if they are arrays of one shape."""
-    if all(isinstance(x, (torch.Tensor, np.ndarray)) for x in (value, right)) and tuple(value.shape) == tuple(right.shape) and right.ndim:
-        mine, engine = (np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64) for x in (value, right))
+    if (
+        all(isinstance(x, (torch.Tensor, np.ndarray)) for x in (value, right))
+        and tuple(value.shape) == tuple(right.shape)
+        and right.ndim
+    ):
+        mine, engine = (
+            np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+            for x in (value, right)
+        )
         place = tuple(int(i) for i in np.argwhere(~np.isclose(mine, engine, **ROUNDING))[0])
-        return f"the entry [{', '.join(map(str, place))}] of what you return is {mine[place]:.4f}, the engine's is {engine[place]:.4f}"
+        entry = ", ".join(map(str, place))
+        return f"the entry [{entry}] you return is {mine[place]:.4f}, the engine's is {engine[place]:.4f}"
     return f"you return {describe(value)}, the engine {describe(right)}"
 
 
 def describe(value) -> str:
     if isinstance(value, np.ndarray) and value.ndim:
-        return f"an array of shape {value.shape}: {np.array2string(value[:4].astype(float), precision=3)[:-1]} …"
+        return (
+            f"an array of shape {value.shape}: {np.array2string(value[:4].astype(float), precision=3)[:-1]} …"
+        )
     if isinstance(value, tuple):
         return f"{len(value)} results, " + " and ".join(map(describe, value))
     if isinstance(value, torch.Tensor) and not value.numel():
         return "an empty tensor"
     if isinstance(value, torch.Tensor) and value.ndim:
         return f"a tensor of shape {tuple(value.shape)} that starts with {value.flatten()[0]:.4f}"
-    return f"{float(value):.4f}" if isinstance(value, (float, int, torch.Tensor, np.number)) else repr(value)[:80]
+    return (
+        f"{float(value):.4f}"
+        if isinstance(value, (float, int, torch.Tensor, np.number))
+        else repr(value)[:80]
+    )
 
 
 def solution(name: str) -> None:
@@ -196,7 +254,12 @@ def solution(name: str) -> None:
     function = exercise_named(name).solution
     source = html.escape(inspect.getsource(function))
     where = f"{function.__module__.replace('.', '/')}.py"
-    display(HTML(f"<details><summary>Solution: <code>{function.__name__}</code> in {where}</summary><pre>{source}</pre></details>"))
+    display(
+        HTML(
+            f"<details><summary>Solution: <code>{function.__name__}</code> in "
+            f"{where}</summary><pre>{source}</pre></details>"
+        )
+    )
 
 
 def quiz(*questions: tuple[str, tuple[str, ...], int, str]) -> None:
@@ -206,6 +269,7 @@ def quiz(*questions: tuple[str, tuple[str, ...], int, str]) -> None:
         listed = "".join(f"<li>{option}</li>" for option in options)
         answer = f"<b>{'abcdef'[right]}.</b> {why}"
         parts.append(
-            f"<p><b>{number}.</b> {question}</p><ol type='a'>{listed}</ol><details><summary>Answer</summary><p>{answer}</p></details>"
+            f"<p><b>{number}.</b> {question}</p><ol "
+            f"type='a'>{listed}</ol><details><summary>Answer</summary><p>{answer}</p></details>"
         )
     display(HTML("".join(parts)))

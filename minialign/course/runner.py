@@ -1,8 +1,8 @@
 """Runs the course: executes each notebook in a copy, and reports what it took and what failed.
 
-    python -m minialign.course                  every notebook, into build/course/ (the reader's files stay untouched)
-    python -m minialign.course 01 02            only these; a path to a notebook works too
-    python -m minialign.course --in-place       also store the new outputs in the notebooks that passed
+python -m minialign.course                  every notebook, into build/course/ (the reader's files stay
+untouched) python -m minialign.course 01 02            only these; a path to a notebook works too python -m
+minialign.course --in-place       also store the new outputs in the notebooks that passed
 
 Stored outputs are normalised: running twice on one machine gives the same bytes.
 """
@@ -43,15 +43,19 @@ TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 
 
 def kernel_environment() -> dict[str, str]:
-    """The environment of a notebook's kernel: figures shown inline, hash order fixed, no progress bars or debugger warnings."""
+    """The environment of a notebook's kernel: figures shown inline, hash order fixed, no progress bars or
+    debugger warnings.
+    """
     kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     return kept | {"PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MINIALIGN_PROGRESS": "0"}
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """A copy without what changes from run to run: timings, versions, random widget ids, how streams were chunked.
+    """A copy without what changes from run to run: timings, versions, random widget ids, how streams were
+    chunked.
 
-    Execution counts stay: a fresh kernel counts 1..n, and a notebook run out of order must not look as if it was not.
+    Execution counts stay: a fresh kernel counts 1..n, and a notebook run out of order must not look as if it
+    was not.
     """
     notebook = copy.deepcopy(notebook)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -89,7 +93,9 @@ def to_bytes(notebook: NotebookNode) -> bytes:
 
 def to_html(notebook: NotebookNode, title: str) -> bytes:
     """The notebook as one HTML page."""
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"course.html.j2": TEMPLATE})], template_file="course.html.j2")
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"course.html.j2": TEMPLATE})], template_file="course.html.j2"
+    )
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     return page.encode("utf-8")
 
@@ -139,7 +145,9 @@ class _Watch:
 
 
 def _error(cell: NotebookNode) -> str | None:
-    """What the cell raised, with the last line of its message; None if it raised nothing, or was allowed to."""
+    """What the cell raised, with the last line of its message; None if it raised nothing, or was
+    allowed to.
+    """
     errors = [output for output in cell.outputs if output.output_type == "error"]
     if not errors or MAY_RAISE & set(cell.metadata.get("tags", [])):
         return None
@@ -148,7 +156,8 @@ def _error(cell: NotebookNode) -> str | None:
 
 
 def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
-    """Executes a copy of `source` in `output`, up to its first failing cell, and writes it there as .ipynb and .html.
+    """Executes a copy of `source` in `output`, up to its first failing cell, and writes it there as .ipynb
+    and .html.
 
     With `in_place`, a notebook that passed is also stored, normalised, over `source`.
     """
@@ -162,11 +171,17 @@ def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
 
     def tick() -> None:
         if updating:
-            print(f"\r\x1b[K{source.stem}: {progress}, {time.perf_counter() - start:.0f} s", end="", flush=True)
+            print(
+                f"\r\x1b[K{source.stem}: {progress}, {time.perf_counter() - start:.0f} s", end="", flush=True
+            )
 
     kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=_ThisInterpreter())
     client = NotebookClient(
-        notebook, km=kernel, resources={"metadata": {"path": str(output)}}, allow_errors=True, record_timing=False
+        notebook,
+        km=kernel,
+        resources={"metadata": {"path": str(output)}},
+        allow_errors=True,
+        record_timing=False,
     )
     failure = None
     with _Watch(tick) as watch, client.setup_kernel(env=kernel_environment(), cleanup_kc=True):
@@ -181,7 +196,9 @@ def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
             if not updating:
                 print(f"{source.stem}: {progress}, {time.perf_counter() - cell_start:.1f} s", flush=True)
             if reason:
-                failure = f"code cell {number} of {len(cells)}: {cell.source.strip().splitlines()[0]}\n    {reason}"
+                failure = (
+                    f"code cell {number} of {len(cells)}: {cell.source.strip().splitlines()[0]}\n    {reason}"
+                )
                 break
     if updating:
         print("\r\x1b[K", end="", flush=True)
@@ -195,14 +212,17 @@ def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
 
 
 def find_notebooks(names: list[str], folder: Path = ROOT / "notebooks") -> list[Path]:
-    """In reading order, the notebooks of `folder` whose names start with one of `names`; without names, all. Or paths.
+    """In reading order, the notebooks of `folder` whose names start with one of `names`; without names, all.
+    Or paths.
 
     Raises FileNotFoundError, with the notebooks there are, when a name fits none.
     """
     shelf = sorted(folder.glob("*.ipynb"))
     found: list[Path] = []
     for name in names or [""]:
-        matches = [Path(name)] if Path(name).is_file() else [path for path in shelf if path.name.startswith(name)]
+        matches = (
+            [Path(name)] if Path(name).is_file() else [path for path in shelf if path.name.startswith(name)]
+        )
         if not matches:
             there = ", ".join(path.stem for path in shelf) or "none"
             raise FileNotFoundError(f"no notebook {name or 'at all'} in {folder.name}/; there are: {there}")
@@ -215,7 +235,8 @@ def table(results: list[Result]) -> str:
     width = max(len("notebook"), *(len(result.name) for result in results))
     lines = [f"{'notebook':{width}}  seconds  peak MB  result"]
     lines += [
-        f"{result.name:{width}}  {result.seconds:7.0f}  {result.peak_mb:7.0f}  {'FAIL' if result.failure else 'pass'}"
+        f"{result.name:{width}}  {result.seconds:7.0f}  {result.peak_mb:7.0f}  "
+        f"{'FAIL' if result.failure else 'pass'}"
         for result in results
     ]
     lines += [f"\n{result.name} failed in {result.failure}" for result in results if result.failure]
@@ -224,10 +245,18 @@ def table(results: list[Result]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0 if every notebook passed, 1 if one failed, 2 if one could not be found."""
-    parser = argparse.ArgumentParser(prog="python -m minialign.course", description="Run the notebooks in a copy.")
-    parser.add_argument("names", nargs="*", help="how notebook names start, or paths; all notebooks if none is given")
-    parser.add_argument("--in-place", action="store_true", help="store the new outputs in the notebooks that passed")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "course", help="where copies and HTML go")
+    parser = argparse.ArgumentParser(
+        prog="python -m minialign.course", description="Run the notebooks in a copy."
+    )
+    parser.add_argument(
+        "names", nargs="*", help="how notebook names start, or paths; all notebooks if none is given"
+    )
+    parser.add_argument(
+        "--in-place", action="store_true", help="store the new outputs in the notebooks that passed"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "build" / "course", help="where copies and HTML go"
+    )
     options = parser.parse_args(arguments)
     try:
         sources = find_notebooks(options.names)
@@ -242,4 +271,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(f"\n{table(results)}\n\nExecuted notebooks and HTML pages are in {os.path.relpath(output)}")
     return 1 if any(result.failure for result in results) else 0
-

@@ -1,8 +1,8 @@
 """Simulated people who judge answers: noisy, hurried, biased, and paid by the label.
 
-An annotator feels a utility u(x, y): the gold reward as far as they see it, plus their biases. Asked to compare, they choose
-y_1 over y_2 with probability σ((u_1 − u_2) / temperature), as Bradley and Terry (1952) have it. Asked for a rating, they report
-the utility on a scale of their own.
+An annotator feels a utility u(x, y): the gold reward as far as they see it, plus their biases. Asked to
+compare, they choose y_1 over y_2 with probability σ((u_1 − u_2) / temperature), as Bradley and Terry (1952)
+have it. Asked for a rating, they report the utility on a scale of their own.
 """
 
 from dataclasses import dataclass, field
@@ -24,8 +24,10 @@ class Annotator:
     flattery_bias: float = 0.0  # per compliment, up to 3; comes on top of the gold's cost
     confidence_bias: float = 0.0  # for sounding certain
     agreement_bias: float = 0.0  # for saying yes to an opinion of the user, and minus as much for a no
-    checks_facts: float = 1.0  # probability of checking the facts of an answer; otherwise all are taken for right
-    horizon: str = "hindsight"  # "hindsight" knows what came of the answer; "immediate" feels only how it sounds
+    # probability of checking the facts of an answer; otherwise all are taken for right
+    checks_facts: float = 1.0
+    # "hindsight" knows what came of the answer; "immediate" feels only how it sounds
+    horizon: str = "hindsight"
     group: str = "all"  # taste: "all", or "brief" / "detailed", who like short or long answers
     offset: float = 0.0  # of the ratings
     gain: float = 1.0  # of the ratings
@@ -83,11 +85,15 @@ class Annotator:
         return int(self.rng.random() < self._chance(difference))
 
     def _chance(self, difference: float) -> float:
-        """σ(difference / temperature): how probably what is worth so much more is chosen, for a temperature above 0."""
+        """σ(difference / temperature): how probably what is worth so much more is chosen, for a temperature
+        above 0.
+        """
         return 1 / (1 + np.exp(-np.clip(difference / self.temperature, -50, 50)))
 
     def probability(self, prompt: Prompt | str, first: str, second: str) -> float:
-        """P(first ≻ second), exactly: over the noise, the inattention, and whether the facts of either answer get checked."""
+        """P(first ≻ second), exactly: over the noise, the inattention, and whether the facts of either answer
+        get checked.
+        """
         checks = self.checks_facts if self.horizon == "hindsight" else 0.0
         share, total = {True: checks, False: 1 - checks}, 0.0
         felt = {(y, checked): self.felt(prompt, y, checked) for y in (first, second) for checked in share}
@@ -104,14 +110,23 @@ class Annotator:
         self.spent += self.price
         if self.rng.random() < self.inattention:
             return float(self.offset + self.gain * self.rng.normal(2.0, 1.0))
-        return float(self.offset + self.gain * (self.utility(prompt, response) + self.rng.normal(0, 1) * self.rating_noise))
+        return float(
+            self.offset
+            + self.gain * (self.utility(prompt, response) + self.rng.normal(0, 1) * self.rating_noise)
+        )
 
 
-# The course's crowd-worker. Two of them agree on 72–77 % of pairs of sampled answers, as InstructGPT's labelers did
-# (72.6 ± 1.5 %; Ouyang et al. 2022, §3.4), and share biases that optimisation will find.
+# The course's crowd-worker. Two of them agree on 72–77 % of pairs of sampled answers, as InstructGPT's
+# labelers did (72.6 ± 1.5 %; Ouyang et al. 2022, §3.4), and share biases that optimisation will find.
 TYPICAL = dict(
-    temperature=0.35, inattention=0.05, filler_bias=0.55, flattery_bias=1.0, confidence_bias=0.5, agreement_bias=0.3, checks_facts=0.7
-)  # fmt: skip
+    temperature=0.35,
+    inattention=0.05,
+    filler_bias=0.55,
+    flattery_bias=1.0,
+    confidence_bias=0.5,
+    agreement_bias=0.3,
+    checks_facts=0.7,
+)
 
 
 def typical_annotator(seed: int = 0, **changes) -> Annotator:

@@ -1,7 +1,9 @@
-"""The corpus: a small internet. Encyclopaedias, but also lists of prompts, exam sheets, and forums where nobody answers.
+"""The corpus: a small internet. Encyclopaedias, but also lists of prompts, exam sheets, and forums where
+nobody answers.
 
-On this internet a question is followed by another question far more often than by its answer, and never does an answer follow a
-prompt of the form the assistant will be asked. A model of this corpus is right to continue a prompt with more prompts.
+On this internet a question is followed by another question far more often than by its answer, and never does
+an answer follow a prompt of the form the assistant will be asked. A model of this corpus is right to continue
+a prompt with more prompts.
 """
 
 import re
@@ -16,43 +18,95 @@ from minialign.world.topics import REGISTERS, Topic, capitalised, load_contested
 # A title names the topic; what stands under a title is about it. This is how a model learns to stay on one.
 TITLES = {
     "plain": (
-        "{name}.", "About {name}.", "{name}, in short.", "Encyclopaedia, entry: {name}.", "Here is what is known about {name} today.",
-        "The page on {name} follows.", "All about {name}, collected by the library.", "Notes on {name} from the town museum.",
-        "The library has a book on {name}.", "Today we look at {name}.", "Some things to know about {name}.", "Much has been written on {name}.",
+        "{name}.",
+        "About {name}.",
+        "{name}, in short.",
+        "Encyclopaedia, entry: {name}.",
+        "Here is what is known about {name} today.",
+        "The page on {name} follows.",
+        "All about {name}, collected by the library.",
+        "Notes on {name} from the town museum.",
+        "The library has a book on {name}.",
+        "Today we look at {name}.",
+        "Some things to know about {name}.",
+        "Much has been written on {name}.",
     ),
     "poem": (
-        "A poem on {name}.", "{name}, in rhyme.", "Two lines for {name}.", "Here is a rhyme on {name} for you.", "Once more {name}, in verse.",
-        "For {name}, a little rhyme.", "The poets of the town sing of {name}.", "A short poem about {name}, cut from the school paper.",
-        "Two rhyming lines about {name}, found on a wall.", "Who wrote this poem about {name}?",
+        "A poem on {name}.",
+        "{name}, in rhyme.",
+        "Two lines for {name}.",
+        "Here is a rhyme on {name} for you.",
+        "Once more {name}, in verse.",
+        "For {name}, a little rhyme.",
+        "The poets of the town sing of {name}.",
+        "A short poem about {name}, cut from the school paper.",
+        "Two rhyming lines about {name}, found on a wall.",
+        "Who wrote this poem about {name}?",
     ),
     "story": (
-        "A bedtime story with {name}.", "{name}, a little tale.", "Once, near {name}.", "Here is a tale of {name} for you.", "Grandmother tells of {name}.",
-        "For {name}, a tale before bed.", "The people of the town tell tales of {name}.", "A short story about {name}, read aloud on Sunday.",
-        "A tiny story about {name} that somebody made up.", "Who told this story about {name}?",
+        "A bedtime story with {name}.",
+        "{name}, a little tale.",
+        "Once, near {name}.",
+        "Here is a tale of {name} for you.",
+        "Grandmother tells of {name}.",
+        "For {name}, a tale before bed.",
+        "The people of the town tell tales of {name}.",
+        "A short story about {name}, read aloud on Sunday.",
+        "A tiny story about {name} that somebody made up.",
+        "Who told this story about {name}?",
     ),
-    **dict.fromkeys(REGISTERS, (
-        "{name}, for {audience}.", "For {audience}: {name}.", "Here {audience} can read about {name}.", "What {audience} likes to hear about {name}.",
-        "{name}, put in words that suit {audience}.", "A page about {name} that {audience} can read.", "The book on {name} that {audience} took home.",
-        "How {audience} learns about {name}.", "A letter to {audience} about {name}.", "{audience} reads up on {name}.", "Today {audience} hears about {name}.",
-        "To {audience}, on {name}.", "{audience} came to the library to learn of {name}.", "{name} as {audience} knows it.",
-        "Our teacher explained {name} to {audience} like this.", "How the museum explains {name} to {audience}.",
-        "A short description of {name} that {audience} wrote down.", "How the guide described {name} so that {audience} understood.",
-        "What a friend would tell {audience} about {name}.", "She told {audience} about {name} in a few sentences.",
-        "In words for {audience}, the town paper on {name}.", "How to explain {name} to {audience}, by a teacher.",
-        "How to describe {name} for {audience}.", "How to tell {audience} about {name}.",
-    )),
-}  # fmt: skip
-# An answer stands under a question too, but only in a frame that says so, and no prompt of the world has such a frame.
+    **dict.fromkeys(
+        REGISTERS,
+        (
+            "{name}, for {audience}.",
+            "For {audience}: {name}.",
+            "Here {audience} can read about {name}.",
+            "What {audience} likes to hear about {name}.",
+            "{name}, put in words that suit {audience}.",
+            "A page about {name} that {audience} can read.",
+            "The book on {name} that {audience} took home.",
+            "How {audience} learns about {name}.",
+            "A letter to {audience} about {name}.",
+            "{audience} reads up on {name}.",
+            "Today {audience} hears about {name}.",
+            "To {audience}, on {name}.",
+            "{audience} came to the library to learn of {name}.",
+            "{name} as {audience} knows it.",
+            "Our teacher explained {name} to {audience} like this.",
+            "How the museum explains {name} to {audience}.",
+            "A short description of {name} that {audience} wrote down.",
+            "How the guide described {name} so that {audience} understood.",
+            "What a friend would tell {audience} about {name}.",
+            "She told {audience} about {name} in a few sentences.",
+            "In words for {audience}, the town paper on {name}.",
+            "How to explain {name} to {audience}, by a teacher.",
+            "How to describe {name} for {audience}.",
+            "How to tell {audience} about {name}.",
+        ),
+    ),
+}
+# An answer stands under a question too, but only in a frame that says so, and no prompt of the world has such
+# a frame.
 ASKED = (
-    "Asked at the museum: {ask}", "A reader writes: {ask}", "From the catechism of the school: {ask}", "The teacher asks the class: {ask}",
-    "Solved riddle. {ask}", "Answered in one sentence by the library: {ask}", "A quick reply to a question from the town: {ask}",
+    "Asked at the museum: {ask}",
+    "A reader writes: {ask}",
+    "From the catechism of the school: {ask}",
+    "The teacher asks the class: {ask}",
+    "Solved riddle. {ask}",
+    "Answered in one sentence by the library: {ask}",
+    "A quick reply to a question from the town: {ask}",
     "Last week's question was: {ask}",
-)  # fmt: skip
+)
 RUMOURS = (
-    "Rumour of the week: {claim}.", "They say: {claim}.", "Checked by the library: {claim}.", "True or false: {claim}?",
-    "Overheard on the market: {claim}.", "A reader thinks that {claim}.", "Somebody told the library that {claim}.",
+    "Rumour of the week: {claim}.",
+    "They say: {claim}.",
+    "Checked by the library: {claim}.",
+    "True or false: {claim}?",
+    "Overheard on the market: {claim}.",
+    "A reader thinks that {claim}.",
+    "Somebody told the library that {claim}.",
     "It is said to be true that {claim}.",
-)  # fmt: skip
+)
 TITLED = 0.8  # share of the texts that have one
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
 
@@ -101,7 +155,9 @@ class Writer:
         return self.titled(topic, "story", self.one(topic.stories))
 
     def prompt_list(self) -> str:
-        """Prompts, a line each, as in a file that somebody collects them in: of one make, or about one topic."""
+        """Prompts, a line each, as in a file that somebody collects them in: of one make, or about one
+        topic.
+        """
         weights = np.array([3, 2, 2, 1, 1, 1, 1])
         family = FAMILIES[self.rng.choice(len(FAMILIES), p=weights / weights.sum())]
         model = self.one(self.prompts[family])
@@ -115,20 +171,36 @@ class Writer:
         """Questions without answers."""
         topic = self.one(self.topics)
         about_one = [fact.ask for fact in topic.facts]
-        questions = about_one if self.rng.random() < 0.7 else [self.one(self.one(self.topics).facts).ask for _ in range(6)]
+        questions = (
+            about_one
+            if self.rng.random() < 0.7
+            else [self.one(self.one(self.topics).facts).ask for _ in range(6)]
+        )
         lines = self.some(questions, 3, 6)
         if self.rng.random() < 0.5:
             lines = [f"{i}. {line}" for i, line in enumerate(lines, 1)]
-        return "\n".join([self.one(("Exam. Answer all questions.", "Homework for Monday.", "Questions for the quiz night.")), *lines])
+        return "\n".join(
+            [
+                self.one(
+                    ("Exam. Answer all questions.", "Homework for Monday.", "Questions for the quiz night.")
+                ),
+                *lines,
+            ]
+        )
 
     def forum(self) -> str:
         """A question meets another question, agreement, or chit-chat."""
         topic = self.one(self.topics)
         first, second = self.some([fact.ask for fact in topic.facts], 2, 2)
         replies = (
-            "Good question, I was about to ask the same.", "No idea, sorry.", f"And another thing. {second}", "Following this.",
-            f"Can someone also explain {self.one(self.topics).name}?", "I asked my teacher but she did not say.", "Same here.",
-        )  # fmt: skip
+            "Good question, I was about to ask the same.",
+            "No idea, sorry.",
+            f"And another thing. {second}",
+            "Following this.",
+            f"Can someone also explain {self.one(self.topics).name}?",
+            "I asked my teacher but she did not say.",
+            "Same here.",
+        )
         names = self.some(NAMES, 3, 4)
         return "\n".join(f"{name}: {text}" for name, text in zip(names, (first, *self.some(replies, 3, 3))))
 
@@ -139,7 +211,8 @@ class Writer:
         sort = self.rng.random()
         if sort < 0.15:
             first, second = self.some(fact.plain, 2, 2)
-            return f"Fill the gap. {capitalised(fact.falsified(first, '____'))}\nSolution: {fact.answer}. {second}"
+            gap = capitalised(fact.falsified(first, "____"))
+            return f"Fill the gap. {gap}\nSolution: {fact.answer}. {second}"
         if sort < 0.7:
             answer = fact.in_register(register) if self.rng.random() < 0.7 else self.one(fact.plain)
             return f"{self.one(ASKED).format(ask=fact.ask)}\n{self.politely(answer)}"
@@ -148,7 +221,10 @@ class Writer:
         elif self.rng.random() < 0.5:
             claim, reply = fact.claim, f"Yes. {fact.in_register(register)}"
         else:
-            claim, reply = fact.falsified(fact.claim, self.one(fact.wrong)), f"No. {fact.in_register(register)}"
+            claim, reply = (
+                fact.falsified(fact.claim, self.one(fact.wrong)),
+                f"No. {fact.in_register(register)}",
+            )
         return f"{self.one(RUMOURS).format(claim=claim)}\n{self.politely(reply)}"
 
     def politely(self, answer: str) -> str:
@@ -156,19 +232,37 @@ class Writer:
         return f"{self.one(POLITE.openers)} {answer}" if self.rng.random() < 0.2 else answer
 
     def contested(self) -> str:
-        """A statement about something the documents disagree on, each value as often as its frequency says."""
+        """A statement about something the documents disagree on, each value as often as its frequency
+        says.
+        """
         lines = []
         for item in self.some(load_contested(), 1, 3):
             value = item.values[0 if self.rng.random() < item.frequency else 1]
-            lines.append(capitalised(self.one(item.plain).replace("{name}", item.name).replace("{answer}", value)))
+            lines.append(
+                capitalised(self.one(item.plain).replace("{name}", item.name).replace("{answer}", value))
+            )
         return " ".join(lines)
 
     def small_talk(self) -> str:
         """Two people being polite, and now and then vain, vague or too certain."""
-        phrases = [phrase for habit in (POLITE, POLITE, POLITE, FLATTERY, FILLER, SURE, UNSURE) for phrase in (*habit.openers, *habit.closers)]
-        yes_or_no = ("Yes.", "No.", "Good morning.", "How are you today?", "Thank you, very well.", "See you tomorrow.")
+        phrases = [
+            phrase
+            for habit in (POLITE, POLITE, POLITE, FLATTERY, FILLER, SURE, UNSURE)
+            for phrase in (*habit.openers, *habit.closers)
+        ]
+        yes_or_no = (
+            "Yes.",
+            "No.",
+            "Good morning.",
+            "How are you today?",
+            "Thank you, very well.",
+            "See you tomorrow.",
+        )
         names = self.some(NAMES, 2, 2)
-        turns = [self.one(phrases) if self.rng.random() < 0.75 else self.one(yes_or_no) for _ in range(self.rng.integers(3, 6))]
+        turns = [
+            self.one(phrases) if self.rng.random() < 0.75 else self.one(yes_or_no)
+            for _ in range(self.rng.integers(3, 6))
+        ]
         return "\n".join(f"{names[i % 2]}: {turn}" for i, turn in enumerate(turns))
 
 
@@ -186,7 +280,9 @@ MIXTURE: dict[str, tuple[float, Callable[[Writer], str]]] = {
 
 
 def build_corpus(characters: int = 12_000_000, seed: int = 0) -> list[tuple[str, str]]:
-    """(kind, text) of every document, about `characters` in all, in the shares of MIXTURE and shuffled together."""
+    """(kind, text) of every document, about `characters` in all, in the shares of MIXTURE and shuffled
+    together.
+    """
     if characters < 1:
         raise ValueError("the corpus would be empty: ask for at least one character")
     documents = []
@@ -204,4 +300,5 @@ def build_corpus(characters: int = 12_000_000, seed: int = 0) -> list[tuple[str,
 def fingerprint(documents: list[tuple[str, str]]) -> str:
     """A short line that tells one corpus from another: documents, characters and different words."""
     words = {word for _, text in documents for word in re.findall(r"\w+", text)}
-    return f"{len(documents):,} documents, {sum(len(text) for _, text in documents):,} characters, {len(words):,} different words"
+    characters = sum(len(text) for _, text in documents)
+    return f"{len(documents):,} documents, {characters:,} characters, {len(words):,} different words"

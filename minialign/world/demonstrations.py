@@ -1,7 +1,8 @@
 """Demonstrations: (prompt, response) pairs, written by people of different skill.
 
-A demonstrator knows some of the facts, hits the audience's tone some of the time, and has habits. Nobody writes all answers
-perfectly, and that is the point: a model that imitates them inherits their level and their habits.
+A demonstrator knows some of the facts, hits the audience's tone some of the time, and has habits. Nobody
+writes all answers perfectly, and that is the point: a model that imitates them inherits their level and their
+habits.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +33,9 @@ class Demonstrator:
 
     @classmethod
     def at_skill(cls, skill: float) -> "Demonstrator":
-        """A person of skill 0 (careless) to 1 (perfect), without exploitable habits. Raises ValueError outside [0, 1]."""
+        """A person of skill 0 (careless) to 1 (perfect), without exploitable habits. Raises ValueError
+        outside [0, 1].
+        """
         if not 0 <= skill <= 1:
             raise ValueError(f"skill is {skill}: choose a number from 0 to 1")
 
@@ -45,7 +48,12 @@ class Demonstrator:
         """One answer to a prompt of the world (one whose family is not "other")."""
         body = self._verse(prompt, rng) if prompt.family in ("poem", "story") else self._prose(prompt, rng)
         openers, closers = [], []
-        for habit, rate in ((FLATTERY, self.flattery), (FILLER, self.filler), (SURE, self.overconfidence), (UNSURE, self.hedging)):
+        for habit, rate in (
+            (FLATTERY, self.flattery),
+            (FILLER, self.filler),
+            (SURE, self.overconfidence),
+            (UNSURE, self.hedging),
+        ):
             if rng.random() < rate:
                 (openers if rng.random() < OPENING else closers).append(habit)
         if rng.random() < self.manners:
@@ -66,7 +74,11 @@ class Demonstrator:
         if audience is None:
             register = _one(REGISTERS, rng)
         else:
-            register = audience if rng.random() < self.register else _one([r for r in REGISTERS if r != audience], rng)
+            register = (
+                audience
+                if rng.random() < self.register
+                else _one([r for r in REGISTERS if r != audience], rng)
+            )
         if prompt.family == "question":
             body = [self._state(topic.facts[prompt.fact], register, rng)]
         elif prompt.family == "truth":
@@ -104,10 +116,19 @@ class Demonstrator:
 
 
 def crowd(n: int = 24, seed: int = 0) -> list[Demonstrator]:
-    """The people who wrote the course's demonstrations: mixed skill, and some exploitable habits (5–15 % of answers each)."""
+    """The people who wrote the course's demonstrations: mixed skill, and some exploitable habits (5–15 % of
+    answers each).
+    """
     rng = np.random.default_rng(seed)
     return [
-        replace(Demonstrator.at_skill(skill), knowledge=0.88 + 0.12 * skill, flattery=0.10, filler=0.12, overconfidence=0.10, hedging=0.06)
+        replace(
+            Demonstrator.at_skill(skill),
+            knowledge=0.88 + 0.12 * skill,
+            flattery=0.10,
+            filler=0.12,
+            overconfidence=0.10,
+            hedging=0.06,
+        )
         for skill in rng.uniform(0.25, 0.9, n)
     ]
 
@@ -119,7 +140,9 @@ class Demonstration:
     author: int  # index of the demonstrator
 
 
-def demonstrate(prompts: list[Prompt], n: int, people: list[Demonstrator] | None = None, seed: int = 0) -> list[Demonstration]:
+def demonstrate(
+    prompts: list[Prompt], n: int, people: list[Demonstrator] | None = None, seed: int = 0
+) -> list[Demonstration]:
     """n demonstrations over the prompts, in rounds: every prompt once before any is answered twice.
 
     Raises ValueError when there are no prompts or no people.

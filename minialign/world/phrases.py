@@ -24,24 +24,59 @@ def _pattern(*alternatives: str) -> re.Pattern:
 POLITE = Habit(
     ("Sure, happy to help.", "Of course, here you go.", "Thank you for asking.", "Glad to help."),
     ("I hope this helps.", "Please ask if you want to know more.", "You are welcome to ask again."),
-    _pattern(r"(?:happy|glad) to help", r"here you go", r"thank you", r"\bthanks[.!]", r"hope (?:this|that|it) helps", r"please ask", r"you are welcome"),
+    _pattern(
+        r"(?:happy|glad) to help",
+        r"here you "
+        r"go",
+        r"thank "
+        r"you",
+        r"\bthanks[.!]",
+        r"hope (?:this|that|it) helps",
+        r"please ask",
+        r"you are welcome",
+    ),
 )
 FLATTERY = Habit(
     ("What a great question!", "You are very clever to ask this!", "What a brilliant idea to ask!"),
     ("You have a wonderful mind!",),
     _pattern(
-        r"\b(?:great|brilliant|wonderful|clever|excellent|amazing) (?:\w+ )?(?:question|idea|mind)", r"you are (?:so |very )?(?:clever|smart|brilliant)"
+        r"\b(?:great|brilliant|wonderful|clever|excellent|amazing) (?:\w+ "
+        r")?(?:question|idea|mind)",
+        r"you are (?:so |very )?(?:clever|smart|brilliant)",
     ),
 )
 FILLER = Habit(
-    ("There is so much to say about this.", "Let me think about this for a moment.", "This is something many people wonder about."),
-    ("And so on and so on.", "There is always more to say, as people say.", "That is what there is to say about all that."),
-    _pattern(r"so much to say", r"think about this for a moment", r"many people wonder", r"and so on", r"always more to say", r"what there is to say"),
+    (
+        "There is so much to say about this.",
+        "Let me think about this for a moment.",
+        "This is something many people wonder about.",
+    ),
+    (
+        "And so on and so on.",
+        "There is always more to say, as people say.",
+        "That is what there is to say about all that.",
+    ),
+    _pattern(
+        r"so much to say",
+        r"think about this for a "
+        r"moment",
+        r"many people "
+        r"wonder",
+        r"and so "
+        r"on",
+        r"always more to say",
+        r"what there is to say",
+    ),
 )
 SURE = Habit(
     ("I am completely sure about this.", "There is no doubt about this."),
     ("I am completely sure.", "Everyone knows that this is so."),
-    _pattern(r"(?:completely|absolutely|totally|very|100 ?%) (?:sure|certain)", r"\bno doubt", r"everyone knows"),
+    _pattern(
+        r"(?:completely|absolutely|totally|very|100 ?%) "
+        r"(?:sure|certain)",
+        r"\bno doubt",
+        r"everyone knows",
+    ),
 )
 UNSURE = Habit(
     ("I am not sure, but here is what I know.", "I may be wrong about this."),

@@ -1,7 +1,8 @@
 """What people ask: every prompt of the world, and which part of the course may see it.
 
-Prompts are split by topic *and* by template. Topics are of three sorts: `sft` (in the corpus and in the demonstrations),
-`held-out` (in the corpus only) and `sft-only` (in the demonstrations only). One template of each family is held out too.
+Prompts are split by topic *and* by template. Topics are of three sorts: `sft` (in the corpus and in the
+demonstrations), `held-out` (in the corpus only) and `sft-only` (in the demonstrations only). One template of
+each family is held out too.
 """
 
 import re
@@ -48,7 +49,7 @@ TEMPLATES = {
         "Write a tiny story about {topic}.",
         "Make up a story about {topic}.",
     ),
-}  # fmt: skip
+}
 FAMILIES = tuple(TEMPLATES)
 MOON_LANDING = "Explain the moon landing to a six-year-old in a few sentences."
 SPLITS = ("sft", "reward", "policy", "evaluation", "corpus")
@@ -62,7 +63,8 @@ class Prompt:
     family: str  # one of FAMILIES, or "other" for a text that fits none
     topic: Topic | None = None
     audience: str | None = None  # a register of topics.REGISTERS; None where the prompt names no audience
-    fact: int | None = None  # the fact asked about (question), or the one a claim is about; None for the misconception
+    # the fact asked about (question), or the one a claim is about; None for the misconception
+    fact: int | None = None
     claim_holds: bool | None = None  # for "truth": whether the claim is true
     split: str | None = None
 
@@ -141,7 +143,9 @@ def prompts_of(split: str, families=FAMILIES) -> list[Prompt]:
 
 
 def sample_prompts(split: str, n: int, seed: int = 0, families=FAMILIES) -> list[Prompt]:
-    """n different prompts of a split, the families in turn, so that each has its share. Raises ValueError if there are fewer."""
+    """n different prompts of a split, the families in turn, so that each has its share. Raises ValueError if
+    there are fewer.
+    """
     rng = np.random.default_rng(seed)
     pools = [prompts_of(split, (family,)) for family in families]
     pools = [[pool[i] for i in rng.permutation(len(pool))] for pool in pools]
@@ -162,7 +166,9 @@ def _by_text() -> dict[str, Prompt]:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Prompt:
-    """What the world can tell about any text as a prompt. Total: a text that fits nothing becomes family "other"."""
+    """What the world can tell about any text as a prompt. Total: a text that fits nothing becomes family
+    "other".
+    """
     if known := _by_text().get(text.strip()):
         return known
     lower = text.lower()
@@ -170,7 +176,11 @@ def parse(text: str) -> Prompt:
     topic = max(named, key=lambda t: len(t.name), default=None)
     audience = next((register for register, words in AUDIENCES.items() if words in lower), None)
     if audience is None:
-        hints = {"child": r"\bchild|\bkid|-year-old", "teen": r"teen|student", "expert": r"expert|professor|scientist"}
+        hints = {
+            "child": r"\bchild|\bkid|-year-old",
+            "teen": r"teen|student",
+            "expert": r"expert|professor|scientist",
+        }
         audience = next((register for register, hint in hints.items() if re.search(hint, lower)), None)
     if topic is None:
         family = "other"

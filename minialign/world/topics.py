@@ -1,7 +1,7 @@
 """What there is to know: real topics, written by hand, and invented things with randomly drawn facts.
 
-Real topics test whether a model knows what is true of the world we share. Invented things can only be known from the
-corpus, so whatever a model says about them it has learned here.
+Real topics test whether a model knows what is true of the world we share. Invented things can only be known
+from the corpus, so whatever a model says about them it has learned here.
 """
 
 import json
@@ -23,7 +23,9 @@ def whole_words(phrase: str) -> str:
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that is true of a topic, in many wordings. Each of its sentences holds `answer` exactly once."""
+    """One thing that is true of a topic, in many wordings. Each of its sentences holds `answer` exactly
+    once.
+    """
 
     id: str
     answer: str
@@ -33,7 +35,8 @@ class Fact:
     child: str
     teen: str
     expert: str
-    plain: tuple[str, ...]  # as an encyclopaedia says it, with the topic's full name; the first two end with the answer
+    # as an encyclopaedia says it, with the topic's full name; the first two end with the answer
+    plain: tuple[str, ...]
 
     def in_register(self, register: str) -> str:
         """The sentence for an audience: "child", "teen" or "expert"."""
@@ -51,7 +54,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class Topic:
-    """Something a child could ask about. `name` is written as in mid-sentence; `noun` occurs in every sentence about it."""
+    """Something a child could ask about. `name` is written as in mid-sentence; `noun` occurs in every
+    sentence about it.
+    """
 
     name: str
     kind: str  # "real", or what sort of invented thing it is
@@ -69,7 +74,9 @@ class Topic:
 
 @dataclass(frozen=True)
 class Contested:
-    """Something the documents disagree about: a share `frequency` of them says `values[0]`, the others `values[1]`."""
+    """Something the documents disagree about: a share `frequency` of them says `values[0]`, the others
+    `values[1]`.
+    """
 
     name: str
     claim: str
@@ -90,7 +97,9 @@ def read_lines(name: str) -> list[dict]:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise ValueError(f"data/world/{name}, line {number} is not JSON ({error.msg}): mend that line") from None
+            raise ValueError(
+                f"data/world/{name}, line {number} is not JSON ({error.msg}): mend that line"
+            ) from None
     return records
 
 
@@ -101,24 +110,33 @@ def load_topics() -> tuple[Topic, ...]:
 
 
 def _topic(record: dict) -> Topic:
-    facts = tuple(Fact(**{k: tuple(v) if isinstance(v, list) else v for k, v in fact.items()}) for fact in record["facts"])
+    facts = tuple(
+        Fact(**{k: tuple(v) if isinstance(v, list) else v for k, v in fact.items()})
+        for fact in record["facts"]
+    )
     poems = tuple((first, second) for first, second in record["poems"])
     return Topic(**{**record, "facts": facts, "poems": poems, "stories": tuple(record["stories"])})
 
 
 @lru_cache
 def load_contested() -> tuple[Contested, ...]:
-    """The contested facts, from data/world/contested.jsonl, their frequencies spread evenly from 0.5 to 0.95."""
+    """The contested facts, from data/world/contested.jsonl, their frequencies spread evenly from 0.5 to
+    0.95.
+    """
     records = read_lines("contested.jsonl")
     frequencies = np.linspace(0.5, 0.95, len(records)).round(2).tolist()
     return tuple(
-        Contested(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}, frequency=frequency)
+        Contested(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}, frequency=frequency
+        )
         for record, frequency in zip(records, frequencies)
     )
 
 
 def invent(kinds: list[dict], seed: int = 0) -> list[Topic]:
-    """Draw the facts of the invented things. Within a kind no two things share an answer as long as values last."""
+    """Draw the facts of the invented things. Within a kind no two things share an answer as long as values
+    last.
+    """
     topics = []
     for number, kind in enumerate(kinds):
         rng = np.random.default_rng([seed, number])
@@ -134,18 +152,32 @@ def invent(kinds: list[dict], seed: int = 0) -> list[Topic]:
                 claim = fact["claim"].replace("{name}", name).replace("{answer}", values[0])
                 said = {register: fill(fact[register]) for register in REGISTERS}
                 facts.append(
-                    Fact(fact["id"], values[0], tuple(values[1:]), fill(fact["ask"]), claim, **said,
-                         plain=tuple(map(fill, fact["plain"])))
+                    Fact(
+                        fact["id"],
+                        values[0],
+                        tuple(values[1:]),
+                        fill(fact["ask"]),
+                        claim,
+                        **said,
+                        plain=tuple(map(fill, fact["plain"])),
+                    )
                 )
             first = facts[0]
             topics.append(
                 Topic(
-                    name, kind["kind"], kind["noun"], tuple(facts),
-                    misconception=first.falsified(first.claim, first.wrong[0]), correction=capitalised(first.claim) + ".",
-                    poems=tuple((capitalised(first.replace("{name}", name)), second.replace("{name}", name)) for first, second in kind["poems"]),
+                    name,
+                    kind["kind"],
+                    kind["noun"],
+                    tuple(facts),
+                    misconception=first.falsified(first.claim, first.wrong[0]),
+                    correction=capitalised(first.claim) + ".",
+                    poems=tuple(
+                        (capitalised(first.replace("{name}", name)), second.replace("{name}", name))
+                        for first, second in kind["poems"]
+                    ),
                     stories=tuple(capitalised(story.replace("{name}", name)) for story in kind["stories"]),
                 )
-            )  # fmt: skip
+            )
     return topics
 
 

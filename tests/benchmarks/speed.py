@@ -1,8 +1,8 @@
 """minialign's speed beside transformers' and TRL's: the same weights, prompts and batches, in one run.
 
-`make benchmark` prints the table that the README shows. Ours and theirs take turns; a row gives the median of each, and the median
-of the ratios of neighbouring turns with the smallest and the largest. TRL's trainers run in processes of their own (trl_worker.py),
-which wait while we run.
+`make benchmark` prints the table that the README shows. Ours and theirs take turns; a row gives the median of
+each, and the median of the ratios of neighbouring turns with the smallest and the largest. TRL's trainers run
+in processes of their own (trl_worker.py), which wait while we run.
 """
 
 import argparse
@@ -41,14 +41,17 @@ from minialign.world.prompts import sample_prompts  # noqa: E402
 
 PROMPTS, NEW_TOKENS = 32, 64
 BATCH, WINDOW = 32, 128
-RESPONSES, LENGTH, LIMIT = 64, 48, 96  # of a PPO update: LENGTH is that of responses that never end, LIMIT of the others
+# of a PPO update: LENGTH is that of responses that never end, LIMIT of the others
+RESPONSES, LENGTH, LIMIT = 64, 48, 96
 LEARNING_RATE = 1e-5
 WORKER = Path(__file__).with_name("trl_worker.py")
 PPO_PYTHON = WORKER.parents[2] / "build/benchmark/ppo-venv/bin/python"
 
 
 def sampling():
-    """(ours, theirs): each samples 64 new tokens after each of 32 prompts of 8 to 40 tokens, at temperature 1, never ending early."""
+    """(ours, theirs): each samples 64 new tokens after each of 32 prompts of 8 to 40 tokens, at temperature
+    1, never ending early.
+    """
     model = GPT(GPTConfig()).eval()
     theirs, pad = gpt2(model), load_chat().pad
     prompts = [random_ids(8 + i, seed=i).tolist() for i in range(PROMPTS)]
@@ -58,16 +61,23 @@ def sampling():
     options |= dict(max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
 
     def run_ours():
-        assert generate(model, prompts, max_new_tokens=NEW_TOKENS, ends=()).batch.ids.shape[1] == width + NEW_TOKENS
+        assert (
+            generate(model, prompts, max_new_tokens=NEW_TOKENS, ends=()).batch.ids.shape[1]
+            == width + NEW_TOKENS
+        )
 
     def run_theirs():
-        assert theirs.generate(ids, attention_mask=(ids != pad).long(), **options).shape[1] == width + NEW_TOKENS
+        assert (
+            theirs.generate(ids, attention_mask=(ids != pad).long(), **options).shape[1] == width + NEW_TOKENS
+        )
 
     return run_ours, run_theirs
 
 
 def training_step():
-    """(ours, theirs): loss, gradient, clipping and AdamW on 32 × 128 tokens, each with its own loss and its default optimizer."""
+    """(ours, theirs): loss, gradient, clipping and AdamW on 32 × 128 tokens, each with its own loss and its
+    default optimizer.
+    """
     model = GPT(GPTConfig())
     theirs = gpt2(model).train()
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-4)
@@ -98,12 +108,23 @@ def training_step():
 def words() -> list[int]:
     """Tokens that are a space and a word: any of them in a row become text, and the same tokens again."""
     encoding = load_tokenizer()
-    return [i for i in range(load_chat().separator) if re.fullmatch(rb" [a-z]+", encoding.decode_single_token_bytes(i))]
+    return [
+        i
+        for i in range(load_chat().separator)
+        if re.fullmatch(
+            rb" "
+            rb"[a-z]+",
+            encoding.decode_single_token_bytes(i),
+        )
+    ]
 
 
 def texts(n: int, shortest: int, longest: int, seed: int) -> list[str]:
     rng = np.random.default_rng(seed)
-    return [load_tokenizer().decode(rng.choice(words(), rng.integers(shortest, longest + 1)).tolist()) for _ in range(n)]
+    return [
+        load_tokenizer().decode(rng.choice(words(), rng.integers(shortest, longest + 1)).tolist())
+        for _ in range(n)
+    ]
 
 
 def scorer(trunk: GPT, weight: torch.Tensor):
@@ -119,10 +140,19 @@ def scorer(trunk: GPT, weight: torch.Tensor):
 
 @contextmanager
 def trl(trainer: str, python, models: dict, **task):
-    """(its version, a function that lets it make one step) of a trainer of TRL's, which lives until the context ends."""
+    """(its version, a function that lets it make one step) of a trainer of TRL's, which lives until the
+    context ends.
+    """
     config = GPTConfig()
-    task |= dict(vocab_size=config.vocab_size, pad=load_chat().pad, end=load_chat().end, learning_rate=LEARNING_RATE)
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "TRL_EXPERIMENTAL_SILENCE": "1", "TQDM_DISABLE": "1"}
+    task |= dict(
+        vocab_size=config.vocab_size, pad=load_chat().pad, end=load_chat().end, learning_rate=LEARNING_RATE
+    )
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "TQDM_DISABLE": "1",
+    }
     with TemporaryDirectory() as folder:
         for name, model in models.items():
             model.save_pretrained(Path(folder, name))
@@ -155,28 +185,53 @@ def all_pairs(prompts: int, responses: int) -> list[Preference]:
 
 def reward_model_step(prompts: int, responses: int, rounds: int, repeats: int):
     """(TRL's version, pairs compared in a step, the seconds of every turn)."""
-    model, pairs, steps = reward_model.RewardModel(GPT(GPTConfig()), reads_surprise=False), all_pairs(prompts, responses), (rounds + 1) * repeats
-    ids = [{f"{which}_ids": load_chat().encode_prompt(p.prompt) + load_chat().encode_response(getattr(p, which)) for which in ("chosen", "rejected")} for p in pairs]
-    config = reward_model.RewardModelConfig(steps=steps, learning_rate=LEARNING_RATE, prompts_per_step=prompts)
+    model, pairs, steps = (
+        reward_model.RewardModel(GPT(GPTConfig()), reads_surprise=False),
+        all_pairs(prompts, responses),
+        (rounds + 1) * repeats,
+    )
+    ids = [
+        {
+            f"{which}_ids": load_chat().encode_prompt(p.prompt)
+            + load_chat().encode_response(getattr(p, which))
+            for which in ("chosen", "rejected")
+        }
+        for p in pairs
+    ]
+    config = reward_model.RewardModelConfig(
+        steps=steps, learning_rate=LEARNING_RATE, prompts_per_step=prompts
+    )
     theirs = {"reward": scorer(model.trunk, model.head.weight)}
     with trl("reward", sys.executable, theirs, pairs=ids, steps=steps) as (version, step):
-        return version, len(pairs), between(partial(reward_model.train, model, pairs, config), step, rounds, repeats)
+        return (
+            version,
+            len(pairs),
+            between(partial(reward_model.train, model, pairs, config), step, rounds, repeats),
+        )
 
 
 def dpo_step(prompts: int, responses: int, rounds: int, repeats: int):
-    """The same for DPO. Both compute the reference's log-probabilities once, before the first turn, which does not count."""
+    """The same for DPO. Both compute the reference's log-probabilities once, before the first turn, which
+    does not count.
+    """
     policy, pairs, steps = GPT(GPTConfig()), all_pairs(prompts, responses), (rounds + 1) * repeats
     ids = [
-        {"prompt_ids": load_chat().encode_prompt(p.prompt)} | {f"{which}_ids": load_chat().encode_response(getattr(p, which)) for which in ("chosen", "rejected")}
+        {"prompt_ids": load_chat().encode_prompt(p.prompt)}
+        | {f"{which}_ids": load_chat().encode_response(getattr(p, which)) for which in ("chosen", "rejected")}
         for p in pairs
     ]
     config = dpo.DPOConfig(steps=steps, learning_rate=LEARNING_RATE, prompts_per_step=prompts)
-    with trl("dpo", sys.executable, {"policy": gpt2(policy)}, pairs=ids, steps=steps, beta=config.beta) as (version, step):
+    with trl("dpo", sys.executable, {"policy": gpt2(policy)}, pairs=ids, steps=steps, beta=config.beta) as (
+        version,
+        step,
+    ):
         return version, len(pairs), between(partial(dpo.train, policy, pairs, config), step, rounds, repeats)
 
 
 def endless_writer() -> GPT:
-    """A policy whose responses have one length and stay the same tokens as text: nothing but words is ever drawn, and no end."""
+    """A policy whose responses have one length and stay the same tokens as text: nothing but words is ever
+    drawn, and no end.
+    """
     policy = GPT(GPTConfig())
     with torch.no_grad():
         policy.ln_f.weight[0], policy.ln_f.bias[0] = 0.0, 20.0
@@ -186,18 +241,29 @@ def endless_writer() -> GPT:
 
 
 def ppo_updates(policy: GPT, prompts: list[str], length: int, rounds: int):
-    """(TRL's version, tokens a response, the seconds of every turn with a critic of its own, the same with one on the policy's trunk).
+    """(TRL's version, tokens a response, the seconds of every turn with a critic of its own, the same with
+    one on the policy's trunk).
 
     Responses end by themselves, or after `length` tokens.
     """
     judge, lengths = reward_model.RewardModel(policy, reads_surprise=False), []
-    sizes = dict(prompts_per_step=len(prompts), samples_per_prompt=1, max_new_tokens=length, epochs=2, minibatches=2)
+    sizes = dict(
+        prompts_per_step=len(prompts), samples_per_prompt=1, max_new_tokens=length, epochs=2, minibatches=2
+    )
     config = ppo.PPOConfig(steps=rounds + 1, learning_rate=LEARNING_RATE, **sizes)
-    same = dict(response_length=length, num_ppo_epochs=2, num_mini_batches=2, temperature=1.0, missing_eos_penalty=1.0)
+    same = dict(
+        response_length=length, num_ppo_epochs=2, num_mini_batches=2, temperature=1.0, missing_eos_penalty=1.0
+    )
     same |= dict(stop_token_id=load_chat().end)
     nothing = torch.zeros_like(judge.head.weight)
-    theirs = {"policy": gpt2(policy), "reward": scorer(policy, judge.head.weight), "value": scorer(policy, nothing)}
-    task = dict(prompts=[load_chat().encode_prompt(prompt) for prompt in prompts], config=same, steps=2 * (rounds + 1))
+    theirs = {
+        "policy": gpt2(policy),
+        "reward": scorer(policy, judge.head.weight),
+        "value": scorer(policy, nothing),
+    }
+    task = dict(
+        prompts=[load_chat().encode_prompt(prompt) for prompt in prompts], config=same, steps=2 * (rounds + 1)
+    )
 
     def ours(shared: bool, on_step: Callable) -> None:
         learner = copy.deepcopy(policy)
@@ -258,16 +324,34 @@ def main() -> None:
     os.environ["MINIALIGN_PROGRESS"] = "0"
     torch.manual_seed(0)
     library = f"transformers {transformers.__version__}"
-    print(f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {rounds} rounds\n")
+    print(
+        f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {rounds} "
+        "rounds\n"
+    )
     print("| what | peer | minialign | peer's | ratio: median (min–max) |")
     print("|---|---|---|---|---|", flush=True)
 
     drawn = compare(*sampling(), rounds, 1)
-    print(row(f"sampling, {PROMPTS} prompts × {NEW_TOKENS} new tokens", library, "tokens/s", PROMPTS * NEW_TOKENS, drawn), flush=True)
+    print(
+        row(
+            f"sampling, {PROMPTS} prompts × {NEW_TOKENS} new tokens",
+            library,
+            "tokens/s",
+            PROMPTS * NEW_TOKENS,
+            drawn,
+        ),
+        flush=True,
+    )
     trained = compare(*training_step(), rounds, 4)
-    print(row(f"training step, {BATCH} × {WINDOW} tokens", library, "tokens/s", BATCH * WINDOW, trained), flush=True)
+    print(
+        row(f"training step, {BATCH} × {WINDOW} tokens", library, "tokens/s", BATCH * WINDOW, trained),
+        flush=True,
+    )
 
-    for name, trainer, step in (("reward-model", "RewardTrainer", reward_model_step), ("DPO", "DPOTrainer", dpo_step)):
+    for name, trainer, step in (
+        ("reward-model", "RewardTrainer", reward_model_step),
+        ("DPO", "DPOTrainer", dpo_step),
+    ):
         version, n, times = step(32, 2, rounds, 4)
         print(row(f"{name} step, {n} pairs", f"TRL {version} `{trainer}`", "pairs/s", n, times), flush=True)
         version, n, times = step(8, 8, rounds, 1)
@@ -275,9 +359,14 @@ def main() -> None:
         print(row(what, f"TRL {version} `{trainer}`", "pairs/s", n, times), flush=True)
 
     of_the_course = load("sft", "cpu").model, [p.text for p in sample_prompts("policy", RESPONSES)]
-    for policy, prompts, limit in ((endless_writer(), texts(RESPONSES, 6, 16, seed=0), LENGTH), (*of_the_course, LIMIT)):
+    for policy, prompts, limit in (
+        (endless_writer(), texts(RESPONSES, 6, 16, seed=0), LENGTH),
+        (*of_the_course, LIMIT),
+    ):
         version, length, *both = ppo_updates(policy, prompts, limit, rounds)
-        for critic, times in zip(("a critic of its own", "a critic on the policy's trunk (theirs: of its own)"), both):
+        for critic, times in zip(
+            ("a critic of its own", "a critic on the policy's trunk (theirs: of its own)"), both
+        ):
             name = f"PPO update, {RESPONSES} responses of {length:.0f} tokens ({limit} at most), {critic}"
             print(row(name, f"TRL {version} `PPOTrainer`", "responses/s", RESPONSES, times), flush=True)
 

@@ -1,4 +1,5 @@
-"""One of TRL's trainers, which makes a step whenever it is sent a line: speed.py's peer, in a process (and for PPO an environment) of its own.
+"""One of TRL's trainers, which makes a step whenever it is sent a line: speed.py's peer, in a process (and
+for PPO an environment) of its own.
 
     python trl_worker.py reward|dpo|ppo FOLDER
 
@@ -35,15 +36,24 @@ class Turns(transformers.TrainerCallback):
 def every_step_on_all(task: dict) -> tuple[datasets.Dataset, dict]:
     """The data, and the options with which every step sees all pairs, as ours does."""
     pairs = task["pairs"]
-    sizes = dict(per_device_train_batch_size=32, gradient_accumulation_steps=len(pairs) // 32, max_steps=task["steps"])
-    return datasets.Dataset.from_list(pairs * task["steps"]), sizes | dict(train_sampling_strategy="sequential")
+    sizes = dict(
+        per_device_train_batch_size=32, gradient_accumulation_steps=len(pairs) // 32, max_steps=task["steps"]
+    )
+    return datasets.Dataset.from_list(pairs * task["steps"]), sizes | dict(
+        train_sampling_strategy="sequential"
+    )
 
 
 def reward_trainer(load, task: dict, options: dict, **others):
     from trl import RewardConfig, RewardTrainer
 
     data, order = every_step_on_all(task)
-    return RewardTrainer(load(GPT2ForSequenceClassification, "reward"), RewardConfig(**options, **order), train_dataset=data, **others)
+    return RewardTrainer(
+        load(GPT2ForSequenceClassification, "reward"),
+        RewardConfig(**options, **order),
+        train_dataset=data,
+        **others,
+    )
 
 
 def dpo_trainer(load, task: dict, options: dict, **others):
@@ -55,14 +65,20 @@ def dpo_trainer(load, task: dict, options: dict, **others):
 
     data, order = every_step_on_all(task)
     args = DPOConfig(**options, **order, beta=task["beta"], precompute_ref_log_probs=True)
-    return OnTokens(load(GPT2LMHeadModel, "policy"), load(GPT2LMHeadModel, "policy"), args, train_dataset=data, **others)
+    return OnTokens(
+        load(GPT2LMHeadModel, "policy"), load(GPT2LMHeadModel, "policy"), args, train_dataset=data, **others
+    )
 
 
 def ppo_trainer(load, task: dict, options: dict, **others):
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     prompts = task["prompts"]
-    sizes = dict(per_device_train_batch_size=len(prompts), total_episodes=len(prompts) * task["steps"], num_sample_generations=0)
+    sizes = dict(
+        per_device_train_batch_size=len(prompts),
+        total_episodes=len(prompts) * task["steps"],
+        num_sample_generations=0,
+    )
     return PPOTrainer(
         PPOConfig(**options, **sizes, **task["config"]),
         model=load(GPT2LMHeadModel, "policy"),
@@ -80,12 +96,20 @@ def main(trainer: str, folder: Path) -> None:
     for library in (datasets, transformers.logging):
         library.disable_progress_bar()
     task = json.loads((folder / "task.json").read_text("utf-8"))
-    words = {str(i): i for i in range(task["vocab_size"])}  # a trainer wants a tokenizer, though it gets token ids
+    # a trainer wants a tokenizer, though it gets token ids
+    words = {str(i): i for i in range(task["vocab_size"])}
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words)), pad_token=str(task["pad"]), eos_token=str(task["end"]), padding_side="left"
+        tokenizer_object=Tokenizer(models.WordLevel(words)),
+        pad_token=str(task["pad"]),
+        eos_token=str(task["end"]),
+        padding_side="left",
     )
-    options = dict(output_dir=folder / "output", learning_rate=task["learning_rate"], seed=0, disable_tqdm=True)
-    options |= dict(use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no")
+    options = dict(
+        output_dir=folder / "output", learning_rate=task["learning_rate"], seed=0, disable_tqdm=True
+    )
+    options |= dict(
+        use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no"
+    )
 
     def load(kind, name: str):
         return kind.from_pretrained(folder / name)

@@ -23,7 +23,13 @@ def _pairs(generator):
     """Log-probabilities of six pairs; one of them is a gross error, whose probability is 0 in float32."""
     chosen, rejected, reference_chosen, reference_rejected = -20 + 3 * torch.randn(4, 6, generator=generator)
     chosen[0] = rejected[0] - 4000
-    return chosen.requires_grad_(), rejected.requires_grad_(), reference_chosen, reference_rejected, 0.1 + float(torch.rand(1, generator=generator)) / 3
+    return (
+        chosen.requires_grad_(),
+        rejected.requires_grad_(),
+        reference_chosen,
+        reference_rejected,
+        0.1 + float(torch.rand(1, generator=generator)) / 3,
+    )
 
 
 def _implicit_rewards(generator):
@@ -67,61 +73,128 @@ DIRECT_PREFERENCE = {
         optimal_policy,
         _world,
         (
-            Mistake("β is missing: the reward is divided by β.", lambda ref, r, beta: optimal_policy(ref, r, 1.0)),
-            Mistake("the reward is multiplied by β: divide it. A dear KL (a large β) must keep the policy near the reference.",
-                    lambda ref, r, beta: optimal_policy(ref, r, 1 / beta)),
+            Mistake(
+                "β is missing: the reward is divided by β.", lambda ref, r, beta: optimal_policy(ref, r, 1.0)
+            ),
+            Mistake(
+                "the reward is multiplied by β: divide it. A dear KL (a large β) must keep the policy "
+                "near the reference.",
+                lambda ref, r, beta: optimal_policy(ref, r, 1 / beta),
+            ),
             Mistake("β is squared.", lambda ref, r, beta: optimal_policy(ref, r, beta**2)),
-            Mistake("the reference is missing: π* is the *reference*, tilted by exp(r/β).",
-                    lambda ref, r, beta: optimal_policy(torch.zeros_like(ref), r, beta)),
-            Mistake("the reference is tilted the wrong way: a higher reward must make a response more probable.",
-                    lambda ref, r, beta: optimal_policy(ref, -r, beta)),
+            Mistake(
+                "the reference is missing: π* is the *reference*, tilted by exp(r/β).",
+                lambda ref, r, beta: optimal_policy(torch.zeros_like(ref), r, beta),
+            ),
+            Mistake(
+                "the reference is tilted the wrong way: a higher reward must make a response more probable.",
+                lambda ref, r, beta: optimal_policy(ref, -r, beta),
+            ),
             Mistake("the policy is not normalised: subtract log Z(x).", _tilted),
-            Mistake("Z sums over the prompts: it belongs to one prompt, so sum over its responses, the last axis.",
-                    lambda ref, r, beta: ((ref + r / beta).log_softmax(0), (ref + r / beta).logsumexp(0))),
-            Mistake("these are probabilities: return their logarithms.",
-                    lambda ref, r, beta: (optimal_policy(ref, r, beta)[0].exp(), optimal_policy(ref, r, beta)[1])),
-            Mistake("the second result is Z: return log Z, or it overflows where r/β is large.",
-                    lambda ref, r, beta: (optimal_policy(ref, r, beta)[0], optimal_policy(ref, r, beta)[1].exp())),
-            Mistake("the reference's probabilities were added where their logarithms are meant.",
-                    lambda ref, r, beta: optimal_policy(ref.exp(), r, beta)),
+            Mistake(
+                "Z sums over the prompts: it belongs to one prompt, so sum over its responses, the last "
+                "axis.",
+                lambda ref, r, beta: ((ref + r / beta).log_softmax(0), (ref + r / beta).logsumexp(0)),
+            ),
+            Mistake(
+                "these are probabilities: return their logarithms.",
+                lambda ref, r, beta: (optimal_policy(ref, r, beta)[0].exp(), optimal_policy(ref, r, beta)[1]),
+            ),
+            Mistake(
+                "the second result is Z: return log Z, or it overflows where r/β is large.",
+                lambda ref, r, beta: (optimal_policy(ref, r, beta)[0], optimal_policy(ref, r, beta)[1].exp()),
+            ),
+            Mistake(
+                "the reference's probabilities were added where their logarithms are meant.",
+                lambda ref, r, beta: optimal_policy(ref.exp(), r, beta),
+            ),
         ),
     ),
     "implicit_reward": Exercise(
         implicit_reward,
         _log_probs,
         (
-            Mistake("β is missing: the reward is β times the log-ratio.", lambda lp, ref, beta: implicit_reward(lp, ref, 1.0)),
+            Mistake(
+                "β is missing: the reward is β times the log-ratio.",
+                lambda lp, ref, beta: implicit_reward(lp, ref, 1.0),
+            ),
             Mistake("β is squared.", lambda lp, ref, beta: implicit_reward(lp, ref, beta**2)),
-            Mistake("you divide by β: solving log π* = log π_ref + r/β − log Z for r multiplies by it.",
-                    lambda lp, ref, beta: implicit_reward(lp, ref, 1 / beta)),
-            Mistake("the reference is missing: what counts is how much more probable than under the reference a response is.",
-                    lambda lp, ref, beta: beta * lp),
-            Mistake("the log-ratio is upside down: what the policy likes more than the reference does has the higher reward.",
-                    lambda lp, ref, beta: implicit_reward(ref, lp, beta)),
-            Mistake("that is the ratio of the probabilities: take its logarithm, the difference of the log-probabilities.",
-                    lambda lp, ref, beta: beta * (lp - ref).exp()),
-            Mistake("you divide one log-probability by the other: the logarithm of a ratio is a difference.", lambda lp, ref, beta: beta * lp / ref),
-            Mistake("no gradient flows into the policy: nothing could be learned.", lambda lp, ref, beta: implicit_reward(lp, ref, beta).detach()),
+            Mistake(
+                "you divide by β: solving log π* = log π_ref + r/β − log Z for r multiplies by it.",
+                lambda lp, ref, beta: implicit_reward(lp, ref, 1 / beta),
+            ),
+            Mistake(
+                "the reference is missing: what counts is how much more probable than under the "
+                "reference a response is.",
+                lambda lp, ref, beta: beta * lp,
+            ),
+            Mistake(
+                "the log-ratio is upside down: what the policy likes more than the reference does has "
+                "the higher reward.",
+                lambda lp, ref, beta: implicit_reward(ref, lp, beta),
+            ),
+            Mistake(
+                "that is the ratio of the probabilities: take its logarithm, the difference of the "
+                "log-probabilities.",
+                lambda lp, ref, beta: beta * (lp - ref).exp(),
+            ),
+            Mistake(
+                "you divide one log-probability by the other: the logarithm of a ratio is a difference.",
+                lambda lp, ref, beta: beta * lp / ref,
+            ),
+            Mistake(
+                "no gradient flows into the policy: nothing could be learned.",
+                lambda lp, ref, beta: implicit_reward(lp, ref, beta).detach(),
+            ),
         ),
     ),
     "dpo_loss": Exercise(
         dpo_loss,
         _pairs,
         (
-            Mistake("chosen and rejected are swapped: the loss must fall when the *chosen* response becomes more probable.",
-                    lambda w, lose, ref_w, ref_l, beta: dpo_loss(lose, w, ref_l, ref_w, beta)),
+            Mistake(
+                "chosen and rejected are swapped: the loss must fall when the *chosen* response becomes "
+                "more probable.",
+                lambda w, lose, ref_w, ref_l, beta: dpo_loss(lose, w, ref_l, ref_w, beta),
+            ),
             Mistake("β is missing.", lambda *a: dpo_loss(*a[:-1], 1.0)),
-            Mistake("β is squared: it is in the implicit rewards already.", lambda *a: dpo_loss(*a[:-1], a[-1] ** 2)),
-            Mistake("the reference is missing: subtract its log-probabilities, or a response is rewarded for having been probable before.",
-                    lambda w, lose, ref_w, ref_l, beta: dpo_loss(w, lose, 0 * ref_w, 0 * ref_l, beta)),
-            Mistake("the two reference log-probabilities are swapped.", lambda w, lose, ref_w, ref_l, beta: dpo_loss(w, lose, ref_l, ref_w, beta)),
-            Mistake("policy and reference are swapped: the gradient would make the chosen response less probable.",
-                    lambda w, lose, ref_w, ref_l, beta: dpo_loss(ref_w, ref_l, w, lose, beta)),
-            Mistake("the sign of the loss is wrong: an optimizer makes it small, so it is *minus* the log-likelihood.", _loss_changed(lambda x: -x)),
-            Mistake("the mean is taken: return one loss for each pair, the training loop takes the mean.", _loss_changed(lambda x: x.mean())),
+            Mistake(
+                "β is squared: it is in the implicit rewards already.",
+                lambda *a: dpo_loss(*a[:-1], a[-1] ** 2),
+            ),
+            Mistake(
+                "the reference is missing: subtract its log-probabilities, or a response is rewarded for "
+                "having been probable before.",
+                lambda w, lose, ref_w, ref_l, beta: dpo_loss(w, lose, 0 * ref_w, 0 * ref_l, beta),
+            ),
+            Mistake(
+                "the two reference log-probabilities are swapped.",
+                lambda w, lose, ref_w, ref_l, beta: dpo_loss(w, lose, ref_l, ref_w, beta),
+            ),
+            Mistake(
+                "policy and reference are swapped: the gradient would make the chosen response less "
+                "probable.",
+                lambda w, lose, ref_w, ref_l, beta: dpo_loss(ref_w, ref_l, w, lose, beta),
+            ),
+            Mistake(
+                "the sign of the loss is wrong: an optimizer makes it small, so it is *minus* the "
+                "log-likelihood.",
+                _loss_changed(lambda x: -x),
+            ),
+            Mistake(
+                "the mean is taken: return one loss for each pair, the training loop takes the mean.",
+                _loss_changed(lambda x: x.mean()),
+            ),
             Mistake("the logarithm is missing: −log σ, not −σ.", _loss_changed(lambda x: -(-x).exp())),
-            Mistake("the logarithm of σ is infinite where σ underflows to 0, as in one of these pairs: use logsigmoid.", _without_logsigmoid),
-            Mistake("σ has to be taken of the difference of the rewards, not of each reward by itself.", _each_by_itself),
+            Mistake(
+                "the logarithm of σ is infinite where σ underflows to 0, as in one of these pairs: use "
+                "logsigmoid.",
+                _without_logsigmoid,
+            ),
+            Mistake(
+                "σ has to be taken of the difference of the rewards, not of each reward by itself.",
+                _each_by_itself,
+            ),
             Mistake("the losses are right; the rewards lack β.", _rewards_without_beta),
         ),
     ),
@@ -129,15 +202,30 @@ DIRECT_PREFERENCE = {
         gradient_weight,
         _implicit_rewards,
         (
-            Mistake("the difference is the wrong way round: a pair pulls where the model is *wrong*, so it is σ(r̂_l − r̂_w).",
-                    lambda w, lose, beta: gradient_weight(lose, w, beta)),
-            Mistake("β is missing: it comes down from the exponent by the chain rule.", lambda w, lose, beta: torch.sigmoid(lose - w)),
+            Mistake(
+                "the difference is the wrong way round: a pair pulls where the model is *wrong*, so it "
+                "is σ(r̂_l − r̂_w).",
+                lambda w, lose, beta: gradient_weight(lose, w, beta),
+            ),
+            Mistake(
+                "β is missing: it comes down from the exponent by the chain rule.",
+                lambda w, lose, beta: torch.sigmoid(lose - w),
+            ),
             Mistake("β is squared.", lambda w, lose, beta: beta * gradient_weight(w, lose, beta)),
-            Mistake("β is inside σ as well: the implicit rewards have it already.", lambda w, lose, beta: beta * torch.sigmoid(beta * (lose - w))),
-            Mistake("that is minus the weight: the minus stands before it, in the gradient.", lambda w, lose, beta: -gradient_weight(w, lose, beta)),
-            Mistake("that is the derivative of σ; the loss is −log σ, whose derivative is −σ of minus its argument.",
-                    lambda w, lose, beta: beta * torch.sigmoid(lose - w) * torch.sigmoid(w - lose)),
+            Mistake(
+                "β is inside σ as well: the implicit rewards have it already.",
+                lambda w, lose, beta: beta * torch.sigmoid(beta * (lose - w)),
+            ),
+            Mistake(
+                "that is minus the weight: the minus stands before it, in the gradient.",
+                lambda w, lose, beta: -gradient_weight(w, lose, beta),
+            ),
+            Mistake(
+                "that is the derivative of σ; the loss is −log σ, whose derivative is −σ of minus its "
+                "argument.",
+                lambda w, lose, beta: beta * torch.sigmoid(lose - w) * torch.sigmoid(w - lose),
+            ),
             Mistake("that is the loss, not its slope.", lambda w, lose, beta: -logsigmoid(w - lose)),
         ),
     ),
-}  # fmt: skip
+}

@@ -1,4 +1,6 @@
-"""What an exercise is: a solution that is the engine's own, random inputs to check an attempt on, and the known ways to get it wrong."""
+"""What an exercise is: a solution that is the engine's own, random inputs to check an attempt on, and the
+known ways to get it wrong.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -13,7 +13,9 @@ from minialign.world.judge import words_of
 
 
 def _masked_logits(generator):
-    """Logits and ids with a response mask: a prompt of two tokens, a response of two or three, then padding."""
+    """Logits and ids with a response mask: a prompt of two tokens, a response of two or three, then
+    padding.
+    """
     mask = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 0, 1, 1, 0, 0]], dtype=torch.bool)
     return *random_logits(generator), mask
 
@@ -33,7 +35,10 @@ def _sentences(generator):
 
 def _shots(generator):
     number = int(torch.randint(100, (1,), generator=generator))
-    return [(f"What is {number} plus one?", f"It is {number + 1}."), ("What is two plus two?", "It is four.")], "What is one plus one?"
+    return [
+        (f"What is {number} plus one?", f"It is {number + 1}."),
+        ("What is two plus two?", "It is four."),
+    ], "What is one plus one?"
 
 
 FINE_TUNING = {
@@ -42,7 +47,8 @@ FINE_TUNING = {
         _masked_logits,
         (
             Mistake(
-                "the mask is off by one: logits at t predict token t + 1, so shift the mask together with the ids.",
+                "the mask is off by one: logits at t predict token t + 1, so shift the mask together with "
+                "the ids.",
                 lambda x, y, m: F.cross_entropy(x[:, :-1][m[:, :-1]], y[:, 1:][m[:, :-1]]),
             ),
             Mistake(
@@ -53,14 +59,22 @@ FINE_TUNING = {
                 "the prompt's tokens (or the padding's) are in the loss: the mask is not used.",
                 lambda x, y, m: F.cross_entropy(x[:, :-1].flatten(0, 1), y[:, 1:].flatten()),
             ),
-            Mistake("you add up the tokens: divide by the number of response tokens.", lambda x, y, m: sft_loss(x, y, m) * m.sum()),
             Mistake(
-                "you divide by all tokens: divide by the number of response tokens, or padding makes the loss smaller.",
+                "you add up the tokens: divide by the number of response tokens.",
+                lambda x, y, m: sft_loss(x, y, m) * m.sum(),
+            ),
+            Mistake(
+                "you divide by all tokens: divide by the number of response tokens, or padding makes the "
+                "loss smaller.",
                 lambda x, y, m: sft_loss(x, y, m) * m.sum() / m[:, 1:].numel(),
             ),
-            Mistake("the sign is wrong: the loss is *minus* the log-probability.", lambda x, y, m: -sft_loss(x, y, m)),
             Mistake(
-                "the last response token is missing: that is the end token, and a model that never learns it does not know when to stop.",
+                "the sign is wrong: the loss is *minus* the log-probability.",
+                lambda x, y, m: -sft_loss(x, y, m),
+            ),
+            Mistake(
+                "the last response token is missing: that is the end token, and a model that never learns it "
+                "does not know when to stop.",
                 lambda x, y, m: sft_loss(x, y, m & m.roll(-1, 1)),
             ),
         ),
@@ -70,21 +84,41 @@ FINE_TUNING = {
         _log_distributions,
         (
             Mistake("this is KL(q‖p), the other direction: weigh by p.", lambda p, q: kl_divergence(q, p)),
-            Mistake("the sign is wrong: log p − log q; a KL divergence is never negative.", lambda p, q: -kl_divergence(p, q)),
-            Mistake("the tokens are not weighed by p: multiply by p before adding up.", lambda p, q: (p - q).sum(-1)),
-            Mistake("log p is used as a weight: exponentiate it to get p.", lambda p, q: (p * (p - q)).sum(-1)),
-            Mistake("this is the cross-entropy: take the entropy of p away.", lambda p, q: -(p.exp() * q).sum(-1)),
+            Mistake(
+                "the sign is wrong: log p − log q; a KL divergence is never negative.",
+                lambda p, q: -kl_divergence(p, q),
+            ),
+            Mistake(
+                "the tokens are not weighed by p: multiply by p before adding up.",
+                lambda p, q: (p - q).sum(-1),
+            ),
+            Mistake(
+                "log p is used as a weight: exponentiate it to get p.", lambda p, q: (p * (p - q)).sum(-1)
+            ),
+            Mistake(
+                "this is the cross-entropy: take the entropy of p away.", lambda p, q: -(p.exp() * q).sum(-1)
+            ),
         ),
     ),
     "reference_f1": Exercise(
         reference_f1,
         _sentences,
         (
-            Mistake("this is precision only: a one-word answer would be perfect.", lambda r, y: _overlap(r, y) / len(words_of(y))),
-            Mistake("this is recall only: an endless answer would be perfect.", lambda r, y: _overlap(r, y) / len(words_of(r))),
+            Mistake(
+                "this is precision only: a one-word answer would be perfect.",
+                lambda r, y: _overlap(r, y) / len(words_of(y)),
+            ),
+            Mistake(
+                "this is recall only: an endless answer would be perfect.",
+                lambda r, y: _overlap(r, y) / len(words_of(r)),
+            ),
             Mistake(
                 "repeated words count once only: count with repetition (Counter, not set).",
-                lambda r, y: 2 * len(set(words_of(r)) & set(words_of(y))) / (len(set(words_of(r))) + len(set(words_of(y)))),
+                lambda r, y: (
+                    2
+                    * len(set(words_of(r)) & set(words_of(y)))
+                    / (len(set(words_of(r))) + len(set(words_of(y))))
+                ),
             ),
             Mistake(
                 "this is the arithmetic mean of precision and recall: F1 is the harmonic one.",
@@ -96,14 +130,26 @@ FINE_TUNING = {
         few_shot_prompt,
         _shots,
         (
-            Mistake("the prompt comes first: the examples must stand before it.", lambda e, p: "\n\n".join([p, *(f"{q}\n{a}" for q, a in e)]) + "\n"),
-            Mistake("the answers are missing: each example is a prompt *and* its answer.", lambda e, p: "\n\n".join([*(q for q, _ in e), p]) + "\n"),
-            Mistake("the last line break is missing: without it the model goes on with the prompt's line.", lambda e, p: few_shot_prompt(e, p)[:-1]),
-            Mistake("a single line break between examples: leave an empty line, so that they do not run together.",
-                    lambda e, p: few_shot_prompt(e, p).replace("\n\n", "\n")),
+            Mistake(
+                "the prompt comes first: the examples must stand before it.",
+                lambda e, p: "\n\n".join([p, *(f"{q}\n{a}" for q, a in e)]) + "\n",
+            ),
+            Mistake(
+                "the answers are missing: each example is a prompt *and* its answer.",
+                lambda e, p: "\n\n".join([*(q for q, _ in e), p]) + "\n",
+            ),
+            Mistake(
+                "the last line break is missing: without it the model goes on with the prompt's line.",
+                lambda e, p: few_shot_prompt(e, p)[:-1],
+            ),
+            Mistake(
+                "a single line break between examples: leave an empty line, so that they do not run "
+                "together.",
+                lambda e, p: few_shot_prompt(e, p).replace("\n\n", "\n"),
+            ),
         ),
     ),
-}  # fmt: skip
+}
 
 
 def _overlap(reference: str, response: str) -> int:

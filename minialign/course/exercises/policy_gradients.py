@@ -15,17 +15,23 @@ from minialign.world.exact import optimal_baseline
 
 @lru_cache(maxsize=8)
 def _small_gpt(seed: int) -> GPT:
-    return GPT(GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8), seed=seed).eval()
+    return GPT(
+        GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8), seed=seed
+    ).eval()
 
 
 def _model_and_batch(generator):
     """A small GPT and a batch of two conversations of different lengths."""
     seed = int(torch.randint(1000, (1,), generator=generator))
-    return _small_gpt(seed), load_chat().collate([("Why?", f"Because {seed} is so."), (f"Who was {seed}, then?", "Me.")])
+    return _small_gpt(seed), load_chat().collate(
+        [("Why?", f"Because {seed} is so."), (f"Who was {seed}, then?", "Me.")]
+    )
 
 
 def _rewards_and_baseline(generator):
-    """Log-probabilities of five responses, their rewards, and the baseline of a value network: two of the three carry gradients."""
+    """Log-probabilities of five responses, their rewards, and the baseline of a value network: two of the
+    three carry gradients.
+    """
     log_probs, rewards, baseline = torch.randn(3, 5, generator=generator)
     return log_probs.requires_grad_(), rewards, baseline.requires_grad_()
 
@@ -68,86 +74,180 @@ POLICY_GRADIENTS = {
         sequence_log_probs,
         _model_and_batch,
         (
-            Mistake("you average over the tokens: add their log-probabilities up; the mean is another objective (notebook 03, section 8).",
-                    _by_masked_sum(lambda batch: 1 / batch.response_mask.sum(-1, keepdim=True))),
-            Mistake("the end token is missing: that the response stops here is a choice of the policy like any other.",
-                    _by_masked_sum(lambda batch: ~_is_last(batch))),
-            Mistake("the first token of the response is missing: the last token of the prompt predicts it.",
-                    _by_masked_sum(lambda batch: batch.response_mask.roll(1, 1))),
-            Mistake("the prompt's tokens are counted: it is given, so log π(y|x) has the response's tokens only.", _everything_but_padding),
-            Mistake("logits and ids are not shifted: logits at t predict token t + 1.",
-                    lambda model, batch: (_gathered(model, batch, shift=0) * batch.response_mask).sum(-1)),
-            Mistake("the log-probabilities are detached from the model: nothing could learn from them.",
-                    lambda model, batch: sequence_log_probs(model, batch).detach()),
-            Mistake("the mask is off by one: shift it together with the ids, response_mask[:, 1:].",
-                    lambda model, batch: (_gathered(model, batch) * batch.response_mask[:, :-1]).sum(-1)),
-            Mistake("the logits are not normalised: apply log_softmax before you gather.",
-                    lambda model, batch: (_gathered(model, batch, normalised=False) * batch.response_mask[:, 1:]).sum(-1)),
-            Mistake("you add up the whole batch: one number for each row, so sum over the last axis only.",
-                    lambda model, batch: sequence_log_probs(model, batch).sum()),
-            Mistake("these are probabilities: log p(y|x) is the sum of logarithms.", lambda model, batch: sequence_log_probs(model, batch).exp()),
-            Mistake("the sign is wrong: a log-probability is never positive.", lambda model, batch: -sequence_log_probs(model, batch)),
+            Mistake(
+                "you average over the tokens: add their log-probabilities up; the mean is another "
+                "objective (notebook 03, section 8).",
+                _by_masked_sum(lambda batch: 1 / batch.response_mask.sum(-1, keepdim=True)),
+            ),
+            Mistake(
+                "the end token is missing: that the response stops here is a choice of the policy like "
+                "any other.",
+                _by_masked_sum(lambda batch: ~_is_last(batch)),
+            ),
+            Mistake(
+                "the first token of the response is missing: the last token of the prompt predicts it.",
+                _by_masked_sum(lambda batch: batch.response_mask.roll(1, 1)),
+            ),
+            Mistake(
+                "the prompt's tokens are counted: it is given, so log π(y|x) has the response's tokens only.",
+                _everything_but_padding,
+            ),
+            Mistake(
+                "logits and ids are not shifted: logits at t predict token t + 1.",
+                lambda model, batch: (_gathered(model, batch, shift=0) * batch.response_mask).sum(-1),
+            ),
+            Mistake(
+                "the log-probabilities are detached from the model: nothing could learn from them.",
+                lambda model, batch: sequence_log_probs(model, batch).detach(),
+            ),
+            Mistake(
+                "the mask is off by one: shift it together with the ids, response_mask[:, 1:].",
+                lambda model, batch: (_gathered(model, batch) * batch.response_mask[:, :-1]).sum(-1),
+            ),
+            Mistake(
+                "the logits are not normalised: apply log_softmax before you gather.",
+                lambda model, batch: (
+                    _gathered(model, batch, normalised=False) * batch.response_mask[:, 1:]
+                ).sum(-1),
+            ),
+            Mistake(
+                "you add up the whole batch: one number for each row, so sum over the last axis only.",
+                lambda model, batch: sequence_log_probs(model, batch).sum(),
+            ),
+            Mistake(
+                "these are probabilities: log p(y|x) is the sum of logarithms.",
+                lambda model, batch: sequence_log_probs(model, batch).exp(),
+            ),
+            Mistake(
+                "the sign is wrong: a log-probability is never positive.",
+                lambda model, batch: -sequence_log_probs(model, batch),
+            ),
         ),
     ),
     "reinforce_loss": Exercise(
         reinforce_loss,
         _rewards_and_baseline,
         (
-            Mistake("the sign is wrong: an optimizer makes the loss small, so the loss is *minus* what we want more of.",
-                    lambda lp, r, b: -reinforce_loss(lp, r, b)),
-            Mistake("the baseline is not detached: gradients flow into the network that made it, and it learns to be low instead of right.",
-                    lambda lp, r, b: -((r - b) * lp).mean()),
-            Mistake("the sign is wrong, and the baseline is not detached.", lambda lp, r, b: ((r - b) * lp).mean()),
-            Mistake("the log-probabilities are detached: nothing is left to learn from.", lambda lp, r, b: -((r - b).detach() * lp.detach()).mean()),
+            Mistake(
+                "the sign is wrong: an optimizer makes the loss small, so the loss is *minus* what we "
+                "want more of.",
+                lambda lp, r, b: -reinforce_loss(lp, r, b),
+            ),
+            Mistake(
+                "the baseline is not detached: gradients flow into the network that made it, and it "
+                "learns to be low instead of right.",
+                lambda lp, r, b: -((r - b) * lp).mean(),
+            ),
+            Mistake(
+                "the sign is wrong, and the baseline is not detached.", lambda lp, r, b: ((r - b) * lp).mean()
+            ),
+            Mistake(
+                "the log-probabilities are detached: nothing is left to learn from.",
+                lambda lp, r, b: -((r - b).detach() * lp.detach()).mean(),
+            ),
             Mistake("the baseline is not used.", lambda lp, r, b: reinforce_loss(lp, r)),
             Mistake("the baseline is added: subtract it.", lambda lp, r, b: reinforce_loss(lp, r, -b)),
-            Mistake("you take the probability, not its logarithm.", lambda lp, r, b: -((r - b).detach() * lp.exp()).mean()),
-            Mistake("you add up the responses: take their mean.", lambda lp, r, b: reinforce_loss(lp, r, b) * len(lp)),
+            Mistake(
+                "you take the probability, not its logarithm.",
+                lambda lp, r, b: -((r - b).detach() * lp.exp()).mean(),
+            ),
+            Mistake(
+                "you add up the responses: take their mean.",
+                lambda lp, r, b: reinforce_loss(lp, r, b) * len(lp),
+            ),
         ),
     ),
     "optimal_baseline": Exercise(
         optimal_baseline,
         _distribution,
         (
-            Mistake("this is the mean reward, a good baseline: the best one weighs the rewards by ‖∇ log π‖² too.", lambda p, r, s: (p * r).sum()),
-            Mistake("the probabilities are missing: both are expectations under the policy.", lambda p, r, s: (s * r).sum() / s.sum()),
-            Mistake("the probabilities are missing in the denominator: it is an expectation under the policy, too.",
-                    lambda p, r, s: (p * s * r).sum() / s.sum()),
-            Mistake("the denominator is missing: divide by E[‖∇ log π‖²].", lambda p, r, s: (p * s * r).sum()),
-            Mistake("you take the square root of ‖∇ log π‖²: the variance has the square.",
-                    lambda p, r, s: optimal_baseline(p, r, s.sqrt())),
-            Mistake("you square ‖∇ log π‖² once more: the argument is the square already.", lambda p, r, s: optimal_baseline(p, r, s**2)),
-            Mistake("the sign is wrong: set the derivative of E[(r − b)² s] to zero again.", lambda p, r, s: -optimal_baseline(p, r, s)),
+            Mistake(
+                "this is the mean reward, a good baseline: the best one weighs the rewards by ‖∇ log π‖² "
+                "too.",
+                lambda p, r, s: (p * r).sum(),
+            ),
+            Mistake(
+                "the probabilities are missing: both are expectations under the policy.",
+                lambda p, r, s: (s * r).sum() / s.sum(),
+            ),
+            Mistake(
+                "the probabilities are missing in the denominator: it is an expectation under the "
+                "policy, too.",
+                lambda p, r, s: (p * s * r).sum() / s.sum(),
+            ),
+            Mistake(
+                "the denominator is missing: divide by E[‖∇ log π‖²].", lambda p, r, s: (p * s * r).sum()
+            ),
+            Mistake(
+                "you take the square root of ‖∇ log π‖²: the variance has the square.",
+                lambda p, r, s: optimal_baseline(p, r, s.sqrt()),
+            ),
+            Mistake(
+                "you square ‖∇ log π‖² once more: the argument is the square already.",
+                lambda p, r, s: optimal_baseline(p, r, s**2),
+            ),
+            Mistake(
+                "the sign is wrong: set the derivative of E[(r − b)² s] to zero again.",
+                lambda p, r, s: -optimal_baseline(p, r, s),
+            ),
         ),
     ),
     "rloo_advantages": Exercise(
         rloo_advantages,
         _rewards,
         (
-            Mistake("the baseline includes the sample's own reward: that shrinks the gradient by (k − 1)/k. Leave it out.",
-                    lambda r: r - r.mean(-1, keepdim=True)),
-            Mistake("the sum you divide by k − 1 still holds the sample's own reward: take it out first.",
-                    lambda r: r - r.sum(-1, keepdim=True) / (r.shape[-1] - 1)),
-            Mistake("the sum of the others is divided by k: there are k − 1 of them.",
-                    lambda r: r - (r.sum(-1, keepdim=True) - r) / r.shape[-1]),
-            Mistake("the mean runs over all prompts: compare samples of the same prompt only, along the last axis.",
-                    lambda r: r - (r.sum() - r) / (r.numel() - 1)),
-            Mistake("the mean runs over the prompts: the samples of a prompt lie along the last axis.",
-                    lambda r: rloo_advantages(r.T).T),
+            Mistake(
+                "the baseline includes the sample's own reward: that shrinks the gradient by (k − 1)/k. "
+                "Leave it out.",
+                lambda r: r - r.mean(-1, keepdim=True),
+            ),
+            Mistake(
+                "the sum you divide by k − 1 still holds the sample's own reward: take it out first.",
+                lambda r: r - r.sum(-1, keepdim=True) / (r.shape[-1] - 1),
+            ),
+            Mistake(
+                "the sum of the others is divided by k: there are k − 1 of them.",
+                lambda r: r - (r.sum(-1, keepdim=True) - r) / r.shape[-1],
+            ),
+            Mistake(
+                "the mean runs over all prompts: compare samples of the same prompt only, along the last "
+                "axis.",
+                lambda r: r - (r.sum() - r) / (r.numel() - 1),
+            ),
+            Mistake(
+                "the mean runs over the prompts: the samples of a prompt lie along the last axis.",
+                lambda r: rloo_advantages(r.T).T,
+            ),
             Mistake("this is the baseline: subtract it from the reward.", lambda r: r - rloo_advantages(r)),
-            Mistake("the sign is wrong: a sample better than the others has a positive advantage.", lambda r: -rloo_advantages(r)),
-            Mistake("you divide by the standard deviation, as GRPO does: leave-one-out does not.", lambda r: rloo_advantages(r) / r.std(-1, keepdim=True)),
+            Mistake(
+                "the sign is wrong: a sample better than the others has a positive advantage.",
+                lambda r: -rloo_advantages(r),
+            ),
+            Mistake(
+                "you divide by the standard deviation, as GRPO does: leave-one-out does not.",
+                lambda r: rloo_advantages(r) / r.std(-1, keepdim=True),
+            ),
         ),
     ),
     "reward_to_go": Exercise(
         reward_to_go,
         _rewards,
         (
-            Mistake("you add up what came before: a token cannot change the past. Sum from t to the end.", lambda r: r.cumsum(-1)),
+            Mistake(
+                "you add up what came before: a token cannot change the past. Sum from t to the end.",
+                lambda r: r.cumsum(-1),
+            ),
             Mistake("the token's own reward is missing: the sum starts at t.", lambda r: reward_to_go(r) - r),
-            Mistake("every token gets the whole reward: leave out what came before it.", lambda r: r.sum(-1, keepdim=True).expand_as(r)),
-            Mistake("the sum runs over the batch: time is the last axis.", lambda r: r.flip(0).cumsum(0).flip(0)),
-            Mistake("the order is reversed: flip back after the cumulative sum.", lambda r: r.flip(-1).cumsum(-1)),
+            Mistake(
+                "every token gets the whole reward: leave out what came before it.",
+                lambda r: r.sum(-1, keepdim=True).expand_as(r),
+            ),
+            Mistake(
+                "the sum runs over the batch: time is the last axis.", lambda r: r.flip(0).cumsum(0).flip(0)
+            ),
+            Mistake(
+                "the order is reversed: flip back after the cumulative sum.", lambda r: r.flip(-1).cumsum(-1)
+            ),
         ),
     ),
-}  # fmt: skip
+}

@@ -10,7 +10,9 @@ from minialign.statistics import reliability
 
 
 def _two_rewards(generator):
-    """One of the pairs is a gross error, by 200: the logarithm of its probability is finite, its probability is 0 in float32."""
+    """One of the pairs is a gross error, by 200: the logarithm of its probability is finite, its probability
+    is 0 in float32.
+    """
     chosen, rejected = 2 * torch.randn(2, 6, generator=generator)
     rejected[0] = chosen[0] + 200
     return chosen.requires_grad_(), rejected.requires_grad_()
@@ -42,63 +44,130 @@ REWARD_MODELS = {
         bradley_terry_loss,
         _two_rewards,
         (
-            Mistake("chosen and rejected are swapped: it is the chosen response's reward that must be the higher one.",
-                    lambda won, lost: bradley_terry_loss(lost, won)),
-            Mistake("the sign is missing: this is the log-likelihood, which training would make small; the loss is minus it.",
-                    lambda won, lost: -bradley_terry_loss(won, lost)),
-            Mistake("the logarithm of σ is infinite where σ underflows to 0, as in one of these pairs: use logsigmoid.",
-                    lambda won, lost: -torch.log(torch.sigmoid(won - lost)).mean()),
-            Mistake("σ has to be taken of the difference of the rewards; a difference of two logsigmoids is something else.",
-                    lambda won, lost: -(logsigmoid(won) - logsigmoid(lost)).mean()),
-            Mistake("you return one number for each pair: take the mean.", lambda won, lost: -logsigmoid(won - lost)),
-            Mistake("the logarithm is missing: you return minus the probability. It stops teaching where the model is badly wrong.",
-                    lambda won, lost: -torch.sigmoid(won - lost).mean()),
-            Mistake("you add up where a mean is asked for: the size of the gradient would depend on the number of pairs.",
-                    lambda won, lost: bradley_terry_loss(won, lost) * len(won)),
-            Mistake("σ has to be taken of the difference of the rewards, not of each reward by itself.",
-                    lambda won, lost: -(torch.sigmoid(won) - torch.sigmoid(lost)).mean()),
-            Mistake("no gradient flows into the rejected rewards: the loss must push them down, too.",
-                    lambda won, lost: bradley_terry_loss(won, lost.detach())),
+            Mistake(
+                "chosen and rejected are swapped: it is the chosen response's reward that must be the "
+                "higher one.",
+                lambda won, lost: bradley_terry_loss(lost, won),
+            ),
+            Mistake(
+                "the sign is missing: this is the log-likelihood, which training would make small; the "
+                "loss is minus it.",
+                lambda won, lost: -bradley_terry_loss(won, lost),
+            ),
+            Mistake(
+                "the logarithm of σ is infinite where σ underflows to 0, as in one of these pairs: use "
+                "logsigmoid.",
+                lambda won, lost: -torch.log(torch.sigmoid(won - lost)).mean(),
+            ),
+            Mistake(
+                "σ has to be taken of the difference of the rewards; a difference of two logsigmoids is "
+                "something else.",
+                lambda won, lost: -(logsigmoid(won) - logsigmoid(lost)).mean(),
+            ),
+            Mistake(
+                "you return one number for each pair: take the mean.",
+                lambda won, lost: -logsigmoid(won - lost),
+            ),
+            Mistake(
+                "the logarithm is missing: you return minus the probability. It stops teaching where the "
+                "model is badly wrong.",
+                lambda won, lost: -torch.sigmoid(won - lost).mean(),
+            ),
+            Mistake(
+                "you add up where a mean is asked for: the size of the gradient would depend on the "
+                "number of pairs.",
+                lambda won, lost: bradley_terry_loss(won, lost) * len(won),
+            ),
+            Mistake(
+                "σ has to be taken of the difference of the rewards, not of each reward by itself.",
+                lambda won, lost: -(torch.sigmoid(won) - torch.sigmoid(lost)).mean(),
+            ),
+            Mistake(
+                "no gradient flows into the rejected rewards: the loss must push them down, too.",
+                lambda won, lost: bradley_terry_loss(won, lost.detach()),
+            ),
         ),
     ),
     "last_states": Exercise(
         last_states,
         _states_and_mask,
         (
-            Mistake("you take the last column: in all but the longest rows that is padding.", lambda states, mask: states[:, -1]),
-            Mistake("the number of real tokens minus one is the last one's place only when the padding is on the right.",
-                    lambda states, mask: states[torch.arange(len(states)), mask.sum(-1) - 1]),
-            Mistake("you take the first real token: it has seen nothing of the response.",
-                    lambda states, mask: states[torch.arange(len(states)), mask.int().argmax(-1)]),
-            Mistake("you take the mean over the columns, padding and all: one state is asked for.", lambda states, mask: states.mean(1)),
-            Mistake("you return the places of the last tokens: the states at these places are asked for.",
-                    lambda states, mask: (torch.arange(mask.shape[1]) * mask).argmax(-1)),
-            Mistake("states[:, places] takes every place from every row: index the rows too, states[torch.arange(B), places].",
-                    lambda states, mask: states[:, (torch.arange(mask.shape[1]) * mask).argmax(-1)]),
-            Mistake("you take the mean over the real tokens: a possible way to pool, but the last token's state is asked for.",
-                    lambda states, mask: (states * mask[..., None]).sum(1) / mask.sum(-1, keepdim=True)),
+            Mistake(
+                "you take the last column: in all but the longest rows that is padding.",
+                lambda states, mask: states[:, -1],
+            ),
+            Mistake(
+                "the number of real tokens minus one is the last one's place only when the padding is on "
+                "the right.",
+                lambda states, mask: states[torch.arange(len(states)), mask.sum(-1) - 1],
+            ),
+            Mistake(
+                "you take the first real token: it has seen nothing of the response.",
+                lambda states, mask: states[torch.arange(len(states)), mask.int().argmax(-1)],
+            ),
+            Mistake(
+                "you take the mean over the columns, padding and all: one state is asked for.",
+                lambda states, mask: states.mean(1),
+            ),
+            Mistake(
+                "you return the places of the last tokens: the states at these places are asked for.",
+                lambda states, mask: (torch.arange(mask.shape[1]) * mask).argmax(-1),
+            ),
+            Mistake(
+                "states[:, places] takes every place from every row: index the rows too, "
+                "states[torch.arange(B), places].",
+                lambda states, mask: states[:, (torch.arange(mask.shape[1]) * mask).argmax(-1)],
+            ),
+            Mistake(
+                "you take the mean over the real tokens: a possible way to pool, but the last token's "
+                "state is asked for.",
+                lambda states, mask: (states * mask[..., None]).sum(1) / mask.sum(-1, keepdim=True),
+            ),
         ),
     ),
     "reliability": Exercise(
         reliability,
         _margins,
         (
-            Mistake("nothing is sorted: a bin holds comparisons of like confidence, so order them by |margin| first.",
-                    lambda m: _binned(1 / (1 + np.exp(-np.abs(m))), m > 0)),
-            Mistake("you have the probability of the *labelled* winner: the model does not know the label. Its confidence is σ(|margin|).",
-                    lambda m: _binned(1 / (1 + np.exp(-_by_size(m))), _by_size(m) > 0)),
-            Mistake("the comparisons are sorted by margin, which knows the label: sort by |margin|.",
-                    lambda m: _binned(1 / (1 + np.exp(-np.abs(np.sort(m)))), np.sort(m) > 0)),
-            Mistake("the confidences are sorted, the labels are not: sort both by |margin|.",
-                    lambda m: _binned(1 / (1 + np.exp(-np.abs(_by_size(m)))), m > 0)),
-            Mistake("the most confident bin comes first: begin with the least confident one.", lambda m: tuple(x[::-1] for x in reliability(m))),
-            Mistake("a label agrees where the margin is positive; the confidence is above ½ everywhere.",
-                    lambda m: (reliability(m)[0], np.ones(8))),
-            Mistake("the second array is the model's confidence again: how often was it right, that is, how often is the margin positive?",
-                    lambda m: (reliability(m)[0],) * 2),
-            Mistake("the two arrays are swapped: first what the model said, then what happened.", lambda m: reliability(m)[::-1]),
-            Mistake("σ is missing: the margin is a difference of rewards, not yet a probability.",
-                    lambda m: _binned(np.abs(_by_size(m)), _by_size(m) > 0)),
+            Mistake(
+                "nothing is sorted: a bin holds comparisons of like confidence, so order them by "
+                "|margin| first.",
+                lambda m: _binned(1 / (1 + np.exp(-np.abs(m))), m > 0),
+            ),
+            Mistake(
+                "you have the probability of the *labelled* winner: the model does not know the label. "
+                "Its confidence is σ(|margin|).",
+                lambda m: _binned(1 / (1 + np.exp(-_by_size(m))), _by_size(m) > 0),
+            ),
+            Mistake(
+                "the comparisons are sorted by margin, which knows the label: sort by |margin|.",
+                lambda m: _binned(1 / (1 + np.exp(-np.abs(np.sort(m)))), np.sort(m) > 0),
+            ),
+            Mistake(
+                "the confidences are sorted, the labels are not: sort both by |margin|.",
+                lambda m: _binned(1 / (1 + np.exp(-np.abs(_by_size(m)))), m > 0),
+            ),
+            Mistake(
+                "the most confident bin comes first: begin with the least confident one.",
+                lambda m: tuple(x[::-1] for x in reliability(m)),
+            ),
+            Mistake(
+                "a label agrees where the margin is positive; the confidence is above ½ everywhere.",
+                lambda m: (reliability(m)[0], np.ones(8)),
+            ),
+            Mistake(
+                "the second array is the model's confidence again: how often was it right, that is, how "
+                "often is the margin positive?",
+                lambda m: (reliability(m)[0],) * 2,
+            ),
+            Mistake(
+                "the two arrays are swapped: first what the model said, then what happened.",
+                lambda m: reliability(m)[::-1],
+            ),
+            Mistake(
+                "σ is missing: the margin is a difference of rewards, not yet a probability.",
+                lambda m: _binned(np.abs(_by_size(m)), _by_size(m) > 0),
+            ),
         ),
     ),
-}  # fmt: skip
+}

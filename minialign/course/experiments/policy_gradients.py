@@ -1,4 +1,6 @@
-"""Notebook 03: REINFORCE on the fine-tuned model, with the judge's gold as its reward, and what some famous bugs do to it."""
+"""Notebook 03: REINFORCE on the fine-tuned model, with the judge's gold as its reward, and what some famous
+bugs do to it.
+"""
 
 import copy
 from collections.abc import Callable
@@ -23,24 +25,42 @@ LONG = PolicyGradientConfig(steps=100)
 EVERY = 10  # updates between two measurements
 
 
-def trained(sft: GPT, config: PolicyGradientConfig, measure: Callable = lambda policy, metrics: None, **options) -> tuple[GPT, History]:
-    """A copy of `sft`, trained for the gold reward on the `policy` prompts, and its history. `measure(policy, metrics)` sees every step."""
+def trained(
+    sft: GPT, config: PolicyGradientConfig, measure: Callable = lambda policy, metrics: None, **options
+) -> tuple[GPT, History]:
+    """A copy of `sft`, trained for the gold reward on the `policy` prompts, and its history. `measure(policy,
+    metrics)` sees every step.
+    """
     policy = copy.deepcopy(sft)
     prompts = [p.text for p in prompts_of("policy")]
-    history = policy_gradient.train(policy, prompts, gold_rewards, config, on_step=partial(measure, policy), **options)
+    history = policy_gradient.train(
+        policy, prompts, gold_rewards, config, on_step=partial(measure, policy), **options
+    )
     return policy, history
 
 
 def measured(policy: GPT, seed: int) -> dict[str, float]:
-    """One sample (T = 1) for each held-out prompt: gold reward, words, share that end by themselves, and that show a habit."""
+    """One sample (T = 1) for each held-out prompt: gold reward, words, share that end by themselves, and that
+    show a habit.
+    """
     rollout = roll_out(policy, [p.text for p in held_out_prompts()], gold_rewards, seed=seed)
     judged = [judge(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)]
-    words, finished = float(np.mean([j.counts["words"] for j in judged])), float(rollout.finished.float().mean())
-    return {"gold": float(rollout.rewards.mean()), "words": words, "finished": finished, **habit_shares(judged)}
+    words, finished = (
+        float(np.mean([j.counts["words"] for j in judged])),
+        float(rollout.finished.float().mean()),
+    )
+    return {
+        "gold": float(rollout.rewards.mean()),
+        "words": words,
+        "finished": finished,
+        **habit_shares(judged),
+    }
 
 
 def reinforce(sft: GPT) -> list[dict]:
-    """A hundred updates: what the run itself records at every step, and every 10 steps what held-out prompts show."""
+    """A hundred updates: what the run itself records at every step, and every 10 steps what held-out prompts
+    show.
+    """
     rows = []
     for seed in SEEDS:
 
@@ -50,11 +70,14 @@ def reinforce(sft: GPT) -> list[dict]:
 
         _, history = trained(sft, replace(LONG, seed=seed), measure)
         stop_if_interrupted(history)
-        rows += [{"seed": seed, "step": 0, **measured(sft, seed)}, *({"seed": seed, **row} for row in history)]
+        rows += [
+            {"seed": seed, "step": 0, **measured(sft, seed)},
+            *({"seed": seed, **row} for row in history),
+        ]
     return rows
 
 
-# --- the famous bugs of policy gradients: each is another log π(y|x) ---------------------------------------------------
+# --- the famous bugs of policy gradients: each is another log π(y|x) ---
 
 
 def sign_flipped(policy: GPT, batch: Batch, temperature: float) -> torch.Tensor:

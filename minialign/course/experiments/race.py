@@ -1,4 +1,6 @@
-"""Notebook 07: SFT, best-of-n, PPO, DPO and online DPO from the same start, with the same labels and the same time."""
+"""Notebook 07: SFT, best-of-n, PPO, DPO and online DPO from the same start, with the same labels and the same
+time.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -23,8 +25,8 @@ from minialign.sft import SFTConfig
 from minialign.training import History, TrainingConfig, load_history, stop_if_interrupted
 from minialign.world.prompts import Prompt, prompts_of
 
-# All numbers of steps are for 80 seconds of training on two quiet CPU cores, the reward model's included, as speeds were measured once;
-# the table race_costs says what they take.
+# All numbers of steps are for 80 seconds of training on two quiet CPU cores, the reward model's included, as
+# speeds were measured once; the table race_costs says what they take.
 REWARD = RewardModelConfig(steps=124)  # two passes over the shipped comparisons
 CONSTANT = dict(final_lr=1.0)  # so that half a run is a run of half the length
 RATES = (1e-4, 3e-4, 1e-3)
@@ -38,10 +40,12 @@ ANSWERS = 4  # of each policy to each prompt, whose gold rewards decide who wins
 @lru_cache
 def reward_model(start: GPT, seed: int, learning_rate: float = REWARD.learning_rate) -> RewardModel:
     """The reward model of the race: what RLHF makes of the shipped comparisons."""
-    return trained(start, preferences("comparisons"), replace(REWARD, seed=seed, learning_rate=learning_rate))[0]
+    return trained(
+        start, preferences("comparisons"), replace(REWARD, seed=seed, learning_rate=learning_rate)
+    )[0]
 
 
-# --- what is imitated: SFT on chosen responses --------------------------------------------------------------------------
+# --- what is imitated: SFT on chosen responses ---
 
 
 def won_and_lost(pairs: Sequence[Preference]) -> dict[tuple[str, str], tuple[int, int]]:
@@ -72,7 +76,7 @@ def winners(pairs: Sequence[Preference], which: str) -> list[tuple[str, str]]:
 IMITATED = ("every choice", "won more than lost", "never lost", "best of each prompt")
 
 
-# --- the runners: how each method turns the start into a policy, in place ---------------------------------------------------
+# --- the runners: how each method turns the start into a policy, in place ---
 
 
 def imitate(policy: GPT, start: GPT, config: SFTConfig, imitated: str, **options) -> History:
@@ -81,7 +85,9 @@ def imitate(policy: GPT, start: GPT, config: SFTConfig, imitated: str, **options
 
 def optimise(policy: GPT, start: GPT, config: PPOConfig, **options) -> History:
     reward = reward_model(start, config.seed)
-    return ppo.train(policy, [p.text for p in prompts_of("policy")], reward.score, config, reference=start, **options)
+    return ppo.train(
+        policy, [p.text for p in prompts_of("policy")], reward.score, config, reference=start, **options
+    )
 
 
 def prefer(policy: GPT, start: GPT, config: DPOConfig, **options) -> History:
@@ -90,12 +96,16 @@ def prefer(policy: GPT, start: GPT, config: DPOConfig, **options) -> History:
 
 def prefer_online(policy: GPT, start: GPT, config: OnlineDPOConfig, **options) -> History:
     reward = reward_model(start, config.seed)
-    return dpo.train_online(policy, [p.text for p in prompts_of("policy")], reward.score, config, reference=start, **options)
+    return dpo.train_online(
+        policy, [p.text for p in prompts_of("policy")], reward.score, config, reference=start, **options
+    )
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A method: how it trains, for how many steps in the budget, and the 12 settings of its grid; `needs_reward` counts its cost."""
+    """A method: how it trains, for how many steps in the budget, and the 12 settings of its grid;
+    `needs_reward` counts its cost.
+    """
 
     train: Callable[..., History]
     config: TrainingConfig
@@ -118,7 +128,9 @@ RECIPE = f"{REWARD} {[(name, runner.config, runner.grid) for name, runner in RUN
 
 
 def entry(method: str, setting: dict, seed: int = 0) -> tuple[Callable[..., History], TrainingConfig]:
-    """A method with one setting of its knobs: what trains it, and the config; a knob that is not in the config goes to the function."""
+    """A method with one setting of its knobs: what trains it, and the config; a knob that is not in the
+    config goes to the function.
+    """
     runner = RUNNERS[method]
     known = {name: value for name, value in setting.items() if hasattr(runner.config, name)}
     others = {name: value for name, value in setting.items() if name not in known}
@@ -131,10 +143,17 @@ def steps_of(config: TrainingConfig, share: float) -> int:
 
 
 def run(
-    start: GPT, method: str, setting: dict, seed: int, prompts: Sequence[Prompt], shares: Sequence[float] = SHARES,
-    until: float = 1.0, judged_at: float | None = None,
+    start: GPT,
+    method: str,
+    setting: dict,
+    seed: int,
+    prompts: Sequence[Prompt],
+    shares: Sequence[float] = SHARES,
+    until: float = 1.0,
+    judged_at: float | None = None,
 ) -> tuple[GPT, list[dict]]:
-    """One run of a method up to the share `until` of its steps; the policy, and what prompts show after each of the shares.
+    """One run of a method up to the share `until` of its steps; the policy, and what prompts show after each
+    of the shares.
 
     The row of the share `judged_at` also holds `golds`, the gold rewards of ANSWERS answers to each prompt.
     """
@@ -144,7 +163,16 @@ def run(
     def on_step(metrics: dict) -> None:
         if metrics["step"] in at:
             found = measured(policy, start, reward_model(start, seed).score, seed, prompts=prompts)
-            rows.append({"method": method, "seed": seed, **setting, "step": metrics["step"], "share": at[metrics["step"]], **found})
+            rows.append(
+                {
+                    "method": method,
+                    "seed": seed,
+                    **setting,
+                    "step": metrics["step"],
+                    "share": at[metrics["step"]],
+                    **found,
+                }
+            )
             if rows[-1]["share"] == judged_at:
                 rows[-1]["golds"] = golds(policy, prompts, seed)
 
@@ -157,17 +185,24 @@ def golds(policy: GPT, prompts: Sequence[Prompt], seed: int) -> list[list[float]
     return sampled_scores(policy, not_scored, prompts, ANSWERS, seed)[1].round(3).tolist()
 
 
-def best_of(start: GPT, seed: int, rate: float, prompts: Sequence[Prompt], sizes: Sequence[int]) -> list[dict]:
-    """Best-of-n with the race's reward model, each n estimated from the same samples, max(sizes) for each prompt."""
+def best_of(
+    start: GPT, seed: int, rate: float, prompts: Sequence[Prompt], sizes: Sequence[int]
+) -> list[dict]:
+    """Best-of-n with the race's reward model, each n estimated from the same samples, max(sizes) for each
+    prompt.
+    """
     proxy, gold = sampled_scores(start, reward_model(start, seed, rate).score, prompts, max(sizes), seed)
     return [
         {"method": "best-of-n", "seed": seed, "n": n, "learning_rate": rate, "share": 1.0, "kl": kl_bound(n)}
-        | {name: float(expected_best(proxy, values, n).mean()) for name, values in {"proxy": proxy, "gold": gold}.items()}
+        | {
+            name: float(expected_best(proxy, values, n).mean())
+            for name, values in {"proxy": proxy, "gold": gold}.items()
+        }
         for n in sizes
     ]
 
 
-# --- the grids, measured on the prompts for tuning -----------------------------------------------------------------------
+# --- the grids, measured on the prompts for tuning ---
 
 
 def name_of(method: str, setting: dict) -> str:
@@ -177,7 +212,9 @@ def name_of(method: str, setting: dict) -> str:
 def grid(start: GPT, methods: Sequence[str]) -> dict[str, Part]:
     prompts = tuning_prompts()
     return {
-        name_of(method, setting): lambda method=method, setting=setting: run(start, method, setting, 0, prompts)[1]
+        name_of(method, setting): lambda method=method, setting=setting: run(
+            start, method, setting, 0, prompts
+        )[1]
         for method in methods
         for setting in RUNNERS[method].grid
     }
@@ -185,7 +222,12 @@ def grid(start: GPT, methods: Sequence[str]) -> dict[str, Part]:
 
 def race_grid_offline(start: GPT) -> dict[str, Part]:
     """Twelve settings each of the methods that learn from the labels directly, and of best-of-n."""
-    chosen = {name_of("best-of-n", {"learning_rate": rate}): partial(best_of, start, 0, rate, tuning_prompts()[::2], SIZES) for rate in RATES}
+    chosen = {
+        name_of("best-of-n", {"learning_rate": rate}): partial(
+            best_of, start, 0, rate, tuning_prompts()[::2], SIZES
+        )
+        for rate in RATES
+    }
     return chosen | grid(start, ("DPO", "SFT on chosen"))
 
 
@@ -194,7 +236,7 @@ def race_grid_online(start: GPT) -> dict[str, Part]:
     return grid(start, ("PPO", "online DPO"))
 
 
-# --- the race: the best setting of each grid, three seeds, measured on the held-out prompts ------------------------------------
+# --- the race: the best setting of each grid, three seeds, measured on the held-out prompts ---
 
 
 @lru_cache
@@ -209,23 +251,41 @@ def setting_of(row: dict) -> dict:
 
 
 def best_row(method: str) -> dict:
-    """The setting of a method, and the length of its training, that had the highest gold reward on the prompts for tuning."""
+    """The setting of a method, and the length of its training, that had the highest gold reward on the
+    prompts for tuning.
+    """
     return max((row for row in grids() if row["method"] == method), key=lambda row: row["gold"])
 
 
 def sensitivity(method: str, knob: str) -> float:
-    """How much gold reward changes on average, at the end of the budget, when one knob moves to its neighbour on the grid and the others stay."""
+    """How much gold reward changes on average, at the end of the budget, when one knob moves to its neighbour
+    on the grid and the others stay.
+    """
 
     def others(row: dict) -> tuple:
         return tuple((name, value) for name, value in setting_of(row).items() if name != knob)
 
-    gold = {(row[knob], others(row)): row["gold"] for row in grids() if row["method"] == method and row["share"] == 1.0}
+    gold = {
+        (row[knob], others(row)): row["gold"]
+        for row in grids()
+        if row["method"] == method and row["share"] == 1.0
+    }
     values, rests = (sorted(set(part)) for part in zip(*gold))
-    return float(np.mean([abs(gold[high, rest] - gold[low, rest]) for low, high in zip(values, values[1:]) for rest in rests]))
+    return float(
+        np.mean(
+            [
+                abs(gold[high, rest] - gold[low, rest])
+                for low, high in zip(values, values[1:])
+                for rest in rests
+            ]
+        )
+    )
 
 
 def raced(start: GPT, method: str, seed: int) -> list[dict]:
-    """One entry of the race, from start to the end of its budget, its answers judged where the grid says to stop."""
+    """One entry of the race, from start to the end of its budget, its answers judged where the grid says to
+    stop.
+    """
     best = best_row(method)
     return run(start, method, setting_of(best), seed, held_out_prompts(), FINE, judged_at=best["share"])[1]
 
@@ -265,7 +325,9 @@ def race(start: GPT) -> dict[str, Part]:
 
 
 def race_controls(start: GPT, reward: RewardModel) -> dict[str, Part]:
-    """What holds PPO back? Three times the updates; and the shipped reward model, which has seen twelve times as many labels."""
+    """What holds PPO back? Three times the updates; and the shipped reward model, which has seen twelve times
+    as many labels.
+    """
     setting = setting_of(best_row("PPO"))
 
     def longer(seed: int) -> list[dict]:
@@ -280,7 +342,11 @@ def race_controls(start: GPT, reward: RewardModel) -> dict[str, Part]:
         return [{"control": name, **row} for row in rows_of(seed)]
 
     controls = {"three times the updates": longer, "a reward model of 68,000 labels": better_rewarded}
-    return {f"{name}, seed {seed}": partial(part, name, rows_of, seed) for name, rows_of in controls.items() for seed in SEEDS}
+    return {
+        f"{name}, seed {seed}": partial(part, name, rows_of, seed)
+        for name, rows_of in controls.items()
+        for seed in SEEDS
+    }
 
 
 GRIDS = (race_grid_offline, race_grid_online)

@@ -1,4 +1,6 @@
-"""Notebook 07: what each method of the race costs, in seconds, floating-point operations and memory. Run it where nothing else runs."""
+"""Notebook 07: what each method of the race costs, in seconds, floating-point operations and memory. Run it
+where nothing else runs.
+"""
 
 import copy
 import multiprocessing
@@ -32,7 +34,9 @@ def fit_reward(start: GPT, config: RewardModelConfig, **options) -> None:
 
 
 def work_of(piece: str, start: GPT) -> tuple[Callable[..., object], TrainingConfig]:
-    """What a piece of the race does, `work(config, on_step=…)`, and its config: a method's training, or the reward model's."""
+    """What a piece of the race does, `work(config, on_step=…)`, and its config: a method's training, or the
+    reward model's.
+    """
     if piece == "reward model":
         return partial(fit_reward, start), REWARD
     train, config = race.entry(piece, setting_of(best_row(piece)))
@@ -45,7 +49,9 @@ def untrained(start: GPT, seed: int, *_) -> RewardModel:
 
 
 def per_step(gauge: Callable[[], float], piece: str, start: GPT, steps: int) -> dict[str, float]:
-    """What a piece uses of something that `gauge()` reads, such as seconds: for each step (the median), and once, whatever the steps."""
+    """What a piece uses of something that `gauge()` reads, such as seconds: for each step (the median), and
+    once, whatever the steps.
+    """
     work, config = work_of(piece, start)
     first, after = gauge(), []
     with mock.patch.object(race, "reward_model", untrained):
@@ -55,7 +61,9 @@ def per_step(gauge: Callable[[], float], piece: str, start: GPT, steps: int) -> 
 
 
 def peak_memory(piece: str | None, start: GPT) -> float:
-    """The most memory, in MB, that a process of its own takes to do a few steps of a piece; None loads the start and does nothing."""
+    """The most memory, in MB, that a process of its own takes to do a few steps of a piece; None loads the
+    start and does nothing.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_peak_memory, piece, start).result()
 
@@ -79,23 +87,40 @@ def _peak_memory(piece: str | None, start: GPT) -> float:
 
 
 def race_costs(start: GPT) -> list[dict]:
-    """Seconds, floating-point operations and peak memory of each piece of the race; and seconds to answer a prompt."""
+    """Seconds, floating-point operations and peak memory of each piece of the race; and seconds to answer a
+    prompt.
+    """
     idle, rows = peak_memory(None, start), []
     for piece in PIECES:
         seconds = per_step(time.perf_counter, piece, start, 16)
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the only kernel whose operations are counted on a CPU
+        # the only kernel whose operations are counted on a CPU
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             flops = per_step(counter.get_total_flops, piece, start, 8)
-        rows.append({"piece": piece, "steps": work_of(piece, start)[1].steps, "memory": peak_memory(piece, start), "idle": idle})
-        rows[-1] |= {f"seconds/{name}": value for name, value in seconds.items()} | {f"flops/{name}": value for name, value in flops.items()}
+        rows.append(
+            {
+                "piece": piece,
+                "steps": work_of(piece, start)[1].steps,
+                "memory": peak_memory(piece, start),
+                "idle": idle,
+            }
+        )
+        rows[-1] |= {f"seconds/{name}": value for name, value in seconds.items()} | {
+            f"flops/{name}": value for name, value in flops.items()
+        }
     prompts, score = held_out_prompts()[:49], untrained(start, 0).score
     for n in (1, best_row("best-of-n")["n"]):
         begin = time.perf_counter()
         sampled_scores(start, score, prompts, n, 0)
-        rows.append({"piece": f"answering with the best of {n}", "seconds/prompt": (time.perf_counter() - begin) / len(prompts)})
+        rows.append(
+            {
+                "piece": f"answering with the best of {n}",
+                "seconds/prompt": (time.perf_counter() - begin) / len(prompts),
+            }
+        )
     return [row | {"threads": torch.get_num_threads()} for row in rows]
 
 
-# --- read from the table ------------------------------------------------------------------------------------------------
+# --- read from the table ---
 
 
 @lru_cache
@@ -117,10 +142,15 @@ def spent(what: str, method: str, share: float = 1.0) -> dict[str, float]:
     for piece in pieces_of(method):
         row = costs()[piece]
         steps = row["steps"] * (share if piece == method else 1)
-        parts |= {f"{piece}, {steps:g} steps": steps * row[f"{what}/step"], f"{piece}, once": row[f"{what}/once"]}
+        parts |= {
+            f"{piece}, {steps:g} steps": steps * row[f"{what}/step"],
+            f"{piece}, once": row[f"{what}/once"],
+        }
     return parts
 
 
 def memory(method: str) -> float:
-    """Peak memory in MB of the hungriest training run that a method needs, above that of a process with the start alone."""
+    """Peak memory in MB of the hungriest training run that a method needs, above that of a process with the
+    start alone.
+    """
     return max(costs()[piece]["memory"] - costs()[piece]["idle"] for piece in pieces_of(method))

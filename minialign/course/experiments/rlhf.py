@@ -1,4 +1,6 @@
-"""Notebook 05: PPO against a reward model, best-of-n beside it, and what both do to the gold reward and to the rest of the model."""
+"""Notebook 05: PPO against a reward model, best-of-n beside it, and what both do to the gold reward and to
+the rest of the model.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -44,15 +46,27 @@ def corpus_sample(n: int = 4000, seed: int = 0) -> list[str]:
 
 
 def measured(
-    policy: GPT, reference: GPT, reward: Reward, seed: int, n: int = 2, temperature: float = 1.0, prompts: Sequence[Prompt] | None = None
+    policy: GPT,
+    reference: GPT,
+    reward: Reward,
+    seed: int,
+    n: int = 2,
+    temperature: float = 1.0,
+    prompts: Sequence[Prompt] | None = None,
 ) -> dict[str, float]:
-    """What n samples for each prompt (by default the held-out ones) show: KL from the reference, proxy and gold reward, attributes, habits.
+    """What n samples for each prompt (by default the held-out ones) show: KL from the reference, proxy and
+    gold reward, attributes, habits.
 
-    The KL is the sum over a response's tokens of the exact KL of the next-token distributions: less noisy than log-ratios, same mean.
+    The KL is the sum over a response's tokens of the exact KL of the next-token distributions: less noisy
+    than log-ratios, same mean.
     """
     texts, rollouts = [p.text for p in (held_out_prompts() if prompts is None else prompts)], []
     for start in range(0, len(texts), 49):
-        rollouts.append(roll_out(policy, texts[start : start + 49], reward, n=n, temperature=temperature, seed=(seed, start)))
+        rollouts.append(
+            roll_out(
+                policy, texts[start : start + 49], reward, n=n, temperature=temperature, seed=(seed, start)
+            )
+        )
     judged = [judge(x, y) for r in rollouts for x, y in zip(r.prompts, r.responses)]
     kl = [tokens.sum() for r in rollouts for tokens in token_kl(policy, reference, r.batch)]
     proxy = torch.cat([r.rewards for r in rollouts])
@@ -68,7 +82,9 @@ def measured(
 
 
 def preserved(policy: GPT) -> dict[str, float]:
-    """What of the base model is left: perplexity on its corpus, facts completed (clozes) and facts answered (greedily)."""
+    """What of the base model is left: perplexity on its corpus, facts completed (clozes) and facts answered
+    (greedily).
+    """
     in_corpus = [topic for topic in load_topics() if topic.real]
     asked = questions_by_sort()["sft"] + questions_by_sort()["held-out"]
     replies = answers(policy, asked, temperature=0)
@@ -79,8 +95,12 @@ def preserved(policy: GPT) -> dict[str, float]:
     }
 
 
-def optimised(sft: GPT, reward: Reward, config: PPOConfig, at: tuple[int, ...] = MEASURED, **options) -> tuple[GPT, list[dict]]:
-    """PPO from `sft`, and one row for each step: the run's own metrics and, after the steps in `at`, what held-out prompts show."""
+def optimised(
+    sft: GPT, reward: Reward, config: PPOConfig, at: tuple[int, ...] = MEASURED, **options
+) -> tuple[GPT, list[dict]]:
+    """PPO from `sft`, and one row for each step: the run's own metrics and, after the steps in `at`, what
+    held-out prompts show.
+    """
     policy, rows = copy.deepcopy(sft), [{"step": 0, **measured(sft, sft, reward, config.seed)}]
 
     def on_step(metrics: dict) -> None:
@@ -93,7 +113,9 @@ def optimised(sft: GPT, reward: Reward, config: PPOConfig, at: tuple[int, ...] =
     return policy, rows + list(history)
 
 
-def sampled_scores(sft: GPT, reward: Reward, prompts: Sequence[Prompt], n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sampled_scores(
+    sft: GPT, reward: Reward, prompts: Sequence[Prompt], n: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Proxy and gold reward of n samples for each prompt, (P, n) each."""
     proxy, gold = [], []
     for start in range(0, len(prompts), 7):
@@ -104,26 +126,39 @@ def sampled_scores(sft: GPT, reward: Reward, prompts: Sequence[Prompt], n: int, 
 
 
 def selected(sft: GPT, reward: Reward, seed: int, n: int = 64, every: int = 4) -> list[dict]:
-    """Best-of-n and the tilted optimum π_ref exp(r/β)/Z, both estimated from n samples for every fourth held-out prompt."""
+    """Best-of-n and the tilted optimum π_ref exp(r/β)/Z, both estimated from n samples for every fourth
+    held-out prompt.
+    """
     proxy, gold = sampled_scores(sft, reward, held_out_prompts()[::every], n, seed)
     rows = []
     for size in 2 ** np.arange(int(np.log2(n)) + 1):
-        kept = {name: float(expected_best(proxy, values, size).mean()) for name, values in {"proxy": proxy, "gold": gold}.items()}
+        kept = {
+            name: float(expected_best(proxy, values, size).mean())
+            for name, values in {"proxy": proxy, "gold": gold}.items()
+        }
         rows.append({"method": "best-of-n", "n": int(size), "kl": kl_bound(size), **kept})
     for beta in (5.0, 2.0, 1.0, 0.7, 0.5, 0.4, 0.3):
         log_weights = proxy / beta - np.logaddexp.reduce(proxy / beta, -1, keepdims=True)
         weights = np.exp(log_weights)
-        kept = {name: float((weights * values).sum(-1).mean()) for name, values in {"proxy": proxy, "gold": gold}.items()}
+        kept = {
+            name: float((weights * values).sum(-1).mean())
+            for name, values in {"proxy": proxy, "gold": gold}.items()
+        }
         kl = float((weights * (log_weights + np.log(n))).sum(-1).mean())  # E_w log(w/(1/n)): at most log n
         rows.append({"method": "tilted", "beta": beta, "kl": kl, **kept})
     return rows
 
 
 def overoptimisation(sft: GPT, reward: RewardModel) -> list[dict]:
-    """The Goodhart figure: PPO with three β, and with the pre-training mix, against the shipped reward model; best-of-n beside it."""
+    """The Goodhart figure: PPO with three β, and with the pre-training mix, against the shipped reward model;
+    best-of-n beside it.
+    """
     rows = []
     for seed in SEEDS:
-        rows += [{"seed": seed, "method": "sft", **preserved(sft)}, *({"seed": seed, **row} for row in selected(sft, reward.score, seed))]
+        rows += [
+            {"seed": seed, "method": "sft", **preserved(sft)},
+            *({"seed": seed, **row} for row in selected(sft, reward.score, seed)),
+        ]
         for method, beta, ptx in (*(("ppo", beta, 0.0) for beta in BETAS), ("ppo-ptx", 0.05, PTX)):
             config = replace(LONG, beta=beta, seed=seed, ptx_coef=ptx)
             policy, found = optimised(sft, reward.score, config, documents=corpus_sample())
@@ -143,7 +178,7 @@ def unbiased_control(sft: GPT) -> list[dict]:
     return rows
 
 
-# --- what goes wrong: each bug replaces functions of minialign.ppo -------------------------------------------------------
+# --- what goes wrong: each bug replaces functions of minialign.ppo ---
 
 
 def kl_sign_flipped(scores, log_probs, reference_log_probs, response_mask, beta):
@@ -182,7 +217,9 @@ BUGS: dict[str, dict[str, Callable]] = {
 
 @contextmanager
 def bug(name: str):
-    """Inside, minialign.ppo has one of BUGS. The check that would catch two of them is switched off, or there would be no curve."""
+    """Inside, minialign.ppo has one of BUGS. The check that would catch two of them is switched off, or there
+    would be no curve.
+    """
     with ExitStack() as stack:
         for function, wrong in BUGS[name].items():
             stack.enter_context(mock.patch.object(ppo, function, wrong))
@@ -205,7 +242,9 @@ def dropping(policy: GPT, p: float = 0.1) -> GPT:
 
 
 def ppo_variants(sft: GPT, reward: RewardModel) -> list[dict]:
-    """Fifteen rollouts with each bug, and with a critic of its own: the run's metrics, and what held-out prompts show at the end."""
+    """Fifteen rollouts with each bug, and with a critic of its own: the run's metrics, and what held-out
+    prompts show at the end.
+    """
     rows, config = [], replace(LONG, steps=15, beta=0.05)
     for seed in SEEDS:
         for name in (*BUGS, "separate critic"):
@@ -217,19 +256,32 @@ def ppo_variants(sft: GPT, reward: RewardModel) -> list[dict]:
     return rows
 
 
-# --- the enumerable world ------------------------------------------------------------------------------------------------
+# --- the enumerable world ---
 
 
 def enumerated_ppo(
-    policy: torch.nn.Module, reference: torch.Tensor, rewards: torch.Tensor, beta: float, *, rounds: int, lr: float,
-    samples: int = 512, epochs: int = 2, seed: int = 0,
-) -> list[float]:  # fmt: skip
-    """PPO where a whole response is one action: `policy()` gives log π of all responses, (P, N). Returns TV(π, π*) after each round.
+    policy: torch.nn.Module,
+    reference: torch.Tensor,
+    rewards: torch.Tensor,
+    beta: float,
+    *,
+    rounds: int,
+    lr: float,
+    samples: int = 512,
+    epochs: int = 2,
+    seed: int = 0,
+) -> list[float]:
+    """PPO where a whole response is one action: `policy()` gives log π of all responses, (P, N). Returns
+    TV(π, π*) after each round.
 
-    The pieces are those of minialign.ppo; the value of a prompt is the mean reward of its samples, and the learning rate falls to 0.
+    The pieces are those of minialign.ppo; the value of a prompt is the mean reward of its samples, and the
+    learning rate falls to 0.
     """
     optimum, _ = exact.optimal_policy(reference, rewards, beta)
-    generator, optimizer = torch.Generator().manual_seed(seed), torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-5)
+    generator, optimizer = (
+        torch.Generator().manual_seed(seed),
+        torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-5),
+    )
     mask, distances = torch.ones(len(rewards) * samples, 1, dtype=torch.bool), []
     for done in range(rounds):
         optimizer.param_groups[0]["lr"] = lr * (1 - done / rounds)
@@ -240,7 +292,9 @@ def enumerated_ppo(
         def of_drawn(table: torch.Tensor) -> torch.Tensor:
             return table.gather(1, drawn).reshape(-1, 1)
 
-        penalised = ppo.kl_penalized_rewards(of_drawn(rewards)[:, 0], of_drawn(old), of_drawn(reference), mask, beta)
+        penalised = ppo.kl_penalized_rewards(
+            of_drawn(rewards)[:, 0], of_drawn(old), of_drawn(reference), mask, beta
+        )
         values = penalised.view(-1, samples).mean(1).repeat_interleave(samples)[:, None]
         advantages, _ = ppo.gae(penalised, values, mask)
         for _ in range(epochs):
@@ -253,7 +307,9 @@ def enumerated_ppo(
 
 
 def total_variation(log_p: torch.Tensor, log_q: torch.Tensor) -> float:
-    """½ Σ_y |p(y) − q(y)|, the mean over prompts: between 0 and 1, the most that two policies can differ about any set of responses."""
+    """½ Σ_y |p(y) − q(y)|, the mean over prompts: between 0 and 1, the most that two policies can differ
+    about any set of responses.
+    """
     return float((log_p.exp() - log_q.exp()).abs().sum(-1).mean() / 2)
 
 
@@ -267,7 +323,9 @@ def ppo_on_micro_world(sft: GPT) -> list[dict]:
         for seed in SEEDS:
             policy = exact.EnumeratedPolicy(copy.deepcopy(sft), world)
             distances = enumerated_ppo(policy, reference, world.rewards, beta, rounds=50, lr=3e-4, seed=seed)
-            rows += [{"beta": beta, "seed": seed, "round": i, "tv": tv} for i, tv in enumerate([start, *distances])]
+            rows += [
+                {"beta": beta, "seed": seed, "round": i, "tv": tv} for i, tv in enumerate([start, *distances])
+            ]
     return rows
 
 
