@@ -10,10 +10,12 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 
+from minialign.config import Count, Natural, NonNegative, Positive, at_least
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs
 from minialign.preferences import Comparisons, Preference, batches_of_comparisons
@@ -23,21 +25,13 @@ from minialign.training import History, Optimizer, TrainingConfig, epochs, repea
 
 @dataclass(frozen=True)
 class DPOConfig(TrainingConfig):
-    steps: int = 60
-    learning_rate: float = 3e-4
-    warmup: int = 10
-    weight_decay: float = 0.0
-    prompts_per_step: int = 8  # all pairs of a prompt go into one batch
-    beta: float = 0.1  # how dear it is to leave the reference: reward that one nat of KL costs
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.prompts_per_step < 1:
-            raise ValueError(f"prompts_per_step is {self.prompts_per_step}: it must be at least 1")
-        if not self.beta > 0:
-            raise ValueError(
-                f"beta is {self.beta}: it must be positive, or nothing is learned from the comparisons"
-            )
+    steps: Count = 60
+    learning_rate: Positive = 3e-4
+    warmup: Natural = 10
+    weight_decay: NonNegative = 0.0
+    prompts_per_step: Count = 8  # all pairs of a prompt go into one batch
+    # how expensive it is to leave the reference: reward that one nat of KL costs; at 0, pairs teach nothing
+    beta: Positive = 0.1
 
 
 def implicit_reward(policy_logps, reference_logps, beta: float) -> torch.Tensor:
@@ -181,19 +175,12 @@ def train(
 
 @dataclass(frozen=True)
 class OnlineDPOConfig(DPOConfig):
-    steps: int = 40
-    warmup: int = 5
-    prompts_per_step: int = 32
-    samples_per_prompt: int = 2
-    max_new_tokens: int = 96
-    missing_end_penalty: float = 1.0  # taken from the score of a response that was cut off
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.samples_per_prompt < 2:
-            raise ValueError(
-                f"samples_per_prompt is {self.samples_per_prompt}: a comparison needs at least 2"
-            )
+    steps: Count = 40
+    warmup: Natural = 5
+    prompts_per_step: Count = 32
+    samples_per_prompt: Annotated[int, at_least(2, "a comparison needs at least 2")] = 2
+    max_new_tokens: Count = 96
+    missing_end_penalty: NonNegative = 1.0  # taken from the score of a response that was cut off
 
 
 def train_online(

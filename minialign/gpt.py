@@ -12,20 +12,22 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from minialign.chat import Chat, load_chat
+from minialign.config import Config, Count, Dropout, Natural
 
 
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(Config):
     """The shape of a GPT. The defaults are the course's model: about 1.3 million parameters."""
 
-    vocab_size: int = 4096
-    context: int = 256  # the most tokens the model can see, prompt and response together
-    n_layer: int = 4
-    n_head: int = 4
-    n_embd: int = 128
-    dropout: float = 0.0  # off: RM, PPO and DPO compare log-probs, and dropout noise in them is ruinous
+    vocab_size: Count = 4096
+    context: Count = 256  # the most tokens the model can see, prompt and response together
+    n_layer: Natural = 4
+    n_head: Count = 4
+    n_embd: Count = 128
+    dropout: Dropout = 0.0  # off: RM, PPO and DPO compare log-probs, and dropout noise in them is ruinous
 
     def __post_init__(self):
+        super().__post_init__()
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 

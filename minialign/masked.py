@@ -8,10 +8,22 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum() / mask.sum()
 
 
-def whiten(values: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:
-    """Values (B, T) scaled to standard deviation 1 over the mask and, with `shift_mean`, moved to mean 0; 0
-    outside the mask.
+def has_spread(values: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Whether values (...) differ by more than rounding makes of equal ones; `deviation` is their standard
+    deviation.
     """
+    return deviation > 100 * torch.finfo(values.dtype).eps * values.abs().amax()
+
+
+def whiten(values: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:
+    """Values (B, T) scaled to standard deviation 1 over the mask and, with `shift_mean`, moved to mean 0.
+
+    They are 0 outside the mask. Values that are all equal have no scale: they are only moved, to 0.
+    """
+    values = values * mask
     mean = masked_mean(values, mask)
-    deviation = masked_mean((values - mean) ** 2, mask).sqrt().clamp(min=1e-8)
-    return (values - mean * shift_mean) / deviation * mask
+    centred = (values - mean) * mask
+    deviation = masked_mean(centred**2, mask).sqrt()
+    spread = has_spread(values, deviation)
+    scale = torch.where(spread, deviation, 1.0)
+    return centred * spread / scale if shift_mean else values / scale

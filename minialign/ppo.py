@@ -9,11 +9,13 @@ model r_φ, and the critic V, the value function.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
 from minialign.chat import Batch, collate
+from minialign.config import Count, Natural, NonNegative, Positive, Share, Temperature, at_least
 from minialign.gpt import GPT
 from minialign.logprobs import on_response, require_same, response_states, token_log_probs
 from minialign.masked import masked_mean, whiten
@@ -23,58 +25,33 @@ from minialign.training import History, Optimizer, TrainingConfig, epochs, repea
 
 @dataclass(frozen=True)
 class PPOConfig(TrainingConfig):
-    steps: int = 25  # rollouts; each is used for epochs × minibatches updates
-    learning_rate: float = 3e-4
-    warmup: int = 0
-    decay: str = "linear"
-    weight_decay: float = 0.0
-    eps: float = 1e-5
-    prompts_per_step: int = 16
-    samples_per_prompt: int = 4
-    max_new_tokens: int = 96
-    temperature: float = 1.0  # of the sampler and of every log-probability alike
-    epochs: int = 2
-    minibatches: int = 2
-    # a minibatch is read in parts of similar length; its size does not depend on this
-    rows_per_pass: int = 16
-    beta: float = 0.05  # reward that one nat of KL costs
-    kl_target: float | None = None  # nats a response: β then adapts until the KL is there
-    horizon: int = 10_000  # responses in which an adaptive β changes by a fifth at most
+    steps: Count = 25  # rollouts; each is used for epochs × minibatches updates
+    learning_rate: Positive = 3e-4
+    warmup: Natural = 0
+    decay: Literal["cosine", "linear"] = "linear"
+    weight_decay: NonNegative = 0.0
+    eps: Positive = 1e-5
+    prompts_per_step: Count = 16
+    samples_per_prompt: Count = 4
+    max_new_tokens: Count = 96
+    temperature: Temperature = 1.0  # of the sampler and of every log-probability alike
+    epochs: Count = 2
+    minibatches: Count = 2
+    rows_per_pass: Count = 16  # a minibatch is read in parts of this size, which changes nothing but memory
+    # reward that one nat of KL costs
+    beta: Annotated[float, at_least(0, "a negative penalty would reward leaving the reference")] = 0.05
+    kl_target: Positive | None = None  # nats a response: β then adapts until the KL is there
+    horizon: Count = 10_000  # responses in which an adaptive β changes by a fifth at most
     # nats a token between π_θ and π_old: beyond it, the rest of the rollout is not used
-    max_approx_kl: float | None = None
-    gamma: float = 1.0
-    lam: float = 0.95
-    clip: float = 0.2
-    value_clip: float = 0.2
-    value_coef: float = 0.1
-    missing_end_penalty: float = 1.0  # taken from the score of a response that was cut off
+    max_approx_kl: NonNegative | None = None
+    gamma: Share = 1.0
+    lam: Share = 0.95
+    clip: Positive = 0.2
+    value_clip: Positive = 0.2
+    value_coef: NonNegative = 0.1
+    missing_end_penalty: NonNegative = 1.0  # taken from the score of a response that was cut off
     whiten_rewards: bool = False
-    ptx_coef: float = 0.0  # weight of the pre-training loss, nats a token (PPO-ptx)
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in (
-            "prompts_per_step",
-            "samples_per_prompt",
-            "max_new_tokens",
-            "epochs",
-            "minibatches",
-            "rows_per_pass",
-            "horizon",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not self.temperature > 0:
-            raise ValueError(
-                f"the temperature is {self.temperature}: a policy that never varies cannot "
-                "learn from its samples"
-            )
-        if not self.beta >= 0:
-            raise ValueError(f"beta is {self.beta}: a negative penalty would reward leaving the reference")
-        if self.kl_target is not None and not self.kl_target > 0:
-            raise ValueError(
-                f"kl_target is {self.kl_target}: it must be positive; without a target, β stays as it is"
-            )
+    ptx_coef: NonNegative = 0.0  # weight of the pre-training loss, nats a token (PPO-ptx)
 
 
 class Critic(torch.nn.Module):

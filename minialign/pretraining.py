@@ -11,20 +11,21 @@ import torch
 import torch.nn.functional as F
 
 from minialign.chat import Batch, Chat, collate
+from minialign.config import Count, Momentum, Natural, NonNegative, Positive
 from minialign.gpt import GPT
 from minialign.training import History, TrainingConfig, epochs, fit
 
 
 @dataclass(frozen=True)
 class PretrainingConfig(TrainingConfig):
-    steps: int = 4200
-    learning_rate: float = 6e-3
-    warmup: int = 100
-    final_lr: float = 0.01
-    batch_size: int = 24  # documents in a batch
+    steps: Count = 4200
+    learning_rate: Positive = 6e-3
+    warmup: Natural = 100
+    final_lr: NonNegative = 0.01
+    batch_size: Count = 24  # documents in a batch
     muon: bool = True
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
+    betas: tuple[Momentum, Momentum] = (0.9, 0.99)
+    weight_decay: NonNegative = 0.01
 
 
 def pretraining_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -14,19 +14,21 @@ import torch
 import torch.nn.functional as F
 
 from minialign.chat import Batch, collate
+from minialign.config import Count, Natural, NonNegative, Positive
 from minialign.gpt import GPT
 from minialign.logprobs import token_log_probs
+from minialign.masked import has_spread
 from minialign.preferences import Comparisons, Preference, batches_of_comparisons
 from minialign.training import History, TrainingConfig, fit
 
 
 @dataclass(frozen=True)
 class RewardModelConfig(TrainingConfig):
-    steps: int = 150
-    learning_rate: float = 1e-3
-    warmup: int = 20
-    weight_decay: float = 0.01
-    prompts_per_step: int = 8  # all pairs of a prompt go into one batch
+    steps: Count = 150
+    learning_rate: Positive = 1e-3
+    warmup: Natural = 20
+    weight_decay: NonNegative = 0.01
+    prompts_per_step: Count = 8  # all pairs of a prompt go into one batch
 
 
 class RewardModel(torch.nn.Module):
@@ -119,7 +121,7 @@ class RewardModel(torch.nn.Module):
         ValueError when all scores are equal.
         """
         scores = (self.score(prompts, responses) - float(self.bias)) / float(self.gain)
-        if not scores.std() > 0:
+        if not has_spread(torch.from_numpy(scores).float(), torch.tensor(scores.std())):
             raise ValueError(
                 "the reward model gives all these responses the same score: there is no scale to normalise to"
             )

@@ -9,18 +9,19 @@ import torch
 import torch.nn.functional as F
 
 from minialign.chat import Batch, collate
+from minialign.config import Count, Momentum, Natural, NonNegative, Positive
 from minialign.gpt import GPT
 from minialign.training import History, TrainingConfig, epochs, fit
 
 
 @dataclass(frozen=True)
 class SFTConfig(TrainingConfig):
-    steps: int = 650
-    learning_rate: float = 1.5e-4  # low: a higher one learns the demonstrations by heart
-    warmup: int = 20
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    batch_size: int = 16
+    steps: Count = 650
+    learning_rate: Positive = 1.5e-4  # low: a higher one learns the demonstrations by heart
+    warmup: Natural = 20
+    weight_decay: NonNegative = 0.01
+    betas: tuple[Momentum, Momentum] = (0.9, 0.99)
+    batch_size: Count = 16
 
 
 def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:

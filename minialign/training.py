@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -20,33 +21,28 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
+from minialign.config import Config, Count, Limit, Momentum, Natural, NonNegative, Positive
 from minialign.files import read_verified, write_atomically
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Config):
     """What every training run has. Algorithms add their own settings in a subclass."""
 
-    steps: int = 1000
-    learning_rate: float = 1e-3  # the peak, reached after `warmup` steps, then down to `final_lr` × the peak
-    warmup: int = 20
-    final_lr: float = 0.1
-    decay: str = "cosine"  # or "linear"
-    weight_decay: float = 0.1  # on matrices only, as in GPT-2's successors
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    max_grad_norm: float = 1.0
+    steps: Count = 1000
+    learning_rate: Positive = 1e-3  # the peak, reached after `warmup` steps, then down to `final_lr` × it
+    warmup: Natural = 20
+    final_lr: NonNegative = 0.1
+    decay: Literal["cosine", "linear"] = "cosine"
+    weight_decay: NonNegative = 0.1  # on matrices only, as in GPT-2's successors
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    max_grad_norm: Annotated[float, Limit(lambda x: x > 0, "it must be positive")] = (
+        1.0  # infinity: no clipping
+    )
     # Muon (Jordan et al. 2024) for the matrices of the linear layers: learns faster from nothing
     muon: bool = False
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}: train for at least one step")
-        if self.decay not in ("cosine", "linear"):
-            raise ValueError(f"decay is {self.decay!r}: choose 'cosine' or 'linear'")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}: it must be positive")
+    seed: Natural = 0
 
 
 class History(list):

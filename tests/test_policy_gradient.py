@@ -240,7 +240,7 @@ def test_settings_that_make_no_sense():
     for setting in ("prompts_per_step", "samples_per_prompt", "max_new_tokens"):
         with pytest.raises(ValueError, match=f"{setting} is 0: it must be at least 1"):
             PolicyGradientConfig(**{setting: 0})
-    with pytest.raises(ValueError, match="the temperature is 0"):
+    with pytest.raises(ValueError, match="temperature is 0"):
         PolicyGradientConfig(temperature=0)
     with pytest.raises(ValueError, match="empty"):
         policy_gradient.train(small_policy(), [], says_nothing, QUICK)

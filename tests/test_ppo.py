@@ -990,7 +990,7 @@ def test_settings_that_make_no_sense():
     ):
         with pytest.raises(ValueError, match=f"{setting} is 0: it must be at least 1"):
             PPOConfig(**{setting: 0})
-    with pytest.raises(ValueError, match="the temperature is 0"):
+    with pytest.raises(ValueError, match="temperature is 0"):
         PPOConfig(temperature=0)
     for beta in (-0.1, math.nan):
         with pytest.raises(

@@ -74,6 +74,7 @@ def test_the_ppo_that_we_race_runs_on_the_same_libraries():
 # --- floors: see CONTRIBUTING.md ---
 
 FLOORS = {
+    "config": "ground",
     "files": "ground",
     "gpt": "model",
     "tokenizer": "model",

@@ -63,7 +63,7 @@ def build_base(device) -> dict[str, bytes]:
 
     documents = pretraining.encode_corpus((text for _, text in build_corpus()), load_chat())
     model, config = GPT(GPTConfig()).to(device), pretraining.PretrainingConfig()
-    run = hashlib.sha256(f"{model.config} {config} {documents}".encode()).hexdigest()[:12]
+    run = hashlib.sha256(f"{model.config!r} {config!r} {documents}".encode()).hexdigest()[:12]
     # never another run's state
     history = pretraining.train(model, documents, config, resume_from=WORK / f"base-{run}.state")
     stop_if_interrupted(history)
@@ -124,7 +124,7 @@ def aligned(name: str, config: PPOConfig) -> Artifact:
             f"logs/{name}.jsonl": History(rows[1:]).to_json_lines(),
         }
 
-    return Artifact(file, build_aligned, f"{config}")
+    return Artifact(file, build_aligned, f"{config!r}")
 
 
 def build_dpo(device) -> dict[str, bytes]:
@@ -182,13 +182,15 @@ def table_of_parts(experiment: Callable, recipe: str, *start: str) -> Artifact:
 
 ARTIFACTS = (
     Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
-    Artifact("checkpoints/base.safetensors", build_base, f"{GPTConfig()} {pretraining.PretrainingConfig()}"),
     Artifact(
-        "checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()}"
+        "checkpoints/base.safetensors", build_base, f"{GPTConfig()!r} {pretraining.PretrainingConfig()!r}"
     ),
-    *(table(experiment, f"{sft.SFTConfig()}", "base") for experiment in fine_tuning.TABLES),
+    Artifact(
+        "checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()!r}"
+    ),
+    *(table(experiment, f"{sft.SFTConfig()!r}", "base") for experiment in fine_tuning.TABLES),
     *(
-        table(experiment, f"{policy_gradient.PolicyGradientConfig()}", "sft")
+        table(experiment, f"{policy_gradient.PolicyGradientConfig()!r}", "sft")
         for experiment in policy_gradients.TABLES
     ),
     Artifact(
@@ -196,15 +198,21 @@ ARTIFACTS = (
         build_preferences,
         f"{reward_models.SAMPLES} samples, {reward_models.PER_PROMPT} pairs a prompt",
     ),
-    Artifact("checkpoints/reward.safetensors", build_reward, f"{reward_models.LARGE}"),
-    *(table(experiment, f"{reward_model.RewardModelConfig()}", "sft") for experiment in reward_models.TABLES),
-    *(table(experiment, f"{rlhf.LONG}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
-    *(table(experiment, f"{rlhf.LONG}", "sft") for experiment in rlhf.OF_SFT),
+    Artifact("checkpoints/reward.safetensors", build_reward, f"{reward_models.LARGE!r}"),
     *(
-        table(experiment, f"{direct_preference.LONG}", "sft", "reward")
+        table(experiment, f"{reward_model.RewardModelConfig()!r}", "sft")
+        for experiment in reward_models.TABLES
+    ),
+    *(table(experiment, f"{rlhf.LONG!r}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
+    *(table(experiment, f"{rlhf.LONG!r}", "sft") for experiment in rlhf.OF_SFT),
+    *(
+        table(experiment, f"{direct_preference.LONG!r}", "sft", "reward")
         for experiment in direct_preference.OF_SFT_AND_REWARD
     ),
-    *(table(experiment, f"{direct_preference.DISPLACING}", "sft") for experiment in direct_preference.OF_SFT),
+    *(
+        table(experiment, f"{direct_preference.DISPLACING!r}", "sft")
+        for experiment in direct_preference.OF_SFT
+    ),
     *(table_of_parts(experiment, race.RECIPE, "sft") for experiment in (*race.GRIDS, race.race)),
     table_of_parts(race.race_controls, race.RECIPE, "sft", "reward"),
     table(race_costs.race_costs, race.RECIPE, "sft"),

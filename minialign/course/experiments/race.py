@@ -124,7 +124,7 @@ RUNNERS = {
     "DPO": Runner(prefer, DPOConfig(steps=368, **CONSTANT), TILTED),
     "online DPO": Runner(prefer_online, OnlineDPOConfig(steps=68, **CONSTANT), TILTED, needs_reward=True),
 }
-RECIPE = f"{REWARD} {[(name, runner.config, runner.grid) for name, runner in RUNNERS.items()]}"
+RECIPE = f"{REWARD!r} {[(name, runner.config, runner.grid) for name, runner in RUNNERS.items()]}"
 
 
 def entry(method: str, setting: dict, seed: int = 0) -> tuple[Callable[..., History], TrainingConfig]:
