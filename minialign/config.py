@@ -29,11 +29,22 @@ Positive = Annotated[float, Limit(lambda x: 0 < x < math.inf, "it must be positi
 NonNegative = Annotated[float, at_least(0)]
 Share = Annotated[float, between(0, 1)]
 Momentum = Dropout = Annotated[float, Limit(lambda x: 0 <= x < 1, "it must be at least 0 and below 1")]
-# Of a policy that learns from its samples. Logits divided by less than this leave float32's range.
+COOLEST, HOTTEST = 1e-6, 1e4  # beyond, logits over temperature leave float32's range, or all become alike
 Temperature = Annotated[
     float,
-    between(1e-4, 1e4, "a policy that never varies, or varies at random, cannot learn from its samples"),
+    between(
+        COOLEST, HOTTEST, "a policy that never varies, or varies at random, cannot learn from its samples"
+    ),
 ]
+
+
+def require_temperature(temperature: float) -> None:
+    """Raises ValueError for a temperature that makes no probabilities of logits."""
+    if not COOLEST <= temperature <= HOTTEST:
+        raise ValueError(
+            f"the temperature is {temperature}: probabilities need one from {COOLEST} to {HOTTEST:,.0f}; "
+            "0 is greedy decoding, for sampling only"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,8 @@ def checked(name: str, value, hint):
             return None
         (hint,) = (option for option in get_args(hint) if option is not NoneType)
     if get_origin(hint) is Literal:
-        if value in (choices := get_args(hint)):
+        choices = get_args(hint)
+        if isinstance(value, str) and value in choices:
             return value
         raise ValueError(f"{name} is {value!r}: choose {' or '.join(map(repr, choices))}")
     if get_origin(hint) is tuple:

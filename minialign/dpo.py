@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from minialign.config import Count, Natural, NonNegative, Positive, at_least
-from minialign.gpt import GPT
+from minialign.gpt import GPT, network_of
 from minialign.logprobs import sequence_log_probs
-from minialign.preferences import Comparisons, Preference, batches_of_comparisons
+from minialign.preferences import Comparisons, Preference, as_preferences, batches_of_comparisons
 from minialign.rollouts import Reward, Rollout, roll_out
-from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat
+from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat, require_apart
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,9 @@ def train(
     `loss` takes the arguments of `dpo_loss`. Left out, the reference is the policy as it is now. `options` go
     to `training.repeat`.
     """
+    policy, pairs = network_of(policy), as_preferences(pairs)
+    if reference is not None:
+        require_apart(policy, reference=(reference := network_of(reference)))
     policy.eval()  # no dropout
     cached = reference_log_probs(policy if reference is None else reference, pairs)
     optimizer = Optimizer(policy, config)
@@ -199,7 +202,9 @@ def train_online(
     The same loss as `train`, on responses of today's policy in place of yesterday's. Source: Guo et al. 2024,
     Algorithm 1.
     """
-    reference = copy.deepcopy(policy) if reference is None else reference
+    policy = network_of(policy)
+    reference = copy.deepcopy(policy) if reference is None else network_of(reference)
+    require_apart(policy, reference=reference, reward=reward)
     torch.nn.ModuleList([policy, reference]).eval()  # no dropout
     optimizer = Optimizer(policy, config)
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)

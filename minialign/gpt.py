@@ -32,6 +32,20 @@ class GPTConfig(Config):
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
 
+def network_of(model) -> nn.Module:
+    """The network that algorithms train: a GPT itself, or the `model` of what `minialign.load` gives.
+
+    Raises TypeError for what is no language model.
+    """
+    inner = model if isinstance(model, nn.Module) else getattr(model, "model", None)
+    if not (isinstance(inner, nn.Module) and hasattr(inner, "hidden")):
+        raise TypeError(
+            f"a language model is wanted here, not {type(model).__name__}: give a GPT, or what "
+            "minialign.load gives"
+        )
+    return inner
+
+
 class KVCache:
     """Keys and values of the tokens already seen, in memory allocated once for `capacity` tokens.
 

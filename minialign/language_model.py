@@ -7,7 +7,7 @@ import torch
 from minialign.chat import collate
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs
-from minialign.sampling import generate
+from minialign.sampling import generate, require_finite
 
 
 class LanguageModel:
@@ -47,7 +47,9 @@ class LanguageModel:
         chat = self.model.chat
         pair = self._encode(prompt), chat.encode_response(response, end=self.template)
         batch = collate([pair], chat.pad, self.model.config.context)
-        return float(sequence_log_probs(self.model, batch.to(self.model.device)))
+        log_probs = sequence_log_probs(self.model, batch.to(self.model.device))
+        require_finite(log_probs, "log-probabilities")
+        return float(log_probs)
 
     def _encode(self, prompt: str) -> list[int]:
         chat = self.model.chat

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from minialign.chat import Batch, collate
+from minialign.config import require_temperature
 from minialign.gpt import GPT
 
 CHUNK = 512  # tokens whose logits are in memory at a time: what fits the cache is more than twice as fast
@@ -24,12 +25,16 @@ def response_states(model, batch: Batch) -> torch.Tensor:
     return model.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]
 
 
-def logits_of(model, states: torch.Tensor) -> torch.Tensor:
-    """Logits (N, V) of states (N, C), in float32 or, from a float64 model, float64: a softmax in bfloat16 is
-    wrong by hundredths of a nat.
+def full_precision(values: torch.Tensor) -> torch.Tensor:
+    """Values in float32 or, of a float64 model, float64: a softmax in bfloat16 is wrong by hundredths of a
+    nat.
     """
-    logits = model.head(states)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def logits_of(model, states: torch.Tensor) -> torch.Tensor:
+    """Logits (N, V) of states (N, C), in full precision."""
+    return full_precision(model.head(states))
 
 
 def response_logits(model, batch: Batch) -> torch.Tensor:
@@ -57,8 +62,7 @@ def token_log_probs(
     `response_states`, if known. Raises ValueError when a row has no response token or begins with one (its
     first token has no predecessor), and for temperature 0: greedy decoding is no distribution.
     """
-    if not temperature > 0:
-        raise ValueError(f"the temperature is {temperature}: score with a positive one")
+    require_temperature(temperature)
     if not bool(batch.response_mask.any(-1).all()):
         raise ValueError("a row of the batch has no response token: check the response mask")
     if bool(batch.response_mask[:, 0].any()):

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 
 from minialign.config import Count, Natural, NonNegative, Positive, Temperature
-from minialign.gpt import GPT
+from minialign.gpt import GPT, network_of
 from minialign.logprobs import sequence_log_probs
 from minialign.rollouts import Reward, Rollout, roll_out
-from minialign.training import History, TrainingConfig, epochs, fit
+from minialign.training import History, TrainingConfig, epochs, fit, require_apart
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def rloo_advantages(rewards: torch.Tensor) -> torch.Tensor:
     k = rewards.shape[-1]
     if k < 2:
         raise ValueError(f"leave-one-out needs at least 2 samples of each prompt, here is {k}")
-    # A constant drops out of the difference. Taken away first, it leaves exactly nothing of equal rewards, where
-    # rounding would leave a little, of which Adam makes a full step.
+    # A constant drops out of the difference. Taken away first, it leaves exactly nothing of equal rewards,
+    # where rounding would leave a little, of which Adam makes a full step.
     rewards = rewards - rewards[..., :1]
     others = (rewards.sum(-1, keepdim=True) - rewards) / (k - 1)
     return rewards - others
@@ -97,6 +97,8 @@ def train(
     differentiable. `log_prob(policy, batch, temperature)` gives log π(y|x), (B,); another one is another
     algorithm, or a bug.
     """
+    policy = network_of(policy)
+    require_apart(policy, reward=reward)
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
     sampling = dict(
         n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature

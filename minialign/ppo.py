@@ -7,6 +7,7 @@ model r_φ, and the critic V, the value function.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -16,11 +17,11 @@ import torch
 
 from minialign.chat import Batch, collate
 from minialign.config import Count, Natural, NonNegative, Positive, Share, Temperature, at_least
-from minialign.gpt import GPT
-from minialign.logprobs import on_response, require_same, response_states, token_log_probs
-from minialign.masked import masked_mean, whiten
+from minialign.gpt import GPT, network_of
+from minialign.logprobs import full_precision, on_response, require_same, response_states, token_log_probs
+from minialign.masked import has_spread, masked_mean, whiten
 from minialign.rollouts import Reward, Rollout, roll_out
-from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat
+from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat, require_apart
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Critic(torch.nn.Module):
 
     def __init__(self, trunk: GPT):
         super().__init__()
-        self.trunk, self.head = trunk, torch.nn.Linear(trunk.config.n_embd, 1, device=trunk.device)
+        weight = next(trunk.parameters())
+        self.trunk = trunk
+        self.head = torch.nn.Linear(trunk.config.n_embd, 1, device=weight.device, dtype=weight.dtype)
         # at first it expects nothing
         self.head.load_state_dict({name: torch.zeros_like(p) for name, p in self.head.state_dict().items()})
 
@@ -71,7 +74,7 @@ class Critic(torch.nn.Module):
         known.
         """
         states = response_states(self.trunk, batch) if states is None else states
-        return on_response(self.head(states)[:, 0].float(), batch.response_mask)
+        return on_response(full_precision(self.head(states)[:, 0]), batch.response_mask)
 
 
 def kl_penalized_rewards(scores, log_probs, reference_log_probs, response_mask, beta: float) -> torch.Tensor:
@@ -173,12 +176,13 @@ def evaluate(
 ) -> tuple[Experience, dict]:
     """Rewards, values and advantages of a rollout; and its metrics, under TRL's names."""
     batch, mask = rollout.batch, rollout.batch.response_mask
-    log_probs, values, reference_log_probs = torch.zeros(3, *mask.shape, device=mask.device)
+    log_probs, values, reference_log_probs = (torch.zeros_like(rollout.log_probs) for _ in range(3))
     for place in batch.parts(config.rows_per_pass):
         part = batch[place]
         # as in the updates, not the sampler's own
-        log_probs[place], values[place] = act(policy, critic, part, config.temperature)
-        reference_log_probs[place] = token_log_probs(reference, part, config.temperature)
+        found = act(policy, critic, part, config.temperature)
+        log_probs[place], values[place] = (x.float() for x in found)
+        reference_log_probs[place] = token_log_probs(reference, part, config.temperature).float()
     require_same(log_probs - rollout.log_probs, "sampler and scorer")
     scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
     rewards = kl_penalized_rewards(scores, log_probs, reference_log_probs, mask, beta)
@@ -191,11 +195,19 @@ def evaluate(
         "objective/non_score_reward": float(-beta * kl),
         "objective/rlhf_reward": float(scores.mean() - beta * kl),
         "objective/beta": beta,
-        "val/explained_variance": float(
-            1 - (returns - values)[mask].var() / returns[mask].var().clamp(min=1e-8)
-        ),
+        "val/explained_variance": explained_variance(values[mask], returns[mask]),
     }
     return Experience(batch, log_probs, values, whiten(advantages, mask), returns), metrics
+
+
+def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
+    """1 − Var(R − V) / Var(R), of tokens (N,): 1 is a perfect critic, 0 one that knows only the mean.
+
+    NaN where the returns do not vary.
+    """
+    if not has_spread(returns, returns.std()):
+        return math.nan
+    return float(1 - (returns - values).var() / returns.var())
 
 
 def ppo_loss(
@@ -221,12 +233,45 @@ def ppo_loss(
 
 def minibatches(n: int, config: PPOConfig, rng: np.random.Generator) -> list[torch.Tensor]:
     """Which of n responses each update learns from: every one once an epoch, in random order."""
-    orders = (rng.permutation(n) for _ in range(config.epochs))
-    return [
-        torch.from_numpy(rows)
-        for order in orders
-        for rows in np.array_split(order, min(n, config.minibatches))
-    ]
+    orders = [rng.permutation(n) for _ in range(config.epochs)]
+    parts = [rows for order in orders for rows in np.array_split(order, min(n, config.minibatches))]
+    return [torch.from_numpy(rows) for rows in parts]
+
+
+def ptx_loss(policy: GPT, documents: Sequence[list[int]]) -> torch.Tensor:
+    """Mean −log π_θ(x_t | x_<t) of some documents in nats a token: what PPO-ptx mixes in."""
+    pairs = ((ids[:1], ids[1:]) for ids in documents)
+    batch = collate(pairs, policy.chat.pad, policy.config.context).to(policy.device)
+    return -masked_mean(token_log_probs(policy, batch), batch.response_mask)
+
+
+def improve(
+    optimizer: Optimizer,
+    policy: GPT,
+    critic: Critic,
+    experience: Experience,
+    config: PPOConfig,
+    rng: np.random.Generator,
+    documents: Sequence[list[int]],
+) -> list[dict]:
+    """Learn from a rollout: a few epochs of minibatches. Returns the metrics of each update."""
+    first, rows = optimizer.step, []
+
+    def loss_fn(seen: Experience):
+        loss, metrics, log_ratio = ppo_loss(policy, critic, seen, config)
+        if optimizer.step == first:
+            require_same(log_ratio, "π_θ and π_old")  # the ratio is 1 and the KL 0
+        if config.ptx_coef:  # as many documents as responses
+            ptx = ptx_loss(policy, [documents[i] for i in rng.integers(len(documents), size=len(seen.batch))])
+            loss, metrics["loss/ptx"] = loss + config.ptx_coef * ptx, ptx.detach()
+        return loss, metrics
+
+    for chosen in minibatches(len(experience.batch), config, rng):
+        parts = [experience[place] for place in experience.batch.parts(config.rows_per_pass, chosen)]
+        rows.append(optimizer.update(parts, loss_fn))
+        if config.max_approx_kl is not None and rows[-1]["policy/approxkl_avg"] > config.max_approx_kl:
+            break  # no gradient is left behind: every update begins by clearing them
+    return rows
 
 
 def train(
@@ -243,58 +288,46 @@ def train(
     """RLHF: teach `policy`, in place, to write what `reward(prompts, responses)` scores high, near the
     reference. Returns the history.
 
-    The reward is any callable: a reward model's `score`, or the gold judge. Left out, the reference is a
-    frozen copy of the policy, and the critic a head on the policy's own trunk. `documents` are what
+    The reward is a reward model, or any function: the gold judge, a count of words. Left out, the reference
+    is a frozen copy of the policy, and the critic a head on the policy's own trunk. `documents` are what
     config.ptx_coef mixes in. `options` go to `training.repeat`.
     """
+    policy = network_of(policy)
+    reference = copy.deepcopy(policy) if reference is None else network_of(reference)
+    critic = Critic(policy) if critic is None else critic
+    require_roles(policy, reference, critic, reward)
     if config.ptx_coef and not documents:
         raise ValueError(f"ptx_coef is {config.ptx_coef}: give the pre-training documents to mix in")
-    reference = copy.deepcopy(policy) if reference is None else reference
-    critic = Critic(policy) if critic is None else critic
     torch.nn.ModuleList([policy, reference, critic]).eval()  # no dropout, from here on
-    updates = config.epochs * config.minibatches
-    learner = torch.nn.ModuleDict({"policy": policy, "critic": critic})
-    optimizer = Optimizer(
-        learner, replace(config, steps=config.steps * updates, warmup=config.warmup * updates)
-    )
+
+    encoded = [policy.chat.encode_document(text) for text in documents]
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
-    sampling = dict(
-        n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature
-    )
-    texts = [policy.chat.encode_document(text) for text in documents]
+    sampling = {name: getattr(config, name) for name in ("max_new_tokens", "temperature")}
+    learner = torch.nn.ModuleDict({"policy": policy, "critic": critic})
+    updates = config.epochs * config.minibatches  # of each rollout
+    schedule = replace(config, steps=config.steps * updates, warmup=config.warmup * updates)
+    optimizer = Optimizer(learner, schedule)
     beta = config.beta
 
     def update(step: int) -> dict:
         nonlocal beta
-        rng, first, rows = np.random.default_rng([config.seed, step]), optimizer.step, []
-        rollout = roll_out(
-            policy, [prompts[i] for i in prompts_at(step)], reward, seed=(config.seed, step), **sampling
-        )
+        seed, rng = (config.seed, step), np.random.default_rng([config.seed, step])
+        # 1. The policy answers some prompts, and the answers are scored.
+        asked = [prompts[i] for i in prompts_at(step)]
+        rollout = roll_out(policy, asked, reward, n=config.samples_per_prompt, seed=seed, **sampling)
+        # 2. Every token gets its reward, the penalty included, and its advantage.
         experience, metrics = evaluate(rollout, policy, reference, critic, beta, config)
         beta = adapted(beta, metrics["objective/kl"], rollout.weight, config)
-
-        def loss_fn(seen: Experience):
-            loss, extra, log_ratio = ppo_loss(policy, critic, seen, config)
-            if optimizer.step == first:
-                require_same(log_ratio, "π_θ and π_old")  # the ratio is 1 and the KL 0
-            if config.ptx_coef:  # as many documents as responses
-                drawn = [texts[i] for i in rng.integers(len(texts), size=len(seen.batch))]
-                documents_seen = collate(
-                    ((ids[:1], ids[1:]) for ids in drawn), policy.chat.pad, policy.config.context
-                ).to(policy.device)
-                ptx = -masked_mean(token_log_probs(policy, documents_seen), documents_seen.response_mask)
-                loss, extra["loss/ptx"] = loss + config.ptx_coef * ptx, ptx.detach()
-            return loss, extra
-
-        for chosen in minibatches(rollout.weight, config, rng):
-            parts = [experience[place] for place in experience.batch.parts(config.rows_per_pass, chosen)]
-            rows.append(optimizer.update(parts, loss_fn))
-            if config.max_approx_kl is not None and rows[-1]["policy/approxkl_avg"] > config.max_approx_kl:
-                break  # no gradient is left behind: every update begins by clearing them
-        return (
-            metrics
-            | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-            | {"step": step + 1, "updates": len(rows)}
-        )
+        # 3. Policy and critic take a few small steps.
+        rows = improve(optimizer, policy, critic, experience, config, rng, encoded)
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        return metrics | means | {"step": step + 1, "updates": len(rows)}
 
     return repeat(update, config.steps, History(), title="PPO", show="objective/scores", **options)
+
+
+def require_roles(policy: GPT, reference: GPT, critic: Critic, reward: Reward) -> None:
+    """Raises TypeError or ValueError where one of PPO's four models plays the part of another."""
+    if not isinstance(critic, Critic):
+        raise TypeError(f"the critic is {type(critic).__name__}: give ppo.Critic(model), or leave it out")
+    require_apart(torch.nn.ModuleList([policy, critic]), reference=reference, reward=reward)

@@ -92,6 +92,10 @@ def dump_preferences(pairs: Iterable[Preference]) -> bytes:
     return "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs).encode()
 
 
+def as_preferences(pairs) -> list[Preference]:
+    return list(pairs)
+
+
 # --- batches ---
 
 

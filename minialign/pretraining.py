@@ -4,7 +4,7 @@ L(θ) = −(1/N) Σ_t log p_θ(x_t | x_<t), over all N tokens of the corpus. (Ra
 mean.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from minialign.chat import Batch, Chat, collate
 from minialign.config import Count, Momentum, Natural, NonNegative, Positive
-from minialign.gpt import GPT
+from minialign.gpt import GPT, network_of
+from minialign.logprobs import full_precision
 from minialign.training import History, TrainingConfig, epochs, fit
 
 
@@ -32,7 +33,7 @@ def pretraining_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     """Mean cross-entropy in nats of logits (..., V) for targets (...): the input ids moved up by one
     place.
     """
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
+    return F.cross_entropy(full_precision(logits.flatten(0, -2)), targets.flatten())
 
 
 def shifted(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,18 +50,20 @@ def encode_corpus(documents: Iterable[str], chat: Chat) -> list[list[int]]:
 
 def train(
     model: GPT,
-    documents: list[list[int]],
+    documents: Sequence[str | list[int]],
     config: PretrainingConfig = PretrainingConfig(),
     *,
     shift=shifted,
     **options,
 ) -> History:
-    """Pre-train `model` in place on encoded documents, one epoch after another in a new order.
+    """Pre-train `model` in place on documents, texts or encoded, one epoch after another in a new order.
 
     Every document is a row of its own, beside others of similar length, so that no token is spent on guessing
     across the border of two documents. `shift` makes inputs and targets; `options` go to `training.fit`.
     Raises ValueError for an empty corpus.
     """
+    model = network_of(model)
+    documents = [encode_corpus([d], model.chat)[0] if isinstance(d, str) else d for d in documents]
     rows_at = epochs([len(ids) for ids in documents], config.batch_size, config.seed)
 
     def batch_at(step: int) -> list[Batch]:

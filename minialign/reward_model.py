@@ -15,11 +15,12 @@ import torch.nn.functional as F
 
 from minialign.chat import Batch, collate
 from minialign.config import Count, Natural, NonNegative, Positive
-from minialign.gpt import GPT
-from minialign.logprobs import token_log_probs
+from minialign.gpt import GPT, network_of
+from minialign.logprobs import full_precision, token_log_probs
 from minialign.masked import has_spread
 from minialign.preferences import Comparisons, Preference, batches_of_comparisons
-from minialign.training import History, TrainingConfig, fit
+from minialign.sampling import require_finite
+from minialign.training import History, TrainingConfig, fit, require_apart
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,20 @@ class RewardModel(torch.nn.Module):
         (Stiennon et al. 2020).
         """
         super().__init__()
-        width = start.config.n_embd
-        self.trunk, self.head = copy.deepcopy(start), torch.nn.Linear(width, 1)
+        start = network_of(start)
+        width, dtype = start.config.n_embd, next(start.parameters()).dtype
+        self.trunk, self.head = copy.deepcopy(start), torch.nn.Linear(width, 1, dtype=dtype)
         self.reader = copy.deepcopy(start).requires_grad_(False).eval() if reads_surprise else None
-        self.surprise_embedding = torch.nn.Parameter(torch.zeros(width)) if reads_surprise else None
+        self.surprise_embedding = (
+            torch.nn.Parameter(torch.zeros(width, dtype=dtype)) if reads_surprise else None
+        )
         with torch.no_grad():
             self.head.weight.copy_(
                 torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
             )
             self.head.bias.zero_()
-        self.register_buffer("gain", torch.ones(()))
-        self.register_buffer("bias", torch.zeros(()))
+        self.register_buffer("gain", torch.ones((), dtype=torch.float32))
+        self.register_buffer("bias", torch.zeros((), dtype=torch.float32))
         self.to(start.device)
 
     def train(self, mode: bool = True) -> "RewardModel":
@@ -72,7 +76,7 @@ class RewardModel(torch.nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """r_φ(x, y) of each row, (B,)."""
         states = self.trunk.hidden(batch.ids, batch.mask, added=self.told(batch))
-        return self.gain * self.head(last_states(states, batch.mask))[:, 0].float() + self.bias
+        return self.gain * full_precision(self.head(last_states(states, batch.mask))[:, 0]) + self.bias
 
     def told(self, batch: Batch) -> torch.Tensor | float:
         """What joins the token embeddings, (B, T, C): surprise × its embedding, 0 on the prompt."""
@@ -96,7 +100,9 @@ class RewardModel(torch.nn.Module):
             return float(self.score([prompts], [responses])[0])
         pairs = [self._encoded(x, y) for x, y in zip(prompts, responses, strict=True)]
         batch = collate(pairs, self.trunk.chat.pad, self.trunk.config.context).to(self.device)
-        return batch.by_parts(self, batch_size).double().cpu().numpy()
+        scores = batch.by_parts(self, batch_size)
+        require_finite(scores, "scores")
+        return scores.double().cpu().numpy()
 
     def _encoded(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
         chat, context = self.trunk.chat, self.trunk.config.context
@@ -155,6 +161,12 @@ def train(
     """Fit `model`, in place, to the comparisons. `loss` takes the rewards of chosen and rejected; `options`
     go to `training.fit`.
     """
+    if not isinstance(model, RewardModel):
+        raise TypeError(
+            f"a reward model is trained here, not {type(model).__name__}: give RewardModel(model)"
+        )
+    if model.reader is not None:
+        require_apart(model.trunk, reader=model.reader)
     comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, model.trunk)
 
     def loss_fn(comparisons: Comparisons):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from minialign.chat import Batch
-from minialign.gpt import GPT
+from minialign.gpt import GPT, network_of
 from minialign.sampling import generate
 
 Reward = Callable[[list[str], list[str]], Sequence[float]]  # (prompts, responses) -> one number for each
@@ -79,6 +79,7 @@ def roll_out(
     """Sample n responses to each prompt and score them. `seed` is a number or a sequence of numbers, such as
     (seed of the run, step).
     """
+    policy = network_of(policy)
     drawn = generate(
         policy,
         [policy.chat.encode_prompt(prompt) for prompt in prompts],

@@ -6,12 +6,14 @@ half of the rows have, they are laid aside; when all have, generation stops.
 """
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from minialign.chat import Batch, Chat
-from minialign.gpt import GPT
+from minialign.config import require_temperature
+from minialign.gpt import GPT, network_of
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,24 @@ class Generation:
 def next_token_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """softmax(logits / temperature) over the last axis: below 1 sharper, above 1 flatter.
 
-    Raises ValueError for temperature ≤ 0.
+    Raises ValueError for a temperature that is not positive.
     """
-    if temperature <= 0:
-        raise ValueError(f"the temperature is {temperature}: probabilities need a positive one")
+    require_temperature(temperature)
     return (logits / temperature).softmax(-1)
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(model: torch.nn.Module):
+    """Without gradients and without dropout; afterwards the model is in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 def generate(
     model: GPT,
     prompts: Sequence[Sequence[int]],
@@ -59,16 +71,36 @@ def generate(
     tokens that end a response: left out, the one of `model.chat`; with none, (), a response never ends. A
     response is cut off where its own context ends, whatever else is in the list. The seed belongs to this
     call alone: the global random state is neither used nor changed. Raises ValueError for an empty list, an
-    empty prompt, or a prompt that fills the context.
+    empty prompt, or a prompt that fills the context, and FloatingPointError for logits that are not finite.
     """
-    room = room_for(prompts, n, max_new_tokens, temperature, model.config.context)
+    model = network_of(model)
+    room = room_for(prompts, n, max_new_tokens, model.config.context)
+    if temperature != 0:
+        require_temperature(temperature)
+    with evaluating(model):
+        return continued(model, prompts, n, room, temperature, seed, ends)
+
+
+def room_for(prompts, n: int, max_new_tokens: int, context: int) -> list[int]:
+    """How many tokens the response to each prompt may have. Raises ValueError where there can be none."""
+    if not len(prompts) or not all(map(len, prompts)):
+        raise ValueError("there is nothing to continue: give at least one prompt, and no empty one")
+    if n < 1 or max_new_tokens < 1:
+        raise ValueError(f"n is {n} and max_new_tokens {max_new_tokens}: both must be at least 1")
+    room = [min(max_new_tokens, context - len(prompt)) for prompt in prompts]
+    if min(room) < 1:
+        longest = max(map(len, prompts))
+        raise ValueError(f"a prompt has {longest} tokens, the context holds {context}: shorten the prompt")
+    return room
+
+
+def continued(model, prompts, n: int, room: list[int], temperature: float, seed: int, ends) -> Generation:
+    """What `generate` does with arguments that are in order."""
     device, chat = model.device, model.chat
     ends = torch.tensor([chat.end] if ends is None else list(ends), dtype=torch.long, device=device)
     generator = torch.Generator(device).manual_seed(seed)
-    was_training = model.training
-    model.eval()
 
-    # The prompts are read once each; then every sample of a prompt gets a copy of what was read.
+    # Each prompt is read once; then every sample of it gets a copy of what was read.
     ids, mask = (x.to(device) for x in left_padded(prompts, chat.pad))
     cache = model.empty_cache(len(prompts), ids.shape[1] + max(room))
     states = model.hidden(ids, mask, cache)[:, -1]
@@ -82,9 +114,10 @@ def generate(
     rows = torch.arange(len(ids), device=device)  # those in work: states, cache, drawn and alive are of them
     alive = torch.ones_like(rows, dtype=torch.bool)
     for t in range(tokens.shape[1]):
-        # One random number for each row, in work or not: what a row draws does not depend on when others end.
+        # One random number for each row, in work or not: a row draws the same whenever the others end.
         uniform = 1 - torch.rand(len(ids), 1, generator=generator, device=device, dtype=torch.float32)[rows]
-        drawn, log_prob = draw(model.head(states), temperature, uniform, chat.pad)
+        drawn, log_prob = draw(model.head(states).float(), temperature, uniform, chat.pad)
+        require_finite(log_prob, "logits")
         written[rows, t], tokens[rows, t] = alive, torch.where(alive, drawn, chat.pad)
         log_probs[rows, t] = torch.where(alive, log_prob, 0.0)
         ended = torch.isin(drawn, ends)
@@ -96,25 +129,16 @@ def generate(
         if 2 * left <= len(rows):  # lay aside the rows that have ended
             cache, rows, drawn, alive = (x[alive] for x in (cache, rows, drawn, alive))
         states = model.hidden(drawn[:, None], alive[:, None], cache)[:, 0]
-    model.train(was_training)
     return packed(chat, (ids, mask), (tokens, written), log_probs, finished)
 
 
-def room_for(prompts, n: int, max_new_tokens: int, temperature: float, context: int) -> list[int]:
-    """How many tokens the response to each prompt may have. Raises ValueError where nothing can be
-    sampled.
-    """
-    if not prompts or not all(map(len, prompts)):
-        raise ValueError("there is nothing to continue: give at least one prompt, and no empty one")
-    if n < 1 or max_new_tokens < 1:
-        raise ValueError(f"n is {n} and max_new_tokens {max_new_tokens}: both must be at least 1")
-    if not temperature >= 0:
-        raise ValueError(f"the temperature is {temperature}: use 0 for greedy decoding or a positive number")
-    room = [min(max_new_tokens, context - len(prompt)) for prompt in prompts]
-    if min(room) < 1:
-        longest = max(map(len, prompts))
-        raise ValueError(f"a prompt has {longest} tokens, the context holds {context}: shorten the prompt")
-    return room
+def require_finite(values: torch.Tensor, what: str) -> None:
+    """Raises FloatingPointError where a model has diverged."""
+    if not bool(values.isfinite().all()):
+        raise FloatingPointError(
+            f"the model's {what} are not finite: its weights have diverged; load it, or train it again with "
+            "a lower learning rate"
+        )
 
 
 def left_padded(prompts, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,13 +159,13 @@ def draw(
     The cumulative distribution is inverted at `uniform` (B, 1), numbers in (0, 1]: one a row, where
     torch.multinomial draws one for every token of the vocabulary.
     """
-    logits = logits.float()
     allowed = logits.index_fill(-1, torch.tensor([pad], device=logits.device), -torch.inf)
     if temperature == 0:
         drawn = allowed.argmax(-1)
     else:
         cumulative = next_token_probabilities(allowed, temperature).cumsum(-1)
         drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0]
+        drawn = drawn.clamp(max=logits.shape[-1] - 1)  # of NaNs, past the end: the caller finds them
         logits = logits / temperature
     # With the pad token's share, as every scorer has it.
     return drawn, logits.gather(-1, drawn[:, None])[:, 0] - logits.logsumexp(-1)

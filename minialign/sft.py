@@ -10,7 +10,9 @@ import torch.nn.functional as F
 
 from minialign.chat import Batch, collate
 from minialign.config import Count, Momentum, Natural, NonNegative, Positive
-from minialign.gpt import GPT
+from minialign.gpt import GPT, network_of
+from minialign.language_model import LanguageModel
+from minialign.logprobs import full_precision
 from minialign.training import History, TrainingConfig, epochs, fit
 
 
@@ -33,7 +35,7 @@ def sft_loss(logits: torch.Tensor, ids: torch.Tensor, response_mask: torch.Tenso
     labels, mask = ids[:, 1:], response_mask[:, 1:]
     if not bool(mask.any()):
         raise ValueError("the batch has no response token: check the response mask")
-    return F.cross_entropy(logits[:, :-1][mask].float(), labels[mask])
+    return F.cross_entropy(full_precision(logits[:, :-1][mask]), labels[mask])
 
 
 def introduce_template(model: GPT) -> None:
@@ -55,12 +57,36 @@ def introduce_template(model: GPT) -> None:
             weight[list(tokens)] = share * weight[known] + (1 - share) * weight[chat.pad]
 
 
-def train(model: GPT, demonstrations, config: SFTConfig = SFTConfig(), **options) -> History:
+def as_texts(demonstrations) -> list[tuple[str, str]]:
+    """(prompt, response) texts, from pairs of texts or from dicts with a prompt and a response or completion.
+
+    Raises TypeError, naming the demonstration, for anything else.
+    """
+    texts = []
+    for i, given in enumerate(demonstrations):
+        if isinstance(given, dict):
+            text = given.get("prompt"), given.get("response", given.get("completion"))
+        else:
+            text = tuple(given) if isinstance(given, tuple | list) else ()
+        if len(text) != 2 or not all(isinstance(part, str) for part in text):
+            raise TypeError(
+                f"demonstration {i} is {str(given)[:60]!r}: give (prompt, response) texts, or a dict of both"
+            )
+        texts.append(text)
+    return texts
+
+
+def train(model: GPT | LanguageModel, demonstrations, config: SFTConfig = SFTConfig(), **options) -> History:
     """Fine-tune `model` in place on (prompt, response) texts. `options` go to `training.fit`.
 
     Raises ValueError for an empty data set and for a pair that does not fit the context.
     """
-    pairs = [(model.chat.encode_prompt(x), model.chat.encode_response(y)) for x, y in demonstrations]
+    if isinstance(model, LanguageModel):
+        model.template = True  # from now on it is asked as an assistant
+    model = network_of(model)
+    pairs = [
+        (model.chat.encode_prompt(x), model.chat.encode_response(y)) for x, y in as_texts(demonstrations)
+    ]
     return train_on_tokens(model, pairs, config, **options)
 
 
@@ -70,7 +96,7 @@ def train_on_tokens(
     """`train` for (prompt ids, response ids): for another template, or with another loss of the same
     signature.
     """
-    pairs = list(pairs)
+    model, pairs = network_of(model), list(pairs)
     lengths = [len(prompt) + len(response) for prompt, response in pairs]
     rows_at = epochs(lengths, config.batch_size, config.seed)
     # finds a pair that is empty or too long now, not in the middle of the run

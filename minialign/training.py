@@ -57,11 +57,18 @@ class History(list):
         return np.array([row[name] for row in self if name in row])
 
     def to_json_lines(self) -> bytes:
-        return "".join(json.dumps(row) + "\n" for row in self).encode()
+        return "".join(json.dumps(row, default=plain) + "\n" for row in self).encode()
 
     @classmethod
     def from_json_lines(cls, content: bytes) -> "History":
         return cls(json.loads(line) for line in content.splitlines())
+
+
+def plain(value):
+    """A number or an array of numpy or torch as Python's own, for JSON, which knows no others."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{value!r} cannot be recorded: a history holds numbers, texts, and lists of them")
 
 
 def load_history(name: str) -> History:
@@ -119,6 +126,7 @@ class Optimizer:
         add up to the same gradient as the full batch. Raises FloatingPointError, before touching the model,
         when the loss or its gradient is not finite.
         """
+        require_gradients()
         for optimizer in self.optimizers:
             # also of what an interrupted update, or a reader's own backward(), left behind
             optimizer.zero_grad()
@@ -156,6 +164,33 @@ class Optimizer:
                 "step; "
                 f"lower the learning rate (now {self.config.learning_rate:g}) or look for broken values in "
                 "the data"
+            )
+
+
+def require_gradients() -> None:
+    """Raises RuntimeError where nothing could be learned, because autograd is off."""
+    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+        raise RuntimeError(
+            "gradients are switched off here: leave torch.no_grad() or inference_mode(), or call "
+            "torch.set_grad_enabled(True), and train again"
+        )
+
+
+def require_apart(learner: torch.nn.Module, **others) -> None:
+    """Raises ValueError where a model that must not change shares parameters with the one that is trained.
+
+    `others` are what they are there for: a `reference`, a reward function. What is no model, or the method of
+    none, passes.
+    """
+    trained = {p.untyped_storage().data_ptr() for p in learner.parameters() if p.requires_grad}
+    for role, other in others.items():
+        other = getattr(other, "__self__", other)  # of a reward model's method `score`, the model
+        if isinstance(other, torch.nn.Module) and not trained.isdisjoint(
+            p.untyped_storage().data_ptr() for p in other.parameters()
+        ):
+            raise ValueError(
+                f"the {role} is the model that is trained, or shares its weights, and would change with it: "
+                "give a copy, copy.deepcopy(model)"
             )
 
 
@@ -250,7 +285,9 @@ def save_state(path: Path, optimizer: Optimizer, history: History) -> None:
     for i, p in enumerate(optimizer.parameters):
         for name, value in optimizer.state_of(p).items():
             tensors[f"optimizer.{i}.{name}"] = value
-    write_atomically(path, save(tensors, {"step": str(optimizer.step), "history": json.dumps(history)}))
+    write_atomically(
+        path, save(tensors, {"step": str(optimizer.step), "history": json.dumps(history, default=plain)})
+    )
 
 
 def load_state(path: Path, optimizer: Optimizer) -> History:

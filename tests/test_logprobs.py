@@ -252,7 +252,7 @@ def test_a_response_that_follows_nothing(model):
 
 
 def test_temperature_zero(model):
-    with pytest.raises(ValueError, match="the temperature is 0: score with a positive one"):
+    with pytest.raises(ValueError, match="the temperature is 0: probabilities need one from 1e-06 to 10,000"):
         token_log_probs(model, batch_of(PAIRS), temperature=0)
 
 

@@ -351,7 +351,7 @@ def test_history_as_a_file():
     ("wrong", "message"),
     [
         (dict(steps=0), "steps is 0: it must be at least 1"),
-        (dict(learning_rate=0.0), "learning_rate is 0.0: it must be positive"),
+        (dict(learning_rate=0.0), "learning_rate is 0: it must be positive"),
         (dict(learning_rate=math.nan), "learning_rate is nan: it must be a finite number"),
         (dict(decay="exponential"), "decay is 'exponential': choose 'cosine' or 'linear'"),
     ],
