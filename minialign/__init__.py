@@ -5,7 +5,15 @@
 >>> print(base.respond("Explain the moon landing to a six-year-old in a few sentences."))
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# Torch's OpenMP threads spin while they wait for each other. Where another process has one of the cores, that
+# makes everything many times slower, so ours go to sleep after about as long as it takes to wake them. OpenMP
+# reads this when torch is imported; a reader's own choice is left alone.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def load(name: str, device=None):

@@ -5,6 +5,7 @@ written to the same place. A row that has produced its end token, or has filled 
 half of the rows have, they are laid aside; when all have, generation stops.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,23 @@ def evaluating(model: torch.nn.Module):
         model.train(was_training)
 
 
+@contextmanager
+def one_thread(model: torch.nn.Module):
+    """A small model on a CPU is sampled by one thread, unless OMP_NUM_THREADS says otherwise.
+
+    Its steps are too short to share: two threads are hardly faster alone, and many times slower where another
+    process has one of the cores, for then each waits for the other.
+    """
+    threads = torch.get_num_threads()
+    small = sum(p.numel() for p in model.parameters()) < 10_000_000
+    if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def generate(
     model: GPT,
     prompts: Sequence[Sequence[int]],
@@ -77,7 +95,7 @@ def generate(
     room = room_for(prompts, n, max_new_tokens, model.config.context)
     if temperature != 0:
         require_temperature(temperature)
-    with evaluating(model):
+    with evaluating(model), one_thread(model):
         return continued(model, prompts, n, room, temperature, seed, ends)
 
 

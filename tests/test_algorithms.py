@@ -1,4 +1,4 @@
-"""What must hold of every algorithm alike: any model, any tokenizer, any prompt that fits, any constant reward."""
+"""What must hold of every algorithm alike: any model and tokenizer, any prompt that fits, equal rewards."""
 
 import copy
 import math
