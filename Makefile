@@ -38,7 +38,7 @@ notebooks: $(SETUP)  ## run the notebooks and store their outputs in place
 	@$(RUN) -m minialign.course --in-place
 
 benchmark: $(SETUP_TESTS) $(SETUP_PPO)  ## compare the engine's speed with transformers' and TRL's
-	@$(RUN) tests/benchmarks/speed.py
+	@$(RUN) tests/benchmarks/speed.py && $(RUN) tests/benchmarks/contention.py
 
 # The engine's tests are many and small: processes of one thread each beat one process whose threads wait for each other.
 # The notebooks run one at a time with all threads, as they were stored and as the reader runs them: what they say about
