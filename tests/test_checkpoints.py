@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -117,3 +119,25 @@ def test_an_unknown_name_lists_those_that_exist():
         match="there is no artifact 'bse': choose one of base, dpo, ppo-overoptimised, ppo, reward, sft$",
     ):
         load("bse")
+
+
+# --- the front door is a light one ---
+
+
+def modules_after(code):
+    run = f"{code}\nimport sys\nprint(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
+    return set(found.stdout.split())
+
+
+def test_loading_a_model_brings_neither_the_course_nor_the_world():
+    """Students load models in every notebook: what this does not need is not imported."""
+    loaded = modules_after("import minialign\nminialign.load('reward')")
+    assert "minialign.reward_model" in loaded
+    heavy = ("minialign.course", "minialign.world", "matplotlib", "scipy", "IPython", "nbformat", "pandas")
+    assert not [name for name in loaded if name.startswith(heavy)]
+
+
+def test_the_world_needs_no_torch():
+    loaded = modules_after("import minialign.world.judge, minialign.world.annotator, minialign.world.corpus")
+    assert "minialign.world.judge" in loaded and "torch" not in loaded
