@@ -205,7 +205,7 @@ def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
 
     NaN where the returns do not vary.
     """
-    if not has_spread(returns, returns.std()):
+    if not has_spread(returns, returns.std(unbiased=False)):
         return math.nan
     return float(1 - (returns - values).var() / returns.var())
 
