@@ -2,7 +2,6 @@
 own samples begins with.
 """
 
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ import torch
 from minialign.chat import Batch
 from minialign.gpt import GPT
 from minialign.sampling import generate
-from minialign.statistics import measured
+from minialign.statistics import in_short, measured
 
 Reward = Callable[[list[str], list[str]], Sequence[float]]  # (prompts, responses) -> one number for each
 
@@ -114,7 +113,7 @@ def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Ten
     single = not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
     if single or isinstance(given, (str, bytes, Mapping, Set)):
         raise ValueError(
-            f"the reward function gave {reprlib.repr(given)}: it must give a list of numbers, one for each "
+            f"the reward function gave {in_short(given)}: it must give a list of numbers, one for each "
             "response"
         )
     values = list(given)

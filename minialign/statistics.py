@@ -46,7 +46,7 @@ def numbers(values, name: str = "values", ndim: int | None = None) -> np.ndarray
     if array is not None and array.ndim - 1 == ndim and array.shape[-1] == 1:
         array = array[..., 0]
     if array is None or ndim not in (None, array.ndim):
-        here = " ".join(reprlib.repr(values).split()) if array is None else f"of shape {array.shape}"
+        here = in_short(values) if array is None else f"of shape {array.shape}"
         raise ValueError(f"{name} must be {FORMS[ndim]}, not {here}")
     return array
 
@@ -58,6 +58,11 @@ def _without_tensors(values):
     if isinstance(values, np.ma.MaskedArray):  # numpy would drop the mask
         return values.astype(np.float64).filled(np.nan)
     return [*map(_without_tensors, values)] if isinstance(values, (list, tuple)) else values
+
+
+def in_short(value) -> str:
+    """What an error says of a value: its repr, on one line and not too long, whatever that repr does."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def measured(values, name: str = "values", ndim: int = 1) -> np.ndarray:
