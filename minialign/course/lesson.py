@@ -81,8 +81,8 @@ def pipeline(*today: str) -> None:
     """
     names = [stage.replace("\n", " ") for stage in STAGES]
     for name in today:
-        if name not in names:
-            raise ValueError(f"there is no stage {name!r}: choose one of {', '.join(names)}")
+        if str(name) not in names:
+            raise ValueError(f"there is no stage {in_short(name)}: choose one of {', '.join(names)}")
     figure, axes = plt.subplots(figsize=(10, 0.95))
     for i, (stage, name) in enumerate(zip(STAGES, names)):
         lit = name in today

@@ -99,9 +99,14 @@ def smoothed(values, window: int = 20) -> np.ndarray:
     return np.array([values[max(0, end - window) : end].mean() for end in range(1, len(values) + 1)])
 
 
+def _column(rows: list[dict], name: str) -> np.ndarray:
+    """The values of one metric, (rows,), whoever's scalars they are."""
+    return np.array([numbers(row[name], name, 0) for row in rows])
+
+
 def curve_over_seeds(axes, rows: list[dict], x: str, y: str, label: str, index: int = 0) -> None:
     """Mean over seeds as a line, the seeds' range as a band."""
-    at, values = (numbers([row[name] for row in rows], name, 1) for name in (x, y))
+    at, values = _column(rows, x), _column(rows, y)
     places = np.unique(at)
     groups = [values[at == place] for place in places]
     colour, marker = COLOURS[index % 8], MARKERS[index % 8]
@@ -122,8 +127,8 @@ def metric_panels(rows: list[dict], names: tuple[str, ...], columns: int = 3):
             raise ValueError(f"there is no metric {name!r}: choose from {', '.join(known)}")
         recorded = [row for row in rows if name in row]
         ax.plot(
-            numbers([row["step"] for row in recorded], "step", 1),
-            numbers([row[name] for row in recorded], name, 1),
+            _column(recorded, "step"),
+            _column(recorded, name),
             color=COLOURS[i % 8],
             marker=MARKERS[i % 8],
             markersize=3,
