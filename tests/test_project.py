@@ -75,6 +75,7 @@ def test_the_ppo_that_we_race_runs_on_the_same_libraries():
 
 FLOORS = {
     "files": "ground",
+    "faults": "ground",
     "gpt": "model",
     "tokenizer": "model",
     "chat": "model",
