@@ -84,6 +84,8 @@ FLOORS = {
     "logprobs": "shared",
     "masked": "shared",
     "rollouts": "shared",
+    "records": "shared",
+    "preference_formats": "shared",
     "preferences": "shared",
     "statistics": "shared",
     "language_model": "shared",
