@@ -76,6 +76,7 @@ def test_the_ppo_that_we_race_runs_on_the_same_libraries():
 FLOORS = {
     "config": "ground",
     "files": "ground",
+    "faults": "ground",
     "gpt": "model",
     "tokenizer": "model",
     "chat": "model",
@@ -84,6 +85,8 @@ FLOORS = {
     "logprobs": "shared",
     "masked": "shared",
     "rollouts": "shared",
+    "records": "shared",
+    "preference_formats": "shared",
     "preferences": "shared",
     "statistics": "shared",
     "language_model": "shared",
