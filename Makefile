@@ -87,10 +87,9 @@ WHERE_TORCH_IS = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 # is the reader's: never cleared.
 $(SETUP): requirements.txt pyproject.toml set_up.py
 	@$(MUST_WRITE)
-	@made_in=$$(cat $(OURS) 2>/dev/null); \
-	if [ "$${made_in:-$(CURDIR)}" != "$(CURDIR)" ] || ! $(RUN) -c 'import pip' 2>/dev/null \
-	   || ! $(RUN) set_up.py >/dev/null; then \
-	  if [ -z "$$made_in" ] && [ -n "$$(ls -A .venv 2>/dev/null)" ]; then \
+	@if { [ -e $(OURS) ] && [ "$$(cat $(OURS))" != "$(CURDIR)" ]; } \
+	   || ! { $(RUN) -c 'import pip' && $(RUN) set_up.py; } >/dev/null 2>&1; then \
+	  if [ ! -e $(OURS) ] && [ -n "$$(ls -A .venv 2>/dev/null)" ]; then \
 	    echo "The .venv here is not of make's making, and has no pip or no Python that will do (see README.md):" \
 	      "move it away (mv .venv .venv-old) and run make again"; \
 	    exit 1; \
