@@ -8,7 +8,9 @@ import secrets
 import stat
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+PACKAGE = Path(__file__).resolve().parent
+# An installed package has its data inside; in a clone, where the package has none, they lie beside it.
+DATA = (PACKAGE if (PACKAGE / "data").is_dir() else PACKAGE.parent) / "data"
 MANIFEST = DATA / "MANIFEST.json"
 
 
@@ -62,7 +64,8 @@ def read_verified(name: str) -> bytes:
     path = DATA / name
     if not path.exists():
         raise FileNotFoundError(
-            f"data/{name} is missing: restore it with `git checkout data` or build it with `make artifacts`"
+            f"data/{name} is missing: restore it with `git checkout data`, build it with `make artifacts` "
+            "or get minialign again"
         )
     content = path.read_bytes()
     expected = read_manifest().get(name, {}).get("sha256")

@@ -46,16 +46,26 @@ def test_conda_installs_the_same_pins():
     )
 
 
+COURSE = PROJECT["project"]["optional-dependencies"]["course"]
+
+
 def test_pins_lie_in_the_ranges():
-    ranges = {
-        canonicalize_name(r.name): r.specifier for r in map(Requirement, PROJECT["project"]["dependencies"])
-    }
-    assert ranges
+    dependencies = PROJECT["project"]["dependencies"] + COURSE
+    ranges = {canonicalize_name(r.name): r.specifier for r in map(Requirement, dependencies)}
+    assert len(ranges) == len(dependencies)
     for name, specifier in ranges.items():
         assert PINS[name] in specifier, f"{name}=={PINS[name]} is not {name}{specifier}"
     (setuptools,) = map(Requirement, PROJECT["build-system"]["requires"])
     assert PINS["setuptools"] in setuptools.specifier
     assert PINS["torch"] == "2.13.0"
+
+
+def test_which_pythons_will_do_is_asked_anew_for_each_torch():
+    """set_up.py and README.md say for which machines the pinned torch has wheels."""
+    assert f"torch {PINS['torch']} " in (ROOT / "set_up.py").read_text("utf-8")
+    needed = r"Python 3\.11 to 3\.14.*x86_64 or aarch64, glibc 2\.28 or newer.*macOS 14 or newer"
+    for name in ("Makefile", "README.md"):
+        assert re.search(needed, (ROOT / name).read_text("utf-8"), re.S), name
 
 
 def test_tests_pin_what_is_not_pinned_yet():
@@ -238,6 +248,25 @@ def test_a_circle_is_seen():
 def test_what_may_be_imported_is_not_a_problem():
     allowed = "import math\nimport torch\nfrom minialign.gpt import GPT\nfrom minialign import training"
     assert layering_problems({"minialign.dpo": allowed, "minialign.gpt": "", "minialign.training": ""}) == []
+
+
+# --- what an installation brings ---
+
+
+def _packages(sources):
+    """The packages of others that sources import."""
+    names = {name.split(".")[0] for module in sources for name in _imports(module, sources[module], sources)}
+    return names - sys.stdlib_module_names - {"minialign"}
+
+
+def test_an_installation_brings_what_is_imported():
+    """Nothing less; and nothing more, which on a hosted notebook would replace what is there."""
+    sources = _sources("minialign")
+    course = {module: source for module, source in sources.items() if FLOORS[_room(module)] == "course"}
+    base = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    assert _packages({module: sources[module] for module in sources.keys() - course}) == base
+    extra = {Requirement(line).name for line in COURSE} - {"ipython"} | {"IPython"}
+    assert _packages(course) - base == extra
 
 
 # --- no pickle: a downloaded file must not be able to run code ---
