@@ -4,6 +4,7 @@ compares with tests/nbval_tolerance.py.
 
 from contextlib import ExitStack
 
+from nbval import plugin
 from nbval_tolerance import install
 
 from minialign.course.runner import COURSE, shielded
@@ -13,8 +14,16 @@ install()
 
 def pytest_configure(config):
     stack = ExitStack()
-    stack.enter_context(shielded())
+    folder = stack.enter_context(shielded())
     config.add_cleanup(stack.close)
+
+    class Elsewhere(plugin.RunningKernel):
+        """Not in notebooks/, where a matplotlibrc of the reader's may lie."""
+
+        def __init__(self, kernel_name, cwd, **options):
+            super().__init__(kernel_name, cwd=str(folder), **options)
+
+    plugin.RunningKernel = Elsewhere
 
 
 def pytest_ignore_collect(collection_path):

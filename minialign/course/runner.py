@@ -66,18 +66,19 @@ def kernel_environment(settings: Path) -> dict[str, str]:
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
+def shielded() -> Iterator[Path]:
     """Inside, this process and its kernels have `kernel_environment`, with a settings folder that is new."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="minialign-", ignore_cleanup_errors=True) as settings:
+        inside = kernel_environment(Path(settings))
         try:
             os.environ.clear()
-            os.environ.update(kernel_environment(Path(settings)))
+            os.environ.update(inside)
             # matplotlib lists the fonts when it is first used, and says so on stderr if that takes long.
             subprocess.run(
                 [sys.executable, "-c", "import matplotlib.font_manager"], stderr=subprocess.DEVNULL
             )
-            yield
+            yield Path(settings)
         finally:
             os.environ.clear()
             os.environ.update(before)

@@ -138,10 +138,11 @@ def unfit_outputs(cell: NotebookNode) -> Iterator[str]:
         texts += [
             str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")
         ]
-        for line in "\n".join(texts).splitlines():
-            if output.get("name") == "stderr":
-                yield f"text on stderr: {line.strip()[:200]}"
-                break
+        text = "\n".join(texts).strip()
+        if output.get("name") == "stderr":
+            yield f"text on stderr: {text.splitlines()[0][:200] if text else 'blanks'}"
+            continue
+        for line in text.splitlines():
             for what, pattern in UNFIT.items():
                 if pattern.search(line):
                     yield f"{what}: {line.strip()[:200]}"
