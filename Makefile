@@ -11,6 +11,7 @@ TORCH_INDEX ?=
 
 SHELL := /bin/bash
 RUN := .venv/bin/python
+OURS := .venv/.made-in
 SETUP := .venv/.setup
 SETUP_TESTS := .venv/.setup-tests
 PPO := build/benchmark/ppo-venv
@@ -29,7 +30,9 @@ course: $(SETUP)  ## run all notebooks in a copy, into build/course/, and say ho
 	@$(RUN) -m minialign.course
 
 lab: $(SETUP)  ## open the notebooks in JupyterLab
-	@$(RUN) -m jupyterlab --notebook-dir=notebooks
+	@[ -n "$$JUPYTER_CONFIG_DIR" ] || [ -w "$$HOME" ] || { echo "JupyterLab keeps its settings in HOME, and may not write into" \
+	  "'$$HOME': name a folder that it may write into, HOME=/tmp make lab"; exit 1; }
+	@$(RUN) -m jupyterlab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 artifacts: $(SETUP)  ## rebuild tokenizer and checkpoints from nothing
 	@$(RUN) -m minialign.course.artifacts
@@ -56,15 +59,23 @@ test: $(SETUP_TESTS)  ## run all tests, the notebooks' outputs included
 
 # --- set-up: a stamp is written at the very end, so an interrupted set-up is taken up again ---
 
+# What a shell tells every Python would reach ours, too: what lies on a PYTHONPATH (a cluster's `module load`
+# sets one) would count as installed.
+unexport PYTHONPATH PYTHONHOME
+
 # A stamp holds the folder it was made in: a copied or moved .venv is set up again, as is one whose Python is gone.
 ifneq "$(shell test -x $(RUN) && cat $(SETUP) 2>/dev/null)" "$(CURDIR)"
-$(shell rm -f $(SETUP) $(SETUP_TESTS) $(SETUP_PPO))
+.PHONY: $(SETUP)
 endif
+
+MUST_WRITE = for folder in . $(wildcard .venv); do [ -w $$folder ] || { \
+  echo "Set-up is due, and may not write here: make a copy of your own and run make there:" \
+    "cp -R \"$(CURDIR)\" ~/minialign && chmod -R u+w ~/minialign"; exit 1; }; done
 
 # $(call pip_install,ARGUMENTS,WHAT,PYTHON): pip, .venv's unless another PYTHON is named, with its large downloads and its errors on the
 # screen, and all of it in .venv/setup.log.
 define pip_install
-set -o pipefail; $(or $(3),$(RUN)) -m pip install --no-input --disable-pip-version-check $(1) 2>&1 | tee -a .venv/setup.log \
+set -o pipefail; $(or $(3),$(RUN)) set_up.py install --no-input --disable-pip-version-check $(1) 2>&1 | tee -a .venv/setup.log \
 | awk '/^Downloading.* [MG]B/ || (/^ *(ERROR|error)/ && !/Ignored|Could not find a version/) { print "  " substr($$0, 1, 160); fflush() } \
        /^Installing collected/ { print "  installing"; fflush() }' \
 || { echo "Set-up stopped while installing $(2). If a package could not be had: is the network (or the proxy) up?"; \
@@ -72,18 +83,31 @@ set -o pipefail; $(or $(3),$(RUN)) -m pip install --no-input --disable-pip-versi
 endef
 
 WHERE_TORCH_IS = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
-REPORT_VERSION := import sys; print("%d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < (3, 11))
 
-$(SETUP): requirements.txt pyproject.toml
-	@if ! $(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	  for python in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
-	    if version=$$("$$python" -c '$(REPORT_VERSION)' 2>/dev/null); then \
-	      echo "Making .venv with $$python ($$version)"; \
-	      "$$python" -m venv --clear .venv; exit; \
+# $(OURS) names the folder in which make made .venv, from the first moment on. Such a .venv is made anew when it was
+# copied or moved (its scripts start the other folder's Python), or when it has no Python that will do. Any other
+# is the reader's: never cleared.
+$(SETUP): requirements.txt pyproject.toml set_up.py
+	@$(MUST_WRITE)
+	@if { [ -e $(OURS) ] && [ "$$(cat $(OURS))" != "$(CURDIR)" ]; } \
+	   || ! { $(RUN) -c 'import pip' && $(RUN) set_up.py; } >/dev/null 2>&1; then \
+	  if [ ! -e $(OURS) ] && [ -n "$$(ls -A .venv 2>/dev/null)" ]; then \
+	    echo "The .venv here is not of make's making, and has no pip or no Python that will do (see README.md):" \
+	      "move it away (mv .venv .venv-old) and run make again"; \
+	    exit 1; \
+	  fi; \
+	  for python in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3.14 python3); do \
+	    $(if $(PYTHON),,command -v $$python >/dev/null || continue;) \
+	    if words=$$("$$python" set_up.py 2>&1); then \
+	      echo "Making .venv with $$python ($$words)"; \
+	      mkdir -p .venv && find .venv/ -mindepth 1 -delete && printf '%s' "$(CURDIR)" > $(OURS) \
+	        && "$$python" -m venv .venv; \
+	      exit; \
 	    fi; \
-	    found+="$${version:+ $$python is $$version;}"; \
+	    found+=" $$python: $${words%%$$'\n'*};"; \
 	  done; \
-	  echo "minialign needs Python 3.11 or newer; found:$${found:- none;}" \
+	  echo "minialign needs Python 3.11 to 3.14 on Linux or WSL (x86_64 or aarch64, glibc 2.28 or newer) or" \
+	    "macOS 14 or newer on Apple silicon; found:$${found:- none;}" \
 	    "get it from https://www.python.org/downloads/ or name it: make setup PYTHON=/path/to/python3.12"; \
 	  exit 1; \
 	fi
@@ -94,11 +118,13 @@ $(SETUP): requirements.txt pyproject.toml
 	@printf '%s' "$(CURDIR)" > $@
 
 $(SETUP_TESTS): $(SETUP) tests/requirements.txt
+	@$(MUST_WRITE)
 	@echo "Setting up the tests' packages"
 	@$(call pip_install,-r tests/requirements.txt,tests/requirements.txt)
 	@touch $@
 
 $(SETUP_PPO): $(SETUP) tests/benchmarks/requirements-ppo.txt
+	@$(MUST_WRITE)
 	@echo "Setting up $(PPO), for the last TRL that has PPO"
 	@$(RUN) -m venv --clear $(PPO)
 	@$(call pip_install,$(WHERE_TORCH_IS) -r tests/benchmarks/requirements-ppo.txt,tests/benchmarks/requirements-ppo.txt,$(PPO)/bin/python)

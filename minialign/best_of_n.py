@@ -12,6 +12,7 @@ import numpy as np
 
 from minialign.gpt import GPT
 from minialign.rollouts import Reward, Rollout, roll_out
+from minialign.statistics import measured, whole_number
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ def best_of_n(policy: GPT, prompts: list[str], reward: Reward, n: int, *, seed=0
 
     The n samples share the reading of their prompt. `sampling` goes to `rollouts.roll_out`.
     """
+    n = whole_number(n, "n", 1)
     rollout = roll_out(policy, prompts, reward, n=n, seed=seed, **sampling)
     rewards = rollout.rewards.view(len(prompts), n).double().cpu().numpy()
     best = rewards.argmax(-1)
@@ -45,17 +47,19 @@ def expected_best(rewards: np.ndarray, values: np.ndarray, n: int) -> np.ndarray
     C(i − 1, n − 1) / C(N, n). Returns (P,), float64. Source: Nakano et al. 2021 (WebGPT), appendix I. Raises
     ValueError for n outside 1 … N.
     """
-    N = rewards.shape[-1]
-    if not 1 <= n <= N:
-        raise ValueError(f"n is {n}: choose from 1 to the {N} samples there are")
+    rewards, values = measured(rewards, "rewards", 2), measured(values, "values", 2)
+    if rewards.shape != values.shape:
+        raise ValueError(f"rewards are {rewards.shape}, values {values.shape}: a sample has one of each")
+    N = rewards.shape[1]
+    n = whole_number(n, f"n, the best of {N} samples,", 1, N)
     # C(i − 1, n − 1) / C(N, n), by logarithms of the gamma function: the numbers themselves overflow.
     log_choose = lambda a, b: math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)  # noqa: E731
     weights = np.array(
         [math.exp(log_choose(i - 1, n - 1) - log_choose(N, n)) if i >= n else 0.0 for i in range(1, N + 1)]
     )
     # of equals the first is the best
-    order = np.argsort(-np.asarray(rewards, dtype=np.float64), axis=-1, kind="stable")[..., ::-1]
-    return (np.take_along_axis(np.asarray(values, dtype=np.float64), order, -1) * weights).sum(-1)
+    order = np.argsort(-rewards, axis=1, kind="stable")[:, ::-1]
+    return (np.take_along_axis(values, order, 1) * weights).sum(1)
 
 
 def kl_bound(n: int) -> float:
@@ -64,4 +68,5 @@ def kl_bound(n: int) -> float:
 
     Source: Stiennon et al. 2020; as a bound, Beirami et al. 2024.
     """
+    n = whole_number(n, "n", 1)
     return math.log(n) - (n - 1) / n

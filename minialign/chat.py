@@ -7,13 +7,18 @@ knows no template: its text just starts after <|endoftext|>. Text is always enco
 "<|end|>" typed by a user is seven characters, not a command.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
+from minialign.faults import one_error, require_text
 from minialign.tokenizer import ASSISTANT, END, END_OF_TEXT, PAD, USER, load_tokenizer
+
+# A run of a million makes tiktoken's regular expression panic, with an error that `except Exception` misses.
+MOST_WHITE_SPACE = 900_000
 
 
 class Tokenizer(Protocol):
@@ -60,7 +65,15 @@ class Chat:
         return self  # nothing in it ever changes: a copy of a model reads and writes as the model does
 
     def encode(self, text: str) -> list[int]:
-        """Plain text as token ids: no special token comes of it, whatever it says."""
+        """Plain text as token ids: no special token comes of it, whatever it says.
+
+        Raises ValueError for what is no text, for half a character, and for nearly a million blanks in a row.
+        """
+        require_text(text, "the input")
+        if len(text) > MOST_WHITE_SPACE:
+            longest = max(map(len, re.findall(r"\s+", text)), default=0)
+            if longest > MOST_WHITE_SPACE:
+                raise ValueError(f"the input has {longest:,} blanks or line breaks in a row: shorten it")
         return self.tokenizer.encode_ordinary(text)
 
     def decode(self, ids: list[int]) -> str:
@@ -146,18 +159,15 @@ def collate(
 ) -> Batch:
     """Pad (prompt ids, response ids) pairs on the right, with the id `pad`, into a Batch.
 
-    Raises ValueError for no pairs, for a pair without any response token, and for a pair longer than
-    `context`.
+    Raises ValueError for no pairs, for a pair without any response token, and as `require_fit` does for one
+    longer than `context`.
     """
     pairs = list(pairs)
     if not pairs:
         raise ValueError("the batch is empty: give at least one (prompt, response) pair")
+    if context is not None:
+        require_fit(pairs, context)
     width = max(len(prompt) + len(response) for prompt, response in pairs)
-    if context is not None and width > context:
-        raise ValueError(
-            f"a pair has {width} tokens, the model's context holds {context}: shorten the "
-            "prompt or the response"
-        )
     ids = torch.full((len(pairs), width), pad)
     mask, response_mask = torch.zeros(2, len(pairs), width, dtype=torch.bool)
     for row, (prompt, response) in enumerate(pairs):
@@ -170,3 +180,21 @@ def collate(
         mask[row, :end] = True
         response_mask[row, len(prompt) : end] = True
     return Batch(ids, mask, response_mask)
+
+
+def require_fit(
+    pairs: Iterable[tuple[Sequence[int], Sequence[int]]],
+    context: int,
+    name: Callable[[int], str] = "pair {}".format,
+) -> None:
+    """Raise ValueError when (prompt ids, response ids) pairs are longer than `context`: one error for all of
+    them, which calls the i-th `name(i)`.
+    """
+    faults = [
+        f"{name(i)} has {len(x) + len(y)} tokens ({len(x)} of the prompt, {len(y)} of the response), the "
+        f"model's context holds {context}: shorten the prompt or the response"
+        for i, (x, y) in enumerate(pairs)
+        if len(x) + len(y) > context
+    ]
+    if faults:
+        raise one_error(faults)

@@ -3,7 +3,10 @@
 """
 
 import json
+import re
+import sys
 from dataclasses import asdict
+from functools import cache
 from pathlib import PurePosixPath
 
 import torch
@@ -30,13 +33,18 @@ def load(name: str, device=None) -> LanguageModel | RewardModel:
     """A shipped model by name, on the device asked for (the default is a GPU if there is one); "reward" is a
     reward model.
 
-    Raises ValueError for a name that does not exist (with those that do) and for a file that is damaged or
-    does not fit the course's tokenizer.
+    Raises ValueError for a name that does not exist (with those that do), for a file that is damaged or does
+    not fit the course's tokenizer, and for a device asked for that cannot hold the model.
     """
     if name not in (names := shipped()):
         raise ValueError(f"there is no artifact {name!r}: choose one of {', '.join(names)}")
+    target = pick_device(device)
     model, metadata = load_checkpoint(f"checkpoints/{name}.safetensors")
-    model = model.to(pick_device(device))
+    try:
+        model = model.to(target)
+    except RuntimeError as error:  # out of memory
+        _do_without(target, device, error)
+        return load(name, "cpu")  # from the file: a part may have been moved already
     return (
         model
         if isinstance(model, RewardModel)
@@ -45,8 +53,34 @@ def load(name: str, device=None) -> LanguageModel | RewardModel:
 
 
 def pick_device(device=None) -> torch.device:
-    """The device asked for; without one, a GPU if there is one and the CPU otherwise."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device asked for; without one, a GPU (of CUDA; "mps" must be asked for) if there is one that works,
+    and the CPU otherwise.
+
+    Raises ValueError when the device asked for does not exist or cannot compute.
+    """
+    wanted = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        target = torch.device(wanted)
+        # A GPU may be there and be full, or too old for this torch: only trying tells.
+        ones = torch.ones(2, 2, device=target)
+        (ones @ ones).sum().item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        _do_without(wanted, device, error)
+        return torch.device("cpu")
+    return target
+
+
+def _do_without(failed, asked, error: Exception) -> None:
+    """A device that fails is a ValueError if it was asked for; otherwise one line on stderr, said once."""
+    reason = re.split(r"\n|\. ", str(error).strip())[0].rstrip(".:")  # torch adds up to a hundred lines
+    if asked is not None:
+        raise ValueError(f"device {asked!r} cannot be used: {reason}; leave it out or say 'cpu'") from None
+    _say_once(f"the GPU ({failed}) cannot be used, the CPU is instead: {reason}")
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def dump_checkpoint(model: GPT | RewardModel, template: str) -> bytes:

@@ -160,9 +160,9 @@ def train(
     if reference is not None:
         require_apart(policy, reference=(reference := network_of(reference)))
     policy.eval()  # no dropout
+    comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, policy)
     cached = reference_log_probs(policy if reference is None else reference, pairs)
     optimizer = Optimizer(policy, config)
-    comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, policy)
 
     def loss_fn(seen: Comparisons):
         # of chosen and rejected responses together

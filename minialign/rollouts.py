@@ -2,10 +2,8 @@
 own samples begins with.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import SupportsFloat
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ import torch
 from minialign.chat import Batch
 from minialign.gpt import GPT, network_of
 from minialign.sampling import generate
+from minialign.statistics import in_short, measured
 
 Reward = Callable[[list[str], list[str]], Sequence[float]]  # (prompts, responses) -> one number for each
 
@@ -94,19 +93,41 @@ def roll_out(
 
 
 def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Tensor:
-    """The rewards of some responses, (B,) float32. Raises ValueError unless `reward` gives one finite number
-    for each of them.
+    """The rewards of some responses, (B,) float32. `reward` is a function or, as a reward model, has one that
+    is called `score`.
+
+    Raises TypeError for what cannot be called with (prompts, responses), and ValueError unless it gives one
+    finite number for each response.
     """
-    values = list(reward(prompts, responses))
+    function = getattr(reward, "score", reward)
+    if not callable(function) or isinstance(function, torch.nn.Module):
+        raise TypeError(
+            f"{type(reward).__name__} is no reward: give a function of (prompts, responses), or a reward "
+            "model with such a `score`"
+        )
+    try:
+        given = function(list(prompts), list(responses))  # copies: what it does to them is its own affair
+    except TypeError as error:
+        if error.__traceback__.tb_next is not None:  # it was called, and failed inside
+            raise
+        raise TypeError(f"{error}: a reward function takes two lists, (prompts, responses)") from None
+    single = not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
+    if single or isinstance(given, (str, bytes, Mapping, Set)):
+        raise ValueError(
+            f"the reward function gave {in_short(given)}: it must give a list of numbers, one for each "
+            "response"
+        )
+    values = list(given)
     if len(values) != len(responses):
         raise ValueError(
             f"the reward function gave {len(values)} numbers for {len(responses)} responses: it "
             "must give one for each"
         )
-    for prompt, response, value in zip(prompts, responses, values):
-        if not isinstance(value, SupportsFloat) or not math.isfinite(value):
-            raise ValueError(
-                f"the reward of {response[:60]!r} to {prompt[:60]!r} is {value}: a reward must "
-                "be a finite number"
-            )
-    return torch.tensor([float(value) for value in values], dtype=torch.float32)
+    numbers = [
+        float(measured(value, f"the reward of {response[:60]!r} to {prompt[:60]!r}", ndim=0))
+        for prompt, response, value in zip(prompts, responses, values)
+    ]
+    rewards = torch.tensor(numbers, dtype=torch.float32)
+    if not rewards.isfinite().all():
+        raise ValueError(f"the reward {max(numbers, key=abs):g} is too large for float32: give smaller ones")
+    return rewards

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import Batch, collate
+from minialign.chat import Batch, collate, require_fit
 from minialign.config import Count, Momentum, Natural, NonNegative, Positive
 from minialign.gpt import GPT, network_of
 from minialign.language_model import LanguageModel
@@ -84,9 +84,9 @@ def train(model: GPT | LanguageModel, demonstrations, config: SFTConfig = SFTCon
     if isinstance(model, LanguageModel):
         model.template = True  # from now on it is asked as an assistant
     model = network_of(model)
-    pairs = [
-        (model.chat.encode_prompt(x), model.chat.encode_response(y)) for x, y in as_texts(demonstrations)
-    ]
+    texts = as_texts(demonstrations)
+    pairs = [(model.chat.encode_prompt(x), model.chat.encode_response(y)) for x, y in texts]
+    require_fit(pairs, model.config.context, lambda i: f"demonstration {i} ({texts[i][0][:40]!r})")
     return train_on_tokens(model, pairs, config, **options)
 
 

@@ -1,9 +1,11 @@
 """Statistics of measurements: means, shares and win rates with their uncertainty, frontiers, calibration."""
 
 import math
-from typing import NamedTuple
+import reprlib
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
+import torch
 from scipy import stats
 
 
@@ -18,9 +20,83 @@ class Estimate(NamedTuple):
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+# --- what is given, as numbers ---
+
+FORMS = {
+    None: "real numbers",
+    0: "one real number",
+    1: "a row of real numbers, (n,)",
+    2: "a table of real numbers, (n, m)",
+}
+
+
+def numbers(values, name: str = "values", ndim: int | None = None) -> np.ndarray:
+    """What is given for numbers, as float64: one number, lists, arrays, tensors, also on a gradient or a GPU.
+
+    Where `ndim` dimensions are wanted, a last one of length 1 may be too many: a column is a row. Raises
+    ValueError for another shape and for what is not real numbers.
+    """
+    try:
+        array = np.asarray(_without_tensors(values))
+        kind = array.dtype.kind
+        real = kind in "biuf" or kind == "O" and all(isinstance(value, SupportsFloat) for value in array.flat)
+        array = array.astype(np.float64) if real else None
+    except Exception:  # whatever the conversions of a foreign object raise
+        array = None
+    if array is not None and array.ndim - 1 == ndim and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array is None or ndim not in (None, array.ndim):
+        here = in_short(values) if array is None else f"of shape {array.shape}"
+        raise ValueError(f"{name} must be {FORMS[ndim]}, not {here}")
+    return array
+
+
+def _without_tensors(values):
+    """Arrays in place of the tensors, which numpy does not read while they are on a gradient or a GPU."""
+    if isinstance(values, torch.Tensor):
+        return (values.double() if values.is_floating_point() else values).numpy(force=True)
+    if isinstance(values, np.ma.MaskedArray):  # numpy would drop the mask
+        return values.astype(np.float64).filled(np.nan)
+    return [*map(_without_tensors, values)] if isinstance(values, (list, tuple)) else values
+
+
+def in_short(value) -> str:
+    """What an error says of a value: its repr, on one line and not too long, whatever that repr does."""
+    return " ".join(reprlib.repr(value).split())
+
+
+def measured(values, name: str = "values", ndim: int = 1) -> np.ndarray:
+    """`numbers` that can be counted with: at least one, all finite. Raises ValueError for others."""
+    array = numbers(values, name, ndim)
+    if not array.size:
+        raise ValueError(f"{name} must hold at least one number, here is none")
+    if not np.isfinite(array).all():
+        what = "a finite number" if ndim == 0 else "finite numbers"
+        raise ValueError(f"{name} must be {what}, here is {array[~np.isfinite(array)][0]}")
+    return array
+
+
+def whole_number(value, name: str, low: int, high: float = math.inf) -> int:
+    """A whole number from `low` to `high`, whether it comes as 4, 4.0 or a scalar of numpy or torch. Raises
+    ValueError for others.
+    """
+    number = float(measured(value, name, ndim=0))
+    if number % 1 or not low <= number <= high:
+        least = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
+        raise ValueError(f"{name} is {number:g}: choose a whole number {least}")
+    return int(number)
+
+
+# --- means and shares ---
+
+
 def standard_error(values) -> float:
-    """Standard error of the mean of independent values: their standard deviation (with n − 1) over √n."""
-    values = np.asarray(values, dtype=np.float64)
+    """Standard error of the mean of independent values: their standard deviation (with n − 1) over √n. Raises
+    ValueError for fewer than two values.
+    """
+    values = measured(values)
+    if len(values) < 2:
+        raise ValueError(f"an interval needs at least two values, here are {len(values)}")
     return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
@@ -28,22 +104,23 @@ def mean_with_interval(values) -> Estimate:
     """Mean of independent values with Student's 95 % interval. Raises ValueError for fewer than two
     values.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) < 2:
-        raise ValueError(f"an interval needs at least two values, here are {len(values)}")
+    values = measured(values)
+    half = standard_error(values) * float(stats.t.ppf(0.975, len(values) - 1))
     mean = float(values.mean())
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * standard_error(values)
     return Estimate(mean, mean - half, mean + half)
 
 
 def share_with_interval(successes: int, n: int) -> Estimate:
     """A share with Wilson's 95 % interval (Wilson 1927), which is sensible near 0 and 1 too. Raises
-    ValueError for n < 1.
+    ValueError for n < 1 and for successes outside 0 … n.
     """
-    if n < 1:
-        raise ValueError("a share of nothing: n must be at least 1")
-    interval = stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
+    n = whole_number(n, "n", 1)
+    successes = whole_number(successes, "successes", 0, n)
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high))
+
+
+# --- comparisons ---
 
 
 def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
@@ -53,7 +130,10 @@ def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     ours (P, n), theirs (P, m): rewards of n and m responses to each of P ≥ 2 prompts, every one compared with
     every one. The interval is over prompts: comparisons within one prompt share it, and are not independent.
     """
-    difference = np.asarray(ours)[:, :, None] - np.asarray(theirs)[:, None, :]
+    ours, theirs = measured(ours, "ours", 2), measured(theirs, "theirs", 2)
+    if len(ours) != len(theirs):
+        raise ValueError(f"ours are of {len(ours)} prompts, theirs of {len(theirs)}: give the same prompts")
+    difference = ours[:, :, None] - theirs[:, None, :]
     return mean_with_interval(((difference > 0) + 0.5 * (difference == 0)).mean((1, 2)))
 
 
@@ -61,7 +141,9 @@ def frontier(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Which points nobody beats, (N,) of bool: no other point has a value at least as high at a cost at least
     as low, one of them strictly.
     """
-    costs, values = np.asarray(costs), np.asarray(values)
+    costs, values = measured(costs, "costs"), measured(values)
+    if len(costs) != len(values):
+        raise ValueError(f"here are {len(costs)} costs and {len(values)} values: a point has one of each")
     no_dearer = costs[None, :] <= costs[:, None]
     no_worse = values[None, :] >= values[:, None]
     strictly = (costs[None, :] < costs[:, None]) | (values[None, :] > values[:, None])
@@ -75,6 +157,8 @@ def reliability(margins: np.ndarray, bins: int = 8) -> tuple[np.ndarray, np.ndar
     margins (M,) = r(x, y_w) − r(x, y_l). The model takes the side with the higher reward, with confidence
     σ(|margin|) ≥ ½; the label agrees where the margin is positive. A calibrated model has both arrays equal.
     """
+    margins = measured(margins, "margins")
+    bins = whole_number(bins, f"the number of bins of {len(margins)} margins", 1, len(margins))
     order = np.argsort(np.abs(margins), kind="stable")
     confidence, right = 1 / (1 + np.exp(-np.abs(margins[order]))), margins[order] > 0
     means = [[part.mean() for part in np.array_split(values, bins)] for values in (confidence, right)]

@@ -13,6 +13,7 @@ from functools import lru_cache
 import regex
 import tiktoken
 
+from minialign.faults import require_text
 from minialign.files import read_verified
 
 RANKS = "tokenizer/ranks.tiktoken"
@@ -29,12 +30,15 @@ def train_bpe(texts, vocab_size: int, pattern: str = PATTERN) -> dict[bytes, int
     """Learn `vocab_size` byte-level tokens from an iterable of strings; returns {token bytes: rank}.
 
     Deterministic: among equally frequent pairs the smallest pair of ranks is merged first. Stops early when
-    no pair is left. Raises ValueError when there is no text, or when vocab_size leaves no room for the 256
-    bytes.
+    no pair is left. Raises ValueError when there is no text, when one holds half a character, or when
+    vocab_size leaves no room for the 256 bytes.
     """
     if vocab_size < 256:
         raise ValueError(f"vocab_size is {vocab_size}, but the 256 bytes alone need 256")
-    words = Counter(word for text in texts for word in regex.findall(pattern, text))
+    words = Counter()
+    for i, text in enumerate(texts):
+        require_text(text, f"text {i}")
+        words.update(regex.findall(pattern, text))
     if not words:
         raise ValueError("there is no text to train the tokenizer on")
     sequences = [list(word.encode("utf-8")) for word in words]

@@ -4,9 +4,6 @@ left off.
 
 import functools
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ from minialign import pretraining
 from minialign.checkpoints import dump_checkpoint, load
 from minialign.course import artifacts
 from minialign.course.artifacts import Artifact, build, publish
-from minialign.files import read_manifest, read_verified, write_atomically
+from minialign.files import read_manifest, read_verified
 from minialign.gpt import GPTConfig
 from minialign.reward_model import RewardModel
 from minialign.training import load_history
@@ -51,45 +48,6 @@ def test_shipped_models_answer(name):
         answers = model.respond(prompts, max_new_tokens=24)
         assert all(answers) and answers == [model.respond(prompt, max_new_tokens=24) for prompt in prompts]
     assert load_history(name.removeprefix("checkpoints/").removesuffix(".safetensors")).column("loss")[-1] < 3
-
-
-# --- atomic writes ---
-
-
-def failing(monkeypatch, where, error):
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(os, where, fail)
-
-
-@pytest.mark.parametrize("where", ["fsync", "chmod", "replace"])
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch, where, error):
-    path = tmp_path / "folder" / "file"
-    write_atomically(path, b"old")
-    failing(monkeypatch, where, error)
-    with pytest.raises(type(error)):
-        write_atomically(path, b"new and longer")
-    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
-
-
-def test_a_killed_process_leaves_the_old_file(tmp_path):
-    """Not an exception: the process is gone in the middle of the write, without any clean-up."""
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    code = f"""if True:
-        import os, pathlib
-        from minialign.files import write_atomically
-        os.fsync = lambda _: os._exit(9)
-        write_atomically(pathlib.Path({str(path)!r}), b"new and longer")"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
-    assert path.read_bytes() == b"old"
-
-
-def test_written_files_are_readable_by_others(tmp_path):
-    write_atomically(tmp_path / "file", b"")
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
 # --- the build ---

@@ -127,7 +127,7 @@ def test_many_samples_do_not_overflow():
 
 @pytest.mark.parametrize("n", [0, -1, 10])
 def test_n_must_be_among_the_samples(n):
-    with pytest.raises(ValueError, match=f"n is {n}: choose from 1 to the 9 samples there are"):
+    with pytest.raises(ValueError, match=f"n, the best of 9 samples, is {n}: choose a whole number from 1"):
         expected_best(REWARDS, VALUES, n)
 
 
@@ -157,3 +157,50 @@ def test_the_bound_by_hand():
     assert kl_bound(2) == pytest.approx(0.6931472 - 0.5, abs=1e-6) and kl_bound(16) == pytest.approx(
         1.8350887, abs=1e-6
     )
+
+
+# --- what numpy and torch users pass ---
+
+
+@pytest.mark.parametrize("n", [3, 3.0, np.int64(3), np.array([3]), torch.tensor(3)])
+def test_n_may_be_any_whole_number(model, n):
+    np.testing.assert_array_equal(expected_best(REWARDS, VALUES, n), expected_best(REWARDS, VALUES, 3))
+    assert kl_bound(n) == kl_bound(3)
+    rewards = list(range(9))
+    best = best_of_n(model, PROMPTS, lambda prompts, responses: rewards, n, **SAMPLING)
+    assert best.rewards.tolist() == [2, 5, 8]
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, float("nan"), float("inf"), None, "3", [1, 2], 1j])
+def test_n_that_is_no_whole_number(model, n):
+    for act in (
+        lambda: kl_bound(n),
+        lambda: expected_best(REWARDS, VALUES, n),
+        lambda: best_of_n(model, PROMPTS, lambda prompts, responses: [], n),
+    ):
+        with pytest.raises(ValueError, match=r"^n\b.*(choose a whole number|must be)[^\n]*$"):
+            act()
+
+
+def test_expected_best_takes_lists_tensors_and_a_trailing_1():
+    right = expected_best(REWARDS, VALUES, 2)
+    on_gradient = torch.tensor(REWARDS, requires_grad=True)
+    for rewards in (REWARDS.tolist(), on_gradient, list(on_gradient), REWARDS[..., None]):
+        np.testing.assert_array_equal(expected_best(rewards, VALUES, 2), right)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "values", "said"),
+    [
+        (REWARDS, VALUES[:, :8], r"rewards are \(3, 9\), values \(3, 8\): a sample has one of each"),
+        (REWARDS, VALUES[:1], r"values \(1, 9\)"),
+        (REWARDS[0], VALUES[0], r"rewards must be a table of real numbers, \(n, m\), not of shape \(9,\)"),
+        (REWARDS * np.nan, VALUES, "rewards must be finite numbers, here is nan"),
+        (REWARDS, VALUES * np.inf, "values must be finite numbers, here is -?inf"),
+        (REWARDS[:0], VALUES[:0], "rewards must hold at least one number"),
+        ([[1.0, 2.0], [3.0]], VALUES, "rewards must be a table"),
+    ],
+)
+def test_tables_of_which_there_is_no_best(rewards, values, said):
+    with pytest.raises(ValueError, match=said):
+        expected_best(rewards, values, 2)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minialign.chat import collate, load_chat
+from minialign.chat import MOST_WHITE_SPACE, collate, load_chat, require_fit
 from minialign.tokenizer import SPECIAL_TOKENS, load_tokenizer
 
 
@@ -90,6 +90,65 @@ def test_errors_say_what_to_do():
         collate([], 0)
     with pytest.raises(ValueError, match="pair 1 of the batch has no response token"):
         collate([([1], [2]), ([1, 2], [])], 0)
-    with pytest.raises(ValueError, match="a pair has 5 tokens, the model's context holds 4: shorten"):
-        collate([([1, 2, 3], [4, 5])], 0, context=4)
     assert collate([([1, 2, 3], [4])], 0, context=4).ids.shape == (1, 4)
+
+
+def test_pairs_that_are_too_long_are_named():
+    fits, long = ([1, 2, 3], [4]), ([1, 2, 3], [4, 5])
+    with pytest.raises(ValueError) as error:
+        collate([fits, long], 0, context=4)
+    assert str(error.value) == (
+        "pair 1 has 5 tokens (3 of the prompt, 2 of the response), the model's context holds 4: "
+        "shorten the prompt or the response"
+    )
+
+
+def test_many_pairs_that_are_too_long_are_told_together_under_the_callers_names():
+    pairs = [([1] * (i % 2), [2] * i) for i in range(20)]  # 0, 2, 2, 4, 4, … tokens
+    with pytest.raises(ValueError) as error:
+        require_fit(pairs, 7, lambda i: f"demonstration {i}")
+    head, *lines = str(error.value).split("\n")
+    assert head == "13 faults, the first five:"
+    assert [line.partition(" (")[0] for line in lines] == [
+        f"demonstration {i} has {i + i % 2} tokens" for i in (7, 8, 9, 10, 11)
+    ]
+    require_fit(iter(pairs[:7]), 6)
+
+
+# --- texts that the tokenizer cannot take ---
+
+
+@pytest.mark.parametrize("white", [" ", "\n", "\t", " \r\n\t", "\u00a0\u3000\u2028\x85"])
+@pytest.mark.parametrize("frame", ["", "a"])
+def test_nearly_a_million_blanks_in_a_row(white, frame):
+    """A million would end the process's patience: a panic, which `except Exception` does not catch."""
+    chat, room = load_chat(), MOST_WHITE_SPACE // len(white)
+    fits = frame + white * room + frame
+    assert chat.decode(chat.encode(fits)) == fits
+    for encode in (chat.encode, chat.encode_prompt, chat.encode_response, chat.encode_document):
+        with pytest.raises(ValueError, match="the input has .* blanks or line breaks in a row: shorten it"):
+            encode(frame + white * (room + 100_000) + frame)
+
+
+def test_a_long_text_may_hold_many_blanks():
+    """Books are longer than a million characters: only an unbroken run is a problem."""
+    text = (" " * 600_000 + "\na") * 2 + "a" * 1_000_000
+    assert load_chat().decode(load_chat().encode(text)) == text
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\ude00", "\ude00\ud83d"])
+def test_half_a_character(half):
+    chat = load_chat()
+    for encode in (chat.encode, chat.encode_prompt, chat.encode_response, chat.encode_document):
+        with pytest.raises(
+            ValueError, match=r"the input holds half a character .*in 'Why .*\?'\): remove it"
+        ):
+            encode(f"Why {half}?")
+    assert chat.decode(chat.encode("Why \U0001f600?")) == "Why \U0001f600?"
+
+
+@pytest.mark.parametrize("value", [None, 3, b"Why?", ["Why?"], float("nan")])
+def test_what_is_no_text(value):
+    with pytest.raises(ValueError) as error:
+        load_chat().encode(value)
+    assert str(error.value) == f"the input is no text but {value!r}"

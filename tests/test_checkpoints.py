@@ -11,7 +11,7 @@ from engine import TINY, lively_gpt, same_parameters
 from safetensors.torch import save
 
 from minialign import files
-from minialign.checkpoints import dump_checkpoint, load, load_checkpoint
+from minialign.checkpoints import _say_once, dump_checkpoint, load, load_checkpoint, pick_device
 from minialign.course.artifacts import publish
 from minialign.files import read_manifest, write_atomically
 from minialign.gpt import GPT, GPTConfig
@@ -141,3 +141,71 @@ def test_loading_a_model_brings_neither_the_course_nor_the_world():
 def test_the_world_needs_no_torch():
     loaded = modules_after("import minialign.world.judge, minialign.world.annotator, minialign.world.corpus")
     assert "minialign.world.judge" in loaded and "torch" not in loaded
+
+
+# --- devices: what cannot be used is one line ---
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU as torch sees it: gpu(what) makes `what` (a name in torch) fail there as CUDA does."""
+    ones, to = torch.ones, torch.nn.Module.to
+    fails = {}
+    _say_once.cache_clear()
+
+    def on_gpu(name, function, device, *arguments, **options):
+        if str(device).startswith("cuda"):
+            if name in fails:
+                raise fails[name]
+            device = "cpu"
+        return function(*arguments, device=device, **options)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: on_gpu("ones", ones, device, *shape))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: on_gpu("to", to, device, self))
+    return lambda name, error: fails.update({name: error})
+
+
+TOO_OLD = RuntimeError(
+    "CUDA error: no kernel image is available for execution on the device\nCompile with `TORCH_USE_CUDA_DSA`"
+)
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total of 6 GiB.")
+
+
+def test_a_gpu_that_works_is_used(gpu):
+    assert pick_device().type == "cuda" and pick_device("cuda:0") == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize("step", ["ones", "to"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TOO_OLD, "CUDA error: no kernel image is available for execution on the device"),
+        (FULL, "CUDA out of memory"),
+    ],
+)
+def test_a_gpu_that_fails_is_a_line_and_the_cpu(gpu, capsys, step, error, reason):
+    """On the first try, or when the model moves there. The line is said once, for all models."""
+    gpu(step, error)
+    for name in ("sft", "dpo"):
+        assert next(load(name).model.parameters()).device.type == "cpu"
+    printed = capsys.readouterr()
+    assert printed.err == f"the GPU (cuda) cannot be used, the CPU is instead: {reason}\n" and not printed.out
+
+
+@pytest.mark.parametrize("step", ["ones", "to"])
+def test_a_gpu_asked_for_that_fails_is_an_error(gpu, step):
+    gpu(step, TOO_OLD)
+    with pytest.raises(
+        ValueError, match=r"^device 'cuda' cannot be used: CUDA error: no kernel .*; .* 'cpu'$"
+    ):
+        load("sft", device="cuda")
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "meta", "hip", "cuda:-1", 3.5, torch.device("xpu")])
+def test_a_device_that_does_not_exist(device):
+    with pytest.raises(
+        ValueError, match=r"^device .* cannot be used: .*; leave it out or say 'cpu'$"
+    ) as error:
+        load("sft", device=device)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 320

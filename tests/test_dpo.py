@@ -396,7 +396,7 @@ def test_errors_say_what_to_do(policy):
         DPOConfig(prompts_per_step=0)
     with pytest.raises(ValueError, match="samples_per_prompt is 1: a comparison needs at least 2"):
         OnlineDPOConfig(samples_per_prompt=1)
-    with pytest.raises(ValueError, match="the batch is empty"):
+    with pytest.raises(ValueError, match="the data set is empty"):
         dpo.train(policy, [], QUICK)
     with pytest.raises(ValueError, match="the model's context holds 32: shorten"):
         dpo.train(policy, [Preference("Hello.", "very " * 40, "Hi.")], QUICK)

@@ -62,6 +62,12 @@ def test_replies_are_sorted_and_facts_checked():
     assert facts_right([prompt] * 3, [fact.child, wrong, ""]).tolist() == [True, False, False]
 
 
+def test_no_replies_have_no_shares():
+    with pytest.raises(ValueError, match="a share of nothing: give at least one prompt"):
+        reply_shares([], [])
+    assert facts_right([], []).dtype == bool
+
+
 def test_word_f1():
     assert reference_f1("the moon is round", "the moon is round") == 1
     assert reference_f1("the moon is round", "bees") == 0

@@ -85,7 +85,9 @@ def test_an_empty_corpus():
 
 
 def test_a_document_longer_than_the_context():
-    with pytest.raises(ValueError, match="a pair has 33 tokens, the model's context holds 32"):
+    with pytest.raises(
+        ValueError, match=r"pair 0 has 33 tokens \(1 .* 32 .*\), the model's context holds 32"
+    ):
         train(GPT(SMALL), [[1] * 33], config())
 
 

@@ -15,6 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from minialign.course.runner import find_notebooks
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # --- pins ---
@@ -46,16 +48,26 @@ def test_conda_installs_the_same_pins():
     )
 
 
+COURSE = PROJECT["project"]["optional-dependencies"]["course"]
+
+
 def test_pins_lie_in_the_ranges():
-    ranges = {
-        canonicalize_name(r.name): r.specifier for r in map(Requirement, PROJECT["project"]["dependencies"])
-    }
-    assert ranges
+    dependencies = PROJECT["project"]["dependencies"] + COURSE
+    ranges = {canonicalize_name(r.name): r.specifier for r in map(Requirement, dependencies)}
+    assert len(ranges) == len(dependencies)
     for name, specifier in ranges.items():
         assert PINS[name] in specifier, f"{name}=={PINS[name]} is not {name}{specifier}"
     (setuptools,) = map(Requirement, PROJECT["build-system"]["requires"])
     assert PINS["setuptools"] in setuptools.specifier
     assert PINS["torch"] == "2.13.0"
+
+
+def test_which_pythons_will_do_is_asked_anew_for_each_torch():
+    """set_up.py and README.md say for which machines the pinned torch has wheels."""
+    assert f"torch {PINS['torch']} " in (ROOT / "set_up.py").read_text("utf-8")
+    needed = r"Python 3\.11 to 3\.14.*x86_64 or aarch64, glibc 2\.28 or newer.*macOS 14 or newer"
+    for name in ("Makefile", "README.md"):
+        assert re.search(needed, (ROOT / name).read_text("utf-8"), re.S), name
 
 
 def test_tests_pin_what_is_not_pinned_yet():
@@ -76,6 +88,7 @@ def test_the_ppo_that_we_race_runs_on_the_same_libraries():
 FLOORS = {
     "config": "ground",
     "files": "ground",
+    "faults": "ground",
     "gpt": "model",
     "tokenizer": "model",
     "chat": "model",
@@ -84,6 +97,8 @@ FLOORS = {
     "logprobs": "shared",
     "masked": "shared",
     "rollouts": "shared",
+    "records": "shared",
+    "preference_formats": "shared",
     "preferences": "shared",
     "statistics": "shared",
     "language_model": "shared",
@@ -237,6 +252,25 @@ def test_what_may_be_imported_is_not_a_problem():
     assert layering_problems({"minialign.dpo": allowed, "minialign.gpt": "", "minialign.training": ""}) == []
 
 
+# --- what an installation brings ---
+
+
+def _packages(sources):
+    """The packages of others that sources import."""
+    names = {name.split(".")[0] for module in sources for name in _imports(module, sources[module], sources)}
+    return names - sys.stdlib_module_names - {"minialign"}
+
+
+def test_an_installation_brings_what_is_imported():
+    """Nothing less; and nothing more, which on a hosted notebook would replace what is there."""
+    sources = _sources("minialign")
+    course = {module: source for module, source in sources.items() if FLOORS[_room(module)] == "course"}
+    base = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    assert _packages({module: sources[module] for module in sources.keys() - course}) == base
+    extra = {Requirement(line).name for line in COURSE} - {"ipython"} | {"IPython"}
+    assert _packages(course) - base == extra
+
+
 # --- no pickle: a downloaded file must not be able to run code ---
 
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -288,8 +322,12 @@ def test_make_has_the_commands_and_the_readme_names_the_first_two():
     assert "make course" in readme and "make test" in readme
 
 
+# Not the whole folder: a scratch file or a notebook of the reader's own is not the project's.
+OURS = ["minialign", "tests", "set_up.py", "notebooks/conftest.py", *map(str, find_notebooks([]))]
+
+
 @pytest.mark.parametrize(
-    "command", [["check", "--output-format=concise"], ["format", "--check", "minialign", "tests"]]
+    "command", [["check", "--output-format=concise", *OURS], ["format", "--check", "minialign", "tests"]]
 )
 def test_ruff_finds_nothing(command):
     run = subprocess.run([sys.executable, "-m", "ruff", *command], cwd=ROOT, capture_output=True, text=True)

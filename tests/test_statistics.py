@@ -1,17 +1,23 @@
 """Means, shares, win rates and their intervals; frontiers and calibration."""
 
 import math
+import warnings
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from minialign.statistics import (
     frontier,
     mean_with_interval,
+    numbers,
     reliability,
     share_with_interval,
     standard_error,
+    whole_number,
     win_rate,
 )
 
@@ -111,3 +117,163 @@ def test_the_frontier_by_brute_force():
         ]
         assert frontier(costs, values).tolist() == [not b for b in beaten]
     assert frontier(np.array([1.0, 1.0]), np.array([2.0, 2.0])).all(), "equal points do not beat one another"
+
+
+# --- what numpy and torch users pass ---
+
+ROW = [1.0, 2.0, 4.0, 8.0]  # exact in any precision
+ON_GRADIENT = torch.tensor(ROW, requires_grad=True)
+ROWS = {
+    "list": ROW,
+    "ints": [1, 2, 4, 8],
+    "tuple": tuple(ROW),
+    "array": np.array(ROW),
+    "float32": np.float32(ROW),
+    "column": np.array(ROW)[:, None],
+    "read-only": np.broadcast_to(np.array(ROW), (1, 4))[0],
+    "tensor": torch.tensor(ROW),
+    "on a gradient": ON_GRADIENT,
+    "bfloat16": ON_GRADIENT.bfloat16(),
+    "tensor column": ON_GRADIENT[:, None],
+    "list of tensors": list(ON_GRADIENT),
+    "list of arrays": [np.array([x]) for x in ROW],
+    "exact": [Decimal(1), Fraction(2), 4, np.float16(8)],
+    "objects": np.array(ROW, dtype=object),
+    "nothing masked": np.ma.array(ROW, mask=False),
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_row_of_numbers_comes_in_many_ways(row):
+    with warnings.catch_warnings(action="error"):
+        assert numbers(row, ndim=1).tolist() == ROW and numbers(row).dtype == np.float64
+        assert mean_with_interval(row) == mean_with_interval(ROW)
+        assert standard_error(row) == standard_error(ROW)
+        assert frontier(row, row).all()
+        assert np.array_equal(reliability(row, bins=2), reliability(np.array(ROW), bins=2))
+
+
+class Hostile:
+    def refuse(self, *arguments, **options):
+        raise ZeroDivisionError
+
+    __float__ = __array__ = __repr__ = __len__ = refuse
+
+
+NO_ROWS = {
+    "words": ["1", "2", "3"],
+    "array of words": np.array(["1.0", "2.0"]),
+    "None": None,
+    "a None": [1.0, None],
+    "complex": np.array([1j, 2.0]),
+    "complex tensor": torch.ones(2, dtype=torch.complex64),
+    "sparse": torch.ones(2).to_sparse(),
+    "on no device": torch.ones(2, device="meta"),
+    "quantised": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+    "generator": (x for x in ROW),
+    "dict": {"a": 1.0, "b": 2.0},
+    "set": {1.0, 2.0},
+    "dates": np.zeros(2, dtype="datetime64[s]"),
+    "records": np.zeros(2, dtype=[("a", float)]),
+    "ragged": [[1.0], [1.0, 2.0]],
+    "huge": [10**400, 1],
+    "hostile": Hostile(),
+    "hostile entry": [Hostile(), 1.0],
+    "one number": 3.0,
+    "0-d": np.array(3.0),
+    "table": np.ones((2, 2)),
+    "row in a table": np.ones((1, 4)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", NO_ROWS.values(), ids=NO_ROWS)
+def test_what_is_no_row_of_numbers_is_told_so_in_one_line(values):
+    for act in (mean_with_interval, standard_error, reliability, lambda x: frontier(x, ROW)):
+        with pytest.raises(ValueError, match=r"^\w+ must be a row of real numbers, \(n,\), not [^\n]+$"):
+            act(values)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.0, float("nan")], "must be finite numbers, here is nan"),
+        (torch.tensor([1.0, -float("inf")]), "must be finite numbers, here is -inf"),
+        (np.ma.array([1.0, 2.0], mask=[True, False]), "must be finite numbers, here is nan"),
+        ([], "must hold at least one number"),
+        (torch.ones(0), "must hold at least one number"),
+    ],
+)
+def test_what_cannot_be_counted_with(values, said):
+    for act in (mean_with_interval, standard_error, reliability, lambda x: frontier(x, x)):
+        with pytest.raises(ValueError, match=said):
+            act(values)
+
+
+def test_one_value_has_no_standard_error():
+    with pytest.raises(ValueError, match="at least two values, here are 1"):
+        standard_error(np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("seven", [7, 7.0, np.int32(7), np.array([7]), torch.tensor(7), torch.tensor([7.0])])
+def test_a_whole_number_comes_in_many_ways(seven):
+    assert whole_number(seven, "n", 1) == 7 and type(whole_number(seven, "n", 1)) is int
+    assert share_with_interval(seven, 10) == share_with_interval(7, 10)
+    assert share_with_interval(3, seven) == share_with_interval(3, 7)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "said"),
+    [
+        (11, 10, "successes is 11: choose a whole number from 0 to 10"),
+        (-1, 10, "successes is -1: choose a whole number from 0 to 10"),
+        (0.7, 10, "successes is 0.7: choose a whole number from 0 to 10"),
+        (np.array([True, False]), 2, r"successes must be one real number, not of shape \(2,\)"),
+        (torch.tensor([True, False]), 2, r"successes must be one real number, not of shape \(2,\)"),
+        (None, 10, "successes must be one real number, not None"),
+        (float("nan"), 10, "successes must be a finite number, here is nan"),
+        (1, 2.5, "n is 2.5: choose a whole number of at least 1"),
+        (1, "10", "n must be one real number, not '10'"),
+    ],
+)
+def test_a_share_of_what_cannot_be_counted(successes, n, said):
+    with pytest.raises(ValueError, match=said):
+        share_with_interval(successes, n)
+
+
+OURS, THEIRS = np.arange(6.0).reshape(3, 2), np.ones((3, 4))
+
+
+def test_a_win_rate_takes_lists_and_tensors():
+    on_gradient = torch.tensor(OURS, requires_grad=True)
+    for ours in (OURS.tolist(), on_gradient, list(on_gradient), np.float32(OURS), OURS[..., None]):
+        assert win_rate(ours, THEIRS) == win_rate(OURS, THEIRS)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (OURS, THEIRS[:2], "ours are of 3 prompts, theirs of 2: give the same prompts"),
+        (OURS[:1], THEIRS, "ours are of 1 prompts, theirs of 3: give the same prompts"),
+        (OURS[:, 0], THEIRS, r"ours must be a table of real numbers, \(n, m\), not of shape \(3,\)"),
+        (OURS, THEIRS[0], r"theirs must be a table of real numbers, \(n, m\), not of shape \(4,\)"),
+        (OURS * np.nan, THEIRS, "ours must be finite numbers, here is nan"),
+        (OURS[:, :0], THEIRS, "ours must hold at least one number"),
+        ([[1.0, 2.0], [3.0]], THEIRS[:2], r"ours must be a table of real numbers, \(n, m\), not \[\[1.0"),
+    ],
+)
+def test_answers_that_cannot_be_compared(ours, theirs, said):
+    with pytest.raises(ValueError, match=said):
+        win_rate(ours, theirs)
+
+
+def test_a_point_has_one_cost_and_one_value():
+    with pytest.raises(ValueError, match="here are 3 costs and 1 values: a point has one of each"):
+        frontier([1, 2, 3], [1])
+
+
+@pytest.mark.parametrize("bins", [5, 0, 2.5])
+def test_no_more_bins_than_margins(bins):
+    with pytest.raises(ValueError, match=f"bins of 4 margins is {bins}: choose a whole number from 1 to 4"):
+        reliability(ROW, bins)

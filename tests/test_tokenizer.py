@@ -159,6 +159,19 @@ def test_no_text():
         train_bpe(["", ""], 300)
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("Why \ud83d?", "holds half a character"),
+        (None, "is no text but None"),
+        (b"Why?", "is no text but b'Why"),
+    ],
+)
+def test_a_text_that_cannot_be_read_is_named(text, fault):
+    with pytest.raises(ValueError, match=f"text 2 {fault}"):
+        train_bpe(iter(["Why?", "", text, "How?"]), 300)
+
+
 def test_no_room_for_the_bytes():
     with pytest.raises(ValueError, match="vocab_size is 255, but the 256 bytes alone need 256"):
         train_bpe(TEXTS, 255)

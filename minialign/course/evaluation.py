@@ -46,7 +46,11 @@ def cloze_hits(model: GPT, topics: list[Topic]) -> np.ndarray:
 
 
 def reply_shares(prompts: list[Prompt], replies: list[str]) -> dict[str, float]:
-    """Share of replies that answer, continue with another prompt, or do something else."""
+    """Share of replies that answer, continue with another prompt, or do something else. Raises ValueError for
+    none at all.
+    """
+    if not prompts:
+        raise ValueError("a share of nothing: give at least one prompt and its reply")
     found = Counter(kind_of_reply(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True))
     return {kind: found[kind] / len(prompts) for kind in REPLIES}
 
@@ -57,7 +61,8 @@ def facts_right(prompts: list[Prompt], replies: list[str]) -> np.ndarray:
         [
             judge(prompt, reply).attributes["correctness"] == 1
             for prompt, reply in zip(prompts, replies, strict=True)
-        ]
+        ],
+        dtype=bool,
     )
 
 

@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 
+from minialign.statistics import measured, numbers, whole_number
+
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",
     "#E69F00",
@@ -40,11 +42,11 @@ def stacked_shares(rows: dict[str, dict[str, float]], xlabel: str = "share"):
     """A horizontal bar of shares for each row: {row: {part: share}}, the parts in the same order
     everywhere.
     """
-    parts = list(next(iter(rows.values())))
+    parts = list(next(iter(rows.values()), ()))
+    shares = measured([[row[part] for part in parts] for row in rows.values()], "shares", 2)
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.38 * len(rows)))
     left = np.zeros(len(rows))
-    for i, part in enumerate(parts):
-        widths = np.array([row[part] for row in rows.values()])
+    for i, (part, widths) in enumerate(zip(parts, shares.T)):
         bars = axes.barh(
             list(rows), widths, left=left, color=COLOURS[i], hatch=HATCHES[i], edgecolor="white", label=part
         )
@@ -64,6 +66,7 @@ def stacked_shares(rows: dict[str, dict[str, float]], xlabel: str = "share"):
 
 def attribute_bars(judgements: dict, weights: dict[str, float]):
     """What each attribute adds to or takes from the gold reward of some judged answers: {name: Judgement}."""
+    gold = measured([j.gold for j in judgements.values()], "gold")
     figure, axes = plt.subplots(figsize=(8, 1.3 + 0.42 * len(judgements)))
     right, left = np.zeros(len(judgements)), np.zeros(len(judgements))
     shown = [name for name in weights if any(j.attributes[name] for j in judgements.values())]
@@ -80,50 +83,52 @@ def attribute_bars(judgements: dict, weights: dict[str, float]):
             label=name,
         )
         right, left = right + np.maximum(widths, 0), left + np.minimum(widths, 0)
-    for row, judgement in enumerate(judgements.values()):
-        axes.plot(
-            judgement.gold, row, "k|", markersize=16, markeredgewidth=2, label="gold" if row == 0 else None
-        )
+    axes.plot(gold, range(len(gold)), "k|", markersize=16, markeredgewidth=2, label="gold")
     axes.axvline(0, color="#444444", linewidth=0.8)
     axes.invert_yaxis()
     axes.set_xlabel("contribution to the gold reward")
     # the last mark stays whole
-    axes.set_xlim(right=1.05 * max(right.max(), max(j.gold for j in judgements.values())))
+    axes.set_xlim(right=1.05 * max(right.max(), gold.max()))
     axes.legend(frameon=False, ncols=5, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
 def smoothed(values, window: int = 20) -> np.ndarray:
     """Running mean over the last `window` values, so that a noisy curve shows its course."""
-    values = np.asarray(values, dtype=float)
-    total = np.cumsum(np.insert(values, 0, 0.0))
-    low = np.maximum(np.arange(1, len(values) + 1) - window, 0)
-    return (total[1:] - total[low]) / (np.arange(1, len(values) + 1) - low)
+    values, window = numbers(values, ndim=1), whole_number(window, "window", 1)
+    return np.array([values[max(0, end - window) : end].mean() for end in range(1, len(values) + 1)])
+
+
+def _column(rows: list[dict], name: str) -> np.ndarray:
+    """The values of one metric, (rows,), whoever's scalars they are."""
+    return np.array([numbers(row[name], name, 0) for row in rows])
 
 
 def curve_over_seeds(axes, rows: list[dict], x: str, y: str, label: str, index: int = 0) -> None:
     """Mean over seeds as a line, the seeds' range as a band."""
-    places = sorted({row[x] for row in rows})
-    values = [[row[y] for row in rows if row[x] == place] for place in places]
-    axes.plot(places, [np.mean(v) for v in values], marker=MARKERS[index], color=COLOURS[index], label=label)
-    axes.fill_between(
-        places,
-        [min(v) for v in values],
-        [max(v) for v in values],
-        color=COLOURS[index],
-        alpha=0.2,
-        linewidth=0,
-    )
+    at, values = _column(rows, x), _column(rows, y)
+    places = np.unique(at)
+    groups = [values[at == place] for place in places]
+    colour, marker = COLOURS[index % 8], MARKERS[index % 8]
+    axes.plot(places, [group.mean() for group in groups], marker=marker, color=colour, label=label)
+    low, high = [group.min() for group in groups], [group.max() for group in groups]
+    axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def metric_panels(rows: list[dict], names: tuple[str, ...], columns: int = 3):
-    """One small panel for each metric of a run against its step: what to watch while it runs."""
+    """One small panel for each metric of a run against its step, where it was recorded: what to watch while
+    it runs.
+    """
+    known = dict.fromkeys(name for row in rows for name in row)
     lines = -(-len(names) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3.6 * columns, 2.1 * lines), squeeze=False)
     for i, (name, ax) in enumerate(zip(names, axes.flat)):
+        if rows and name not in known:
+            raise ValueError(f"there is no metric {name!r}: choose from {', '.join(known)}")
+        recorded = [row for row in rows if name in row]
         ax.plot(
-            [row["step"] for row in rows],
-            [row[name] for row in rows],
+            _column(recorded, "step"),
+            _column(recorded, name),
             color=COLOURS[i % 8],
             marker=MARKERS[i % 8],
             markersize=3,

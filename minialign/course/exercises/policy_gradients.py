@@ -1,5 +1,6 @@
 """The exercises of notebook 03."""
 
+import copy
 from functools import lru_cache
 
 import torch
@@ -23,7 +24,7 @@ def _small_gpt(seed: int) -> GPT:
 def _model_and_batch(generator):
     """A small GPT and a batch of two conversations of different lengths."""
     seed = int(torch.randint(1000, (1,), generator=generator))
-    return _small_gpt(seed), load_chat().collate(
+    return copy.deepcopy(_small_gpt(seed)), load_chat().collate(
         [("Why?", f"Because {seed} is so."), (f"Who was {seed}, then?", "Me.")]
     )
 
