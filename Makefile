@@ -30,6 +30,8 @@ course: $(SETUP)  ## run all notebooks in a copy, into build/course/, and say ho
 	@$(RUN) -m minialign.course
 
 lab: $(SETUP)  ## open the notebooks in JupyterLab
+	@[ -n "$$JUPYTER_CONFIG_DIR" ] || [ -w "$$HOME" ] || { echo "JupyterLab keeps its settings in HOME, and may not write into" \
+	  "'$$HOME': name a folder that it may write into, HOME=/tmp make lab"; exit 1; }
 	@$(RUN) -m jupyterlab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 artifacts: $(SETUP)  ## rebuild tokenizer and checkpoints from nothing

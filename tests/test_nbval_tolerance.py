@@ -62,16 +62,17 @@ def test_nbval_uses_it(tmp_path):
     """
     source = "import os\nprint('3 steps, loss 0.6931,', os.environ['MPLBACKEND'].split('.')[-1])"
     stored = {
-        "drift": "3 steps, loss 0.6932, backend_inline\n",
-        "number": "3 steps, loss 0.7001, backend_inline\n",
-        "integer": "4 steps, loss 0.6931, backend_inline\n",
-        "word": "3 steps, cost 0.6931, backend_inline\n",
+        "00_drift": "3 steps, loss 0.6932, backend_inline\n",
+        "01_number": "3 steps, loss 0.7001, backend_inline\n",
+        "02_integer": "4 steps, loss 0.6931, backend_inline\n",
+        "03_word": "3 steps, cost 0.6931, backend_inline\n",
     }
     for name, text in stored.items():
         cell = new_code_cell(
             source, execution_count=1, outputs=[new_output("stream", name="stdout", text=text)]
         )
         nbformat.write(new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    (tmp_path / "Untitled.ipynb").write_text("the reader's own, and no notebook", "utf-8")
     shutil.copy(ROOT / "notebooks" / "conftest.py", tmp_path)
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-rA", "--color=no"],
@@ -80,15 +81,8 @@ def test_nbval_uses_it(tmp_path):
         capture_output=True,
         text=True,
     )
-    verdicts = {
-        name: verdict
-        for verdict, name in re.findall(
-            r"^(PASSED|FAILED) (\w+)\.ipynb::Cell "
-            r"0",
-            run.stdout,
-            re.M,
-        )
-    }
-    assert verdicts == {"drift": "PASSED", "number": "FAILED", "integer": "FAILED", "word": "FAILED"}, (
-        run.stdout
+    verdicts = dict(
+        reversed(pair) for pair in re.findall(r"^(PASSED|FAILED) \d\d_(\w+)\.ipynb::Cell 0", run.stdout, re.M)
     )
+    expected = {"drift": "PASSED", "number": "FAILED", "integer": "FAILED", "word": "FAILED"}
+    assert verdicts == expected, run.stdout

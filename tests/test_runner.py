@@ -1,19 +1,26 @@
 """`make course` and `make notebooks`: what runs, what is reported, and what is left untouched."""
 
-import copy
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from minialign.course.runner import WIDGET, find_notebooks, main, normalise, to_bytes
+from minialign.course import runner
+from minialign.course.runner import find_notebooks, main, shielded
+from minialign.course.stored import ROOT, normalise, to_bytes
 
 PASSES = [
     "import os, sys\nprint(os.environ.get('MPLBACKEND'), os.environ['PYTHONHASHSEED'])",
     "import time\nfor i in range(3):\n    print(i, flush=True)\n    time.sleep(0.2)",
     ("1 / 0", "raises-exception"),
     ("{}['a']", "nbval-raises-exception"),
-    "ballast = bytearray(300_000_000)\ntime.sleep(0.5)\nprint(sys.executable)",
+    "ballast = bytearray(300_000_000)\ntime.sleep(0.5)",
 ]
 
 
@@ -80,32 +87,189 @@ def test_in_place_is_byte_stable_and_leaves_failed_notebooks_alone(write, tmp_pa
     assert [output.text for output in notebook.cells[1].outputs] == ["0\n1\n2\n"]
 
 
-def test_normalise_drops_what_changes_and_keeps_what_was_said():
-    widget = {WIDGET: {"model_id": "c0ffee"}, "text/plain": "FloatSlider(value=0.1)"}
-    figure = new_output("display_data", {"image/png": "aGk="}, metadata={"image/png": {"alt": "a line"}})
-    parts = [
-        new_output("stream", name=name, text=text) for name, text in [("stdout", "a"), ("stdout", "b\n")]
-    ]
-    outputs = [*parts, figure, new_output("display_data", widget), new_output("display_data", {WIDGET: {}})]
-    cell = new_code_cell("a", id="a", execution_count=1, outputs=outputs)
-    cell.metadata.update(execution={"iopub.status.busy": "today"}, tags=["nbval-ignore-output"])
-    notebook = new_notebook(
-        cells=[cell], metadata={"widgets": {}, "language_info": {"name": "python", "version": "3.11.7"}}
-    )
-    before = copy.deepcopy(notebook)
+# --- one bad notebook fails alone ---
 
-    normal = normalise(notebook)
 
-    assert notebook == before and normalise(normal) == normal
-    assert set(normal.metadata) == {"kernelspec", "language_info"} and normal.metadata.language_info == {
-        "name": "python"
+def test_what_cannot_be_read_or_written_fails_alone(write, tmp_path, capsys, monkeypatch):
+    good, full, odd = (write(name, ["1"]) for name in ("00_good", "01_full", "02_odd"))
+    (tmp_path / "03_empty.ipynb").touch()
+    (tmp_path / "04_folder.ipynb").mkdir()
+    (tmp_path / "05_dangling.ipynb").symlink_to(tmp_path / "gone")
+    last = write("06_last", ["1"])
+    shelf = sorted(tmp_path.glob("*.ipynb"))
+    monkeypatch.setattr(runner, "find_notebooks", lambda names: shelf)
+
+    def full_disk(path, content, write_atomically=runner.write_atomically):
+        if path.name == "01_full.html":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, content)
+
+    def broken_page(notebook, title, to_html=runner.to_html):
+        return to_html(notebook, title) if title != "02_odd" else {}["two\nlines"]
+
+    monkeypatch.setattr(runner, "write_atomically", full_disk)
+    monkeypatch.setattr(runner, "to_html", broken_page)
+    before = full.read_bytes()
+
+    assert main(["--in-place", "--output", str(tmp_path / "out")]) == 1
+
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.endswith(("pass", "FAIL"))]
+    assert {name: verdict for name, *_, verdict in rows} == {
+        path.stem: "pass" if path in (good, last) else "FAIL" for path in shelf
     }
-    (cell,) = normal.cells
-    assert (cell.id, cell.execution_count, cell.metadata) == ("a", 1, {"tags": ["nbval-ignore-output"]})
-    text, picture, slider = cell.outputs
-    assert (
-        text.text == "ab\n" and picture == figure and slider.data == {"text/plain": "FloatSlider(value=0.1)"}
-    )
+    for line in (
+        "01_full failed to be written: [Errno 28] No space left on device",
+        "02_odd failed in the runner itself: KeyError: 'two\\nlines'",
+        "03_empty failed to be read: it is empty",
+        "04_folder failed to be read: [Errno 21]",
+        "05_dangling failed to be read: [Errno 2]",
+    ):
+        assert f"\n{line}" in printed
+    assert full.read_bytes() == before and odd.exists()
+    assert {path.name for path in (tmp_path / "out").glob("*.html")} == {"00_good.html", "06_last.html"}
+
+
+def test_an_interrupt_keeps_what_is_known(write, tmp_path, capsys, monkeypatch):
+    paths = [write("00_done", []), write("01_stopped", [])]
+
+    def run(source, output, in_place):
+        if source == paths[1]:
+            raise KeyboardInterrupt
+        return runner.Result(source.stem, 1.0, 2.0, None)
+
+    monkeypatch.setattr(runner, "run_notebook", run)
+    assert main([*map(str, paths), "--output", str(tmp_path)]) == 130
+    printed = capsys.readouterr()
+    assert "00_done" in printed.out and "01_stopped" not in printed.out and "interrupted" in printed.err
+
+
+def test_a_place_that_takes_no_files_is_named_in_one_line(write, tmp_path, capsys, monkeypatch):
+    path = write("00_good", ["1"])
+    for output in (path, path / "below", Path("/proc/nope"), Path("/proc/self")):
+        with pytest.raises(SystemExit, match="2"):
+            main([str(path), "--output", str(output)])
+        *_, message = capsys.readouterr().err.splitlines()
+        assert f"cannot write to {output.resolve()}" in message and "--output FOLDER" in message
+    monkeypatch.setattr(runner.tempfile, "tempdir", "/proc/nope")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(path), "--output", str(tmp_path)])
+    assert "TMPDIR=FOLDER" in capsys.readouterr().err.splitlines()[-1]
+
+
+# --- what must not be stored ---
+
+UNFIT = {
+    "text on stderr: careful": "import sys\nprint('careful', file=sys.stderr)",
+    "a memory address, another one in each run: <object at 0x": "object()",
+    f"a path of this machine: {sys.prefix}": "import sys\nprint(sys.prefix)",
+    "a warning: UserWarning: careful": "print('UserWarning: careful')",
+}
+
+
+def test_what_holds_on_this_machine_only_is_not_stored(write, tmp_path, capsys):
+    paths = [write(f"0{i}_unfit", ["'fine'", source, "3"]) for i, source in enumerate(UNFIT.values())]
+    before = [path.read_bytes() for path in paths]
+    assert main([*map(str, paths), "--in-place", "--output", str(tmp_path / "out")]) == 1
+    assert [path.read_bytes() for path in paths] == before
+    printed = capsys.readouterr().out
+    for i, (what, source) in enumerate(UNFIT.items()):
+        assert f"0{i}_unfit failed in code cell 2 of 3: {source.splitlines()[0]}\n    {what}" in printed
+    assert main([str(paths[0]), "--output", str(tmp_path / "out")]) == 0  # a reader's copy may say anything
+
+
+# --- kernels do not see what is not ours ---
+
+SHIELDED = [
+    "a = 1\na\nb = 2\nb",
+    "from matplotlib import pyplot as plt\nlines = plt.plot([1, 2])\nlines[0].get_linewidth()",
+    "plt.close()\nimport wave, tqdm, minialign\nimport os, sys\nfrom pathlib import Path",
+    "import builtins\n'foreign' in {*globals(), *dir(builtins)}",
+    f"Path(minialign.__file__).is_relative_to({str(ROOT)!r})",
+    "assert sys.flags.optimize == 0\nos.environ['OMP_NUM_THREADS'], os.environ['CUDA_VISIBLE_DEVICES']",
+]
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """An environment full of somebody else's settings, each of which would change what a notebook says."""
+    folder = tmp_path / "foreign"
+    files = {
+        "ipython/profile_default/ipython_config.py": "c.InteractiveShell.ast_node_interactivity = 'all'",
+        "ipython/profile_default/startup/start.py": "foreign = 1",
+        "matplotlib/matplotlibrc": "lines.linewidth: 9\nnonsense: 1",
+        "jupyter/kernels/python3/kernel.json": '{"argv": ["false"], "display_name": "", "language": ""}',
+        "modules/wave.py": "raise ImportError('foreign')",
+        f"venv/lib/python3.{sys.version_info[1]}/site-packages/tqdm.py": "raise ImportError('foreign')",
+        "../out/tqdm.py": "raise ImportError('foreign')",
+        "modules/sitecustomize.py": "import builtins\nbuiltins.foreign = 1",
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, "utf-8")
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 7", "utf-8")
+    environment = {
+        "HOME": "/proc/nope",
+        "IPYTHONDIR": folder / "ipython",
+        "MPLCONFIGDIR": folder / "matplotlib",
+        "MATPLOTLIBRC": folder / "matplotlib",
+        "MPLBACKEND": "agg",
+        "XDG_CONFIG_HOME": folder,
+        "JUPYTER_PATH": folder / "jupyter",
+        "JUPYTER_PREFER_ENV_PATH": "0",
+        "JUPYTER_RUNTIME_DIR": "/proc/nope",
+        "PYTHONPATH": os.pathsep.join(map(str, [folder / "modules", ROOT / "tests", *sys.path])),
+        "PYTHONSTARTUP": folder / "ipython/profile_default/startup/start.py",
+        "PYTHONWARNINGS": "always",
+        "PYTHONOPTIMIZE": "2",
+        "VIRTUAL_ENV": folder / "venv",
+        "FORCE_COLOR": "1",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    return os.environ | {name: str(value) for name, value in environment.items()}
+
+
+def test_kernels_are_shielded_from_foreign_settings(write, tmp_path, foreign, monkeypatch):
+    """The runner stores the same bytes, and nbval finds nothing that differs."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    path = write("00_shielded", SHIELDED)
+    arguments = [str(path), "--in-place", "--output", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    stored = path.read_bytes()
+    results = [
+        cell.outputs[0].data["text/plain"] for cell in nbformat.reads(stored, 4).cells if cell.get("outputs")
+    ]
+    assert results[0] == "2" and results[-3:] == ["False", "True", "('1', '')"]
+
+    def run(*command):
+        command = [sys.executable, "-m", *command]
+        return subprocess.run(command, env=foreign, cwd=tmp_path, capture_output=True, text=True)
+
+    again = run("minialign.course", *arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert path.read_bytes() == stored
+
+    shutil.copy(ROOT / "notebooks" / "conftest.py", tmp_path)
+    compared = run("pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", path.name)
+    assert compared.returncode == 0 and f"{len(SHIELDED)} passed" in compared.stdout, compared.stdout
+
+
+def test_the_shield_is_gone_afterwards(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    before = dict(os.environ)
+    with shielded():
+        settings = Path(os.environ["MPLCONFIGDIR"])
+        assert list(settings.glob("fontlist*.json")) and "MPLBACKEND" not in os.environ
+    assert dict(os.environ) == before and not settings.exists()
+
+
+def test_the_readers_own_notebooks_are_not_the_courses(tmp_path):
+    for name in ("00_a", "Untitled", "scratch_01", "1_b"):
+        (tmp_path / f"{name}.ipynb").touch()
+    assert [path.stem for path in find_notebooks([], tmp_path)] == ["00_a"]
+    assert [path.stem for path in find_notebooks(["Untitled"], tmp_path)] == ["Untitled"]
 
 
 def test_find_notebooks(tmp_path):
@@ -116,5 +280,5 @@ def test_find_notebooks(tmp_path):
     assert find_notebooks([str(tmp_path / "00_a.ipynb")], tmp_path) == [tmp_path / "00_a.ipynb"]
     with pytest.raises(FileNotFoundError, match="no notebook 07 in .*there are: 00_a, 01_b, 02_c"):
         find_notebooks(["07"], tmp_path)
-    with pytest.raises(FileNotFoundError, match="no notebook at all"):
+    with pytest.raises(FileNotFoundError, match="there are: none"):
         find_notebooks([], tmp_path / "empty")

@@ -1,103 +1,87 @@
 """Runs the course: executes each notebook in a copy, and reports what it took and what failed.
 
-python -m minialign.course                  every notebook, into build/course/ (the reader's files stay
-untouched) python -m minialign.course 01 02            only these; a path to a notebook works too python -m
-minialign.course --in-place       also store the new outputs in the notebooks that passed
+python -m minialign.course               every notebook, into build/course/ (the reader's files stay untouched)
+python -m minialign.course 01 02         only these; a path to a notebook works too
+python -m minialign.course --in-place    also store the new outputs in the notebooks that passed
 
 Stored outputs are normalised: running twice on one machine gives the same bytes.
 """
 
 import argparse
-import copy
 import os
+import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
 import psutil
 from ipykernel.kernelspec import get_kernel_dict
-from jinja2 import DictLoader
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
+from minialign.course.page import to_html
+from minialign.course.stored import MAY_RAISE, ROOT, normalise, read, to_bytes, unfit_outputs
 from minialign.files import write_atomically
 
-ROOT = Path(__file__).resolve().parents[2]
-MAY_RAISE = {"raises-exception", "nbval-raises-exception"}
-WIDGET = "application/vnd.jupyter.widget-view+json"
+COURSE = "[0-9][0-9]_*.ipynb"  # the course's own notebooks; others in the folder are the reader's
 
-# JupyterLab's page, plus the figures' alt texts, which nbconvert leaves out.
-TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
-{%- block data_png scoped -%}
-{%- set alt = (output | get_metadata('alt', 'image/png') or '') | escape_html -%}
-{{ super() | replace('<img', '<img alt="' ~ alt ~ '"', 1) }}
-{%- endblock -%}"""
+# Variables with these beginnings, or names, say how Python, Jupyter or matplotlib behave on this machine.
+FOREIGN = ("PYTHON", "IPYTHON", "JUPYTER", "JPY_", "MPL", "MATPLOTLIB", "PYDEVD")
+FOREIGN_NAMES = {"VIRTUAL_ENV", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"}
 
 
-def kernel_environment() -> dict[str, str]:
-    """The environment of a notebook's kernel: figures shown inline, hash order fixed, no progress bars or
-    debugger warnings.
+def kernel_environment(settings: Path) -> dict[str, str]:
+    """The environment of a notebook's kernel: this clone's minialign, settings from the folder `settings`
+    only, figures shown inline, hash order fixed, no progress bars or debugger warnings.
+
+    Where the work is done (OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES and the like) stays the reader's choice.
     """
-    kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    return kept | {"PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MINIALIGN_PROGRESS": "0"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(FOREIGN) and name.upper() not in FOREIGN_NAMES
+    }
+    return kept | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONSAFEPATH": "1",  # a random.py beside the notebook is not Python's
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONHASHSEED": "0",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "IPYTHONDIR": str(settings / "ipython"),
+        "MPLCONFIGDIR": str(settings / "matplotlib"),
+        "JUPYTER_CONFIG_DIR": str(settings / "jupyter"),
+        "JUPYTER_DATA_DIR": str(settings / "jupyter"),
+        "JUPYTER_RUNTIME_DIR": str(settings / "runtime"),
+        "JUPYTER_NO_CONFIG": "1",
+        "MINIALIGN_PROGRESS": "0",
+    }
 
 
-def normalise(notebook: NotebookNode) -> NotebookNode:
-    """A copy without what changes from run to run: timings, versions, random widget ids, how streams were
-    chunked.
-
-    Execution counts stay: a fresh kernel counts 1..n, and a notebook run out of order must not look as if it
-    was not.
-    """
-    notebook = copy.deepcopy(notebook)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = _normalised_outputs(cell.outputs)
-    return notebook
-
-
-def _normalised_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    kept: list[NotebookNode] = []
-    for output in outputs:
-        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
-            kept[-1].text += output.text
-            continue
-        if WIDGET in output.get("data", {}):  # its id is random, and without a kernel it shows nothing
-            del output.data[WIDGET]
-            output.metadata.pop(WIDGET, None)
-        if output.output_type == "stream" or output.get("data", True):
-            kept.append(output)
-    return kept
-
-
-def to_bytes(notebook: NotebookNode) -> bytes:
-    """The notebook as it lies on disk."""
-    return (nbformat.v4.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
-
-
-def to_html(notebook: NotebookNode, title: str) -> bytes:
-    """The notebook as one HTML page."""
-    exporter = HTMLExporter(
-        extra_loaders=[DictLoader({"course.html.j2": TEMPLATE})], template_file="course.html.j2"
-    )
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    return page.encode("utf-8")
+@contextmanager
+def shielded() -> Iterator[Path]:
+    """Inside, this process and its kernels have `kernel_environment`, with a settings folder that is new."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="minialign-", ignore_cleanup_errors=True) as settings:
+        inside = kernel_environment(Path(settings))
+        try:
+            os.environ.clear()
+            os.environ.update(inside)
+            # matplotlib lists the fonts when it is first used, and says so on stderr if that takes long.
+            subprocess.run(
+                [sys.executable, "-c", "import matplotlib.font_manager"], stderr=subprocess.DEVNULL
+            )
+            yield Path(settings)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @dataclass(frozen=True)
@@ -155,18 +139,31 @@ def _error(cell: NotebookNode) -> str | None:
     return f"{errors[0].ename}: {lines[-1]}" if lines else errors[0].ename
 
 
+def _unfit(cell: NotebookNode) -> str | None:
+    """Why the cell's outputs must not be stored; None if they may."""
+    return "; ".join(unfit_outputs(cell)) or None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
     """Executes a copy of `source` in `output`, up to its first failing cell, and writes it there as .ipynb
     and .html.
 
-    With `in_place`, a notebook that passed is also stored, normalised, over `source`.
+    With `in_place`, a notebook that passed is also stored, normalised, over `source`; then a cell whose
+    output is fit for one machine or one run only fails too.
     """
-    notebook = nbformat.reads(source.read_text("utf-8"), as_version=4)
+    start, progress = time.perf_counter(), "starting"
+    try:
+        notebook = read(source)
+    except (OSError, ValueError) as error:
+        return Result(source.stem, 0.0, 0.0, f"to be read: {_one_line(error)}")
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     for cell in cells:
         cell.outputs, cell.execution_count = [], None
 
-    start, progress = time.perf_counter(), "starting"
     updating = sys.stdout.isatty()
 
     def tick() -> None:
@@ -184,67 +181,78 @@ def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
         record_timing=False,
     )
     failure = None
-    with _Watch(tick) as watch, client.setup_kernel(env=kernel_environment(), cleanup_kc=True):
+    with _Watch(tick) as watch, client.setup_kernel(cleanup_kc=True):
         for number, cell in enumerate(cells, 1):
             progress, cell_start = f"cell {number}/{len(cells)}", time.perf_counter()
             tick()
             try:
                 client.execute_cell(cell, notebook.cells.index(cell))
-                reason = _error(cell)
+                reason = _error(cell) or (_unfit(cell) if in_place else None)
             except DeadKernelError:
                 reason = "the kernel died; often because the machine ran out of memory"
             if not updating:
                 print(f"{source.stem}: {progress}, {time.perf_counter() - cell_start:.1f} s", flush=True)
             if reason:
-                failure = (
-                    f"code cell {number} of {len(cells)}: {cell.source.strip().splitlines()[0]}\n    {reason}"
-                )
+                first_line = cell.source.strip().splitlines()[0]
+                failure = f"in code cell {number} of {len(cells)}: {first_line}\n    {reason}"
                 break
     if updating:
         print("\r\x1b[K", end="", flush=True)
 
     notebook = normalise(notebook)
-    write_atomically(output / source.name, to_bytes(notebook))
-    write_atomically(output / f"{source.stem}.html", to_html(notebook, source.stem))
-    if in_place and not failure:
-        write_atomically(source, to_bytes(notebook))
+    try:
+        write_atomically(output / source.name, to_bytes(notebook))
+        write_atomically(output / f"{source.stem}.html", to_html(notebook, source.stem))
+        if in_place and not failure:
+            write_atomically(source, to_bytes(notebook))
+    except OSError as error:
+        failure = failure or f"to be written: {_one_line(error)}"
     return Result(source.stem, time.perf_counter() - start, watch.peak_mb, failure)
 
 
+def _attempt(source: Path, output: Path, in_place: bool) -> Result:
+    """`run_notebook`, which fails for one notebook only, whatever goes wrong."""
+    start = time.perf_counter()
+    try:
+        return run_notebook(source, output, in_place)
+    except Exception as error:
+        failure = f"in the runner itself: {type(error).__name__}: {_one_line(error)}"
+        return Result(source.stem, time.perf_counter() - start, 0.0, failure)
+
+
 def find_notebooks(names: list[str], folder: Path = ROOT / "notebooks") -> list[Path]:
-    """In reading order, the notebooks of `folder` whose names start with one of `names`; without names, all.
-    Or paths.
+    """In reading order, the notebooks of `folder` whose names start with one of `names`; without names, the
+    course's own. Or paths.
 
     Raises FileNotFoundError, with the notebooks there are, when a name fits none.
     """
     shelf = sorted(folder.glob("*.ipynb"))
     found: list[Path] = []
-    for name in names or [""]:
-        matches = (
-            [Path(name)] if Path(name).is_file() else [path for path in shelf if path.name.startswith(name)]
-        )
+    for name in names or [COURSE]:
+        matches = [Path(name)] if os.path.isfile(name) else []
+        matches = matches or [path for path in shelf if path.name.startswith(name) or path.match(name)]
         if not matches:
             there = ", ".join(path.stem for path in shelf) or "none"
-            raise FileNotFoundError(f"no notebook {name or 'at all'} in {folder.name}/; there are: {there}")
+            raise FileNotFoundError(f"no notebook {name} in {folder.name}/; there are: {there}")
         found += [path for path in matches if path not in found]
     return found
 
 
 def table(results: list[Result]) -> str:
     """Notebook, seconds, peak memory, pass or fail, one line each; then where the failed ones stopped."""
-    width = max(len("notebook"), *(len(result.name) for result in results))
+    width = max(len(name) for name in ("notebook", *(result.name for result in results)))
     lines = [f"{'notebook':{width}}  seconds  peak MB  result"]
     lines += [
         f"{result.name:{width}}  {result.seconds:7.0f}  {result.peak_mb:7.0f}  "
         f"{'FAIL' if result.failure else 'pass'}"
         for result in results
     ]
-    lines += [f"\n{result.name} failed in {result.failure}" for result in results if result.failure]
+    lines += [f"\n{result.name} failed {result.failure}" for result in results if result.failure]
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 if every notebook passed, 1 if one failed, 2 if one could not be found."""
+    """Returns 0 if every notebook passed, 1 if one failed, 2 if there is none, or no place to write."""
     parser = argparse.ArgumentParser(
         prog="python -m minialign.course", description="Run the notebooks in a copy."
     )
@@ -263,11 +271,22 @@ def main(arguments: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         parser.error(str(error))
     output = options.output.resolve()
-    output.mkdir(parents=True, exist_ok=True)
     try:
-        results = [run_notebook(source, output, options.in_place) for source in sources]
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        parser.error(f"cannot write to {output} ({error.strerror}): name another folder with --output FOLDER")
+    results: list[Result] = []
+    status = 0
+    try:
+        with shielded():
+            for source in sources:
+                results.append(_attempt(source, output, options.in_place))
+                status = 1 if results[-1].failure else status
     except KeyboardInterrupt:
         print("\ninterrupted: the notebook that was running is left as it was", file=sys.stderr)
-        return 130
+        status = 130
+    except OSError as error:
+        parser.error(f"no place for temporary files ({error}): name one with TMPDIR=FOLDER")
     print(f"\n{table(results)}\n\nExecuted notebooks and HTML pages are in {os.path.relpath(output)}")
-    return 1 if any(result.failure for result in results) else 0
+    return status
