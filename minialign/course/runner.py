@@ -1,6 +1,6 @@
 """Runs the course: executes each notebook in a copy, and reports what it took and what failed.
 
-python -m minialign.course               every notebook, into build/course/ (the reader's files stay untouched)
+python -m minialign.course               every notebook, into build/course/; the reader's files stay untouched
 python -m minialign.course 01 02         only these; a path to a notebook works too
 python -m minialign.course --in-place    also store the new outputs in the notebooks that passed
 
