@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 # makes everything many times slower, so ours go to sleep after about as long as it takes to wake them. OpenMP
 # reads this when torch is imported; a reader's own choice is left alone.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "1000"
+    os.environ["GOMP_SPINCOUNT"] = "500"
 
 
 def load(name: str, device=None):
