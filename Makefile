@@ -62,8 +62,8 @@ test: $(SETUP_TESTS)  ## run all tests, the notebooks' outputs included
 # --- set-up: a stamp is written at the very end, so an interrupted set-up is taken up again ---
 
 # What a shell tells every Python would reach ours, too: what lies on a PYTHONPATH (a cluster's `module load`
-# sets one) would count as installed.
-unexport PYTHONPATH PYTHONHOME
+# sets one) would count as installed, and PYTHONINSPECT would have it wait for us.
+unexport PYTHONPATH PYTHONHOME PYTHONINSPECT
 
 # A stamp holds the folder it was made in: a copied or moved .venv is set up again, as is one whose Python is gone.
 ifneq "$(shell test -x $(RUN) && cat $(SETUP) 2>/dev/null)" "$(CURDIR)"

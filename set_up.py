@@ -79,11 +79,13 @@ def road(listing):
 
 def run_pip(arguments):
     pip = [sys.executable, "-m", "pip"]
-    audible = dict(os.environ, PIP_QUIET="0", PIP_PYTHON="")
+    # PYTHONWARNINGS=error would stop pip at its first deprecation, and no other is meant for it either
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    audible = dict(environment, PIP_QUIET="0", PIP_PYTHON="")
     listing = subprocess.run(pip + ["config", "list"], env=audible, stdout=subprocess.PIPE, text=True)
     if listing.returncode:
         return listing.returncode
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    ours = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
     ours.update(road(listing.stdout), PIP_CONFIG_FILE=os.devnull)
     return subprocess.run(pip + arguments, env=ours).returncode
 

@@ -337,6 +337,8 @@ def test_settings_for_other_projects_do_not_leave_the_venv_without_packages(clon
         HOME=str(tmp_path / "home"),
         PYTHONPATH=str(modules),
         PYTHONHOME=str(elsewhere),
+        PYTHONINSPECT="1",
+        PYTHONWARNINGS="error",
         PIP_TARGET=str(elsewhere),
         PIP_ROOT=str(elsewhere),
         PIP_PYTHON=str(elsewhere),
