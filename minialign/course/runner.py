@@ -34,18 +34,7 @@ from minialign.files import write_atomically
 COURSE = "[0-9][0-9]_*.ipynb"  # the course's own notebooks; others in the folder are the reader's
 
 # Variables that begin so say how Python, Jupyter, matplotlib or the terminal are set up on this machine.
-FOREIGN = (
-    "PYTHON",
-    "IPYTHON",
-    "JUPYTER",
-    "JPY_",
-    "MPL",
-    "MATPLOTLIB",
-    "PYDEVD",
-    "NO_COLOR",
-    "COLUMNS",
-    "LINES",
-)
+FOREIGN = tuple("PYTHON IPYTHON JUPYTER JPY_ MPL MATPLOTLIB PYDEVD NO_COLOR COLUMNS LINES".split())
 
 
 def kernel_environment(settings: Path) -> dict[str, str]:
