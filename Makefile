@@ -29,10 +29,12 @@ setup: $(SETUP)  ## make .venv with the pinned versions; the others do it too
 course: $(SETUP)  ## run all notebooks in a copy, into build/course/, and say how each did
 	@$(RUN) -m minialign.course
 
+# minialign is imported first: it tells torch's threads how to wait, in the kernels that start from here, too.
 lab: $(SETUP)  ## open the notebooks in JupyterLab
 	@[ -n "$$JUPYTER_CONFIG_DIR" ] || [ -w "$$HOME" ] || { echo "JupyterLab keeps its settings in HOME, and may not write into" \
 	  "'$$HOME': name a folder that it may write into, HOME=/tmp make lab"; exit 1; }
-	@$(RUN) -m jupyterlab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	@$(RUN) -c 'import sys, minialign; from jupyterlab.labapp import main; sys.exit(main())' \
+	  --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 artifacts: $(SETUP)  ## rebuild tokenizer and checkpoints from nothing
 	@$(RUN) -m minialign.course.artifacts

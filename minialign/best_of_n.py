@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minialign.gpt import GPT
-from minialign.rollouts import Reward, Rollout, roll_out
+from minialign.rollouts import Reward, Rollout, as_prompts, roll_out
 from minialign.statistics import measured, whole_number
 
 
@@ -31,7 +31,7 @@ def best_of_n(policy: GPT, prompts: list[str], reward: Reward, n: int, *, seed=0
 
     The n samples share the reading of their prompt. `sampling` goes to `rollouts.roll_out`.
     """
-    n = whole_number(n, "n", 1)
+    n, prompts = whole_number(n, "n", 1), as_prompts(prompts)
     rollout = roll_out(policy, prompts, reward, n=n, seed=seed, **sampling)
     rewards = rollout.rewards.view(len(prompts), n).double().cpu().numpy()
     best = rewards.argmax(-1)

@@ -19,7 +19,7 @@ from minialign.config import Count, Natural, NonNegative, Positive, at_least
 from minialign.gpt import GPT, network_of
 from minialign.logprobs import sequence_log_probs
 from minialign.preferences import Comparisons, Preference, as_preferences, batches_of_comparisons
-from minialign.rollouts import Reward, Rollout, roll_out
+from minialign.rollouts import Reward, Rollout, as_prompts, roll_out
 from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat, require_apart
 
 
@@ -207,6 +207,7 @@ def train_online(
     require_apart(policy, reference=reference, reward=reward)
     torch.nn.ModuleList([policy, reference]).eval()  # no dropout
     optimizer = Optimizer(policy, config)
+    prompts = as_prompts(prompts)
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
     sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens)
 

@@ -13,7 +13,7 @@ import torch
 from minialign.config import Count, Natural, NonNegative, Positive, Temperature
 from minialign.gpt import GPT, network_of
 from minialign.logprobs import sequence_log_probs
-from minialign.rollouts import Reward, Rollout, roll_out
+from minialign.rollouts import Reward, Rollout, as_prompts, roll_out
 from minialign.training import History, TrainingConfig, epochs, fit, require_apart
 
 
@@ -99,6 +99,7 @@ def train(
     """
     policy = network_of(policy)
     require_apart(policy, reward=reward)
+    prompts = as_prompts(prompts)
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
     sampling = dict(
         n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens, temperature=config.temperature

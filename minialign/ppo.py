@@ -20,7 +20,7 @@ from minialign.config import Count, Natural, NonNegative, Positive, Share, Tempe
 from minialign.gpt import GPT, network_of
 from minialign.logprobs import full_precision, on_response, require_same, response_states, token_log_probs
 from minialign.masked import has_spread, masked_mean, whiten
-from minialign.rollouts import Reward, Rollout, roll_out
+from minialign.rollouts import Reward, Rollout, as_prompts, roll_out
 from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat, require_apart
 
 
@@ -301,6 +301,7 @@ def train(
     torch.nn.ModuleList([policy, reference, critic]).eval()  # no dropout, from here on
 
     encoded = [policy.chat.encode_document(text) for text in documents]
+    prompts = as_prompts(prompts)
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
     sampling = {name: getattr(config, name) for name in ("max_new_tokens", "temperature")}
     learner = torch.nn.ModuleDict({"policy": policy, "critic": critic})

@@ -65,6 +65,11 @@ class Rollout:
         return replace(self, **moved)
 
 
+def as_prompts(prompts: str | Iterable[str]) -> list[str]:
+    """Prompts as a list; a single one may come as it is."""
+    return [prompts] if isinstance(prompts, str) else list(prompts)
+
+
 def roll_out(
     policy: GPT,
     prompts: list[str],
@@ -78,7 +83,7 @@ def roll_out(
     """Sample n responses to each prompt and score them. `seed` is a number or a sequence of numbers, such as
     (seed of the run, step).
     """
-    policy = network_of(policy)
+    policy, prompts = network_of(policy), as_prompts(prompts)
     drawn = generate(
         policy,
         [policy.chat.encode_prompt(prompt) for prompt in prompts],

@@ -317,6 +317,23 @@ def test_what_load_gives_can_be_trained(foreign):
     assert not same_parameters(asked.model, foreign)
 
 
+def test_a_single_prompt_may_come_as_it_is(foreign):
+    """And is not taken for a list of characters."""
+    small = dict(steps=1, samples_per_prompt=2, max_new_tokens=4)
+    asked = []
+
+    def reward(prompts, responses):
+        asked.extend(prompts)
+        return count_words(prompts, responses)
+
+    ppo.train(copy.deepcopy(foreign), "why", reward, PPOConfig(**small))
+    policy_gradient.train(copy.deepcopy(foreign), "why", reward, PolicyGradientConfig(**small))
+    dpo.train_online(copy.deepcopy(foreign), "why", reward, OnlineDPOConfig(**small))
+    assert len(best_of_n(foreign, "why", reward, 3, max_new_tokens=4).responses) == 1
+    assert roll_out(foreign, "why", reward, n=2, max_new_tokens=4).prompts == ["why"] * 2
+    assert set(asked) == {"why"}
+
+
 def test_a_base_model_becomes_an_assistant(foreign):
     base = LanguageModel(foreign, template=False)
     sft.train(base, DEMONSTRATIONS, SFTConfig(steps=1))

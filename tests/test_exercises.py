@@ -290,6 +290,16 @@ UNUSABLE = [
         "a tensor of torch.complex64, torch.strided, the engine",
     ),
     ("reward_to_go", torch.Tensor.to_sparse, "you return a tensor of torch.float32, torch.sparse_coo, the"),
+    (
+        "pretraining_loss",
+        lambda v: v.to(torch.complex64),
+        "a tensor of torch.complex64, torch.strided, the eng",
+    ),
+    (
+        "implicit_reward",
+        lambda v: v.to(torch.complex64),
+        "a tensor of torch.complex64, torch.strided, the eng",
+    ),
     ("reliability", lambda value: value.astype(str), "you return a numpy array of dtype <U32, the engine"),
     ("standard_error", lambda value: Decimal(value), "something of type Decimal: return something of type f"),
     ("few_shot_prompt", str.encode, "you return something of type bytes, the engine 'What is"),
@@ -348,11 +358,12 @@ def test_the_readers_errors_in_words(capsys):
         assert words in capsys.readouterr().out
 
 
-def test_a_check_does_not_depend_on_what_the_reader_has_set():
+@pytest.mark.parametrize("setting", [torch.inference_mode, torch.no_grad, lambda: torch.device("meta")])
+def test_a_check_does_not_depend_on_what_the_reader_has_set(setting):
     detached = EXERCISES["implicit_reward"].mistakes[-1]
     try:
         torch.set_default_dtype(torch.float64)
-        with torch.inference_mode():
+        with setting():
             for name, exercise in EXERCISES.items():
                 assert lesson.diagnose(exercise, exercise.solution) is None, name
             assert lesson.diagnose(EXERCISES["implicit_reward"], detached.function) == detached.diagnosis

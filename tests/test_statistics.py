@@ -169,7 +169,6 @@ NO_ROWS = {
     "complex tensor": torch.ones(2, dtype=torch.complex64),
     "sparse": torch.ones(2).to_sparse(),
     "on no device": torch.ones(2, device="meta"),
-    "quantised": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
     "generator": (x for x in ROW),
     "dict": {"a": 1.0, "b": 2.0},
     "set": {1.0, 2.0},

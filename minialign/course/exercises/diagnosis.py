@@ -77,8 +77,7 @@ def undisturbed() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
         with (
             torch.device("cpu"),
-            torch.inference_mode(False),
-            torch.enable_grad(),
+            torch.inference_mode(False),  # turns gradients on, too
             torch.random.fork_rng(devices=[]),
         ):
             yield
