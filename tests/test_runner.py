@@ -184,6 +184,7 @@ SHIELDED = [
     "a = 1\na\nb = 2\nb",
     "from matplotlib import pyplot as plt\nlines = plt.plot([1, 2])\nlines[0].get_linewidth()",
     "plt.close()\nimport wave, tqdm, minialign\nimport os, sys\nfrom pathlib import Path",
+    "import shutil\nshutil.get_terminal_size().columns, 'NO_COLOR' in os.environ",
     "import builtins\n'foreign' in {*globals(), *dir(builtins)}",
     f"Path(minialign.__file__).is_relative_to({str(ROOT)!r})",
     "assert sys.flags.optimize == 0\nos.environ['OMP_NUM_THREADS'], os.environ['CUDA_VISIBLE_DEVICES']",
@@ -200,7 +201,6 @@ def foreign(tmp_path):
         "matplotlib/matplotlibrc": "lines.linewidth: 9\nnonsense: 1",
         "jupyter/kernels/python3/kernel.json": '{"argv": ["false"], "display_name": "", "language": ""}',
         "modules/wave.py": "raise ImportError('foreign')",
-        f"venv/lib/python3.{sys.version_info[1]}/site-packages/tqdm.py": "raise ImportError('foreign')",
         "../out/tqdm.py": "raise ImportError('foreign')",
         "modules/sitecustomize.py": "import builtins\nbuiltins.foreign = 1",
     }
@@ -222,8 +222,8 @@ def foreign(tmp_path):
         "PYTHONSTARTUP": folder / "ipython/profile_default/startup/start.py",
         "PYTHONWARNINGS": "always",
         "PYTHONOPTIMIZE": "2",
-        "VIRTUAL_ENV": folder / "venv",
-        "FORCE_COLOR": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "7",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }

@@ -33,9 +33,8 @@ from minialign.files import write_atomically
 
 COURSE = "[0-9][0-9]_*.ipynb"  # the course's own notebooks; others in the folder are the reader's
 
-# Variables with these beginnings, or names, say how Python, Jupyter or matplotlib behave on this machine.
-FOREIGN = ("PYTHON", "IPYTHON", "JUPYTER", "JPY_", "MPL", "MATPLOTLIB", "PYDEVD")
-FOREIGN_NAMES = {"VIRTUAL_ENV", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"}
+# Variables that begin so say how Python, Jupyter, matplotlib or the terminal are set up on this machine.
+FOREIGN = tuple("PYTHON IPYTHON JUPYTER JPY_ MPL MATPLOTLIB PYDEVD NO_COLOR COLUMNS LINES".split())
 
 
 def kernel_environment(settings: Path) -> dict[str, str]:
@@ -44,11 +43,7 @@ def kernel_environment(settings: Path) -> dict[str, str]:
 
     Where the work is done (OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES and the like) stays the reader's choice.
     """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.upper().startswith(FOREIGN) and name.upper() not in FOREIGN_NAMES
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(FOREIGN)}
     return kept | {
         "PYTHONPATH": str(ROOT),
         "PYTHONSAFEPATH": "1",  # a random.py beside the notebook is not Python's
