@@ -3,11 +3,13 @@
 # PYTHON       the Python that .venv is made with, if not the first found: make setup PYTHON=/path/to/python3.12
 # TORCH_INDEX  where pip looks for torch besides PyPI. On a public Linux machine without a GPU, this saves gigabytes of CUDA:
 #              make course TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# MODULES      which modules of the engine to spoil, if not all that are listed: make mutants MODULES="dpo masked"
 #
 # GNU make 3.81, which macOS has, is enough.
 
 PYTHON ?=
 TORCH_INDEX ?=
+MODULES ?=
 
 SHELL := /bin/bash
 RUN := .venv/bin/python
@@ -17,7 +19,7 @@ SETUP_TESTS := .venv/.setup-tests
 PPO := build/benchmark/ppo-venv
 SETUP_PPO := $(PPO)/.setup
 
-.PHONY: help setup course lab test artifacts notebooks benchmark
+.PHONY: help setup course lab test artifacts notebooks benchmark mutants
 .NOTPARALLEL:
 
 help:  ## this list
@@ -44,6 +46,9 @@ notebooks: $(SETUP)  ## run the notebooks and store their outputs in place
 
 benchmark: $(SETUP_TESTS) $(SETUP_PPO)  ## compare the engine's speed with transformers' and TRL's
 	@$(RUN) tests/benchmarks/speed.py && $(RUN) tests/benchmarks/contention.py
+
+mutants: $(SETUP_TESTS)  ## spoil the engine in a thousand places, one at a time, and see that a test notices
+	@OMP_NUM_THREADS=1 $(RUN) -m tests.mutants $(MODULES)
 
 # The engine's tests are many and small: processes of one thread each beat one process whose threads wait for each other.
 # The notebooks run one at a time with all threads, as they were stored and as the reader runs them: what they say about

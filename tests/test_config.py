@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from minialign.config import Config
+from minialign.config import (
+    Config,
+    Count,
+    Momentum,
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
+    Temperature,
+    at_least,
+    between,
+    checked,
+    require_temperature,
+)
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPTConfig
 from minialign.policy_gradient import PolicyGradientConfig
@@ -97,3 +110,42 @@ def test_a_config_shows_all_its_fields_one_a_line(config):
     for line, field in zip(lines[1:], fields(config)):
         assert line.split(" = ")[0].strip() == field.name and field.default is not MISSING
         assert line.split(" = ")[1] == repr(field.default)
+
+
+# --- the edges of what a number may be ---
+
+
+@pytest.mark.parametrize(
+    ("hint", "allowed", "refused", "words"),
+    [
+        (Count, [1, 2, 10**9], [0, -1], "it must be at least 1"),
+        (Natural, [0, 1], [-1], "it must be at least 0"),
+        (Positive, [1e-300, 1e300], [0.0, -1e-300], "it must be positive"),
+        (NonNegative, [0.0, 1e300], [-1e-300], "it must be at least 0"),
+        (Share, [0.0, 0.5, 1.0], [-1e-9, 1 + 1e-9], "it must lie between 0 and 1"),
+        (Momentum, [0.0, 0.999], [1.0, -1e-9, 1.5], "it must be at least 0 and below 1"),
+        (Temperature, [1e-6, 1.0, 1e4], [0.99e-6, 10_000.5], "a policy that never varies, or varies at"),
+    ],
+)
+def test_the_last_number_that_is_allowed_and_the_first_that_is_not(hint, allowed, refused, words):
+    assert [checked("it", value, hint) for value in allowed] == allowed
+    for value in refused:
+        with pytest.raises(ValueError, match=f"^it is {value:g}: {words}"):
+            checked("it", value, hint)
+    if hint in (Positive, NonNegative, Share, Momentum, Temperature):
+        for value in (math.inf, -math.inf, math.nan):
+            with pytest.raises(ValueError, match=f"^it is {value}: it must be a finite number"):
+                checked("it", value, hint)
+
+
+def test_a_limit_may_say_why():
+    assert at_least(2, "a pair has two").words == "a pair has two" and between(0, 1, "so").words == "so"
+    assert at_least(2).words == "it must be at least 2"
+
+
+def test_the_temperatures_of_probabilities():
+    for temperature in (1e-6, 1.0, 1e4):
+        assert require_temperature(temperature) is None
+    for temperature in (0.99e-6, 10_000.5, math.inf, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"the temperature is {temperature}: .* from 1e-06 to 10,000"):
+            require_temperature(temperature)

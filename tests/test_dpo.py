@@ -532,3 +532,61 @@ def test_loss_rewards_and_log_probs_are_trls(tmp_path, monkeypatch):
         "logps/rejected",
     ):
         assert float(theirs[name]) == pytest.approx(ours[name], abs=1e-5, rel=1e-5), name
+
+
+# --- ties, and what a response that was cut off costs ---
+
+
+def test_a_pair_of_equal_rewards_is_no_hit():
+    """One right, one wrong, one tied: a model that has said nothing has not been right."""
+    logps, reference = torch.tensor([-1.0, -2.0, -2.0, -2.0]), torch.full((4,), -2.0)
+    chosen, rejected = torch.tensor([0, 1, 2]), torch.tensor([1, 0, 3])
+    _, metrics = dpo.preference_loss(logps, reference, chosen, rejected, BETA)
+    assert float(metrics["rewards/accuracies"]) == pytest.approx(1 / 3)
+    _, metrics = dpo.preference_loss(reference, reference, chosen, rejected, BETA)
+    assert float(metrics["rewards/accuracies"]) == 0.0
+
+
+@pytest.mark.parametrize("penalty", [0.0, 2.0, 100.0])
+def test_a_missing_end_is_taken_from_the_score(penalty, monkeypatch):
+    """Which response is best and which worst is decided by reward minus penalty; the reward itself is what
+    is recorded.
+    """
+    found, inner = [], dpo.preference_loss
+    monkeypatch.setattr(dpo, "preference_loss", lambda *args: (found.append(args), inner(*args))[1])
+    rollouts, roll_out = [], dpo.roll_out
+    monkeypatch.setattr(
+        dpo, "roll_out", lambda *args, **options: rollouts.append(roll_out(*args, **options)) or rollouts[-1]
+    )
+    config = OnlineDPOConfig(
+        steps=2, prompts_per_step=3, samples_per_prompt=6, max_new_tokens=3, missing_end_penalty=penalty
+    )
+    policy = favour(lively_gpt(CONFIG), load_chat().end, 6.5)
+    history = dpo.train_online(policy, PROMPTS, lambda x, y: [len(text) / 10 for text in y], config)
+    decided = 0
+    for row, rollout, (_, _, chosen, rejected, *_) in zip(history, rollouts, found):
+        lengths = [len(text) / 10 for text in rollout.responses]
+        scores = [s - (0 if done else penalty) for s, done in zip(lengths, rollout.finished.tolist())]
+        for i in range(3):
+            mine = range(6 * i, 6 * i + 6)
+            assert int(chosen[i]) == max(mine, key=lambda k: scores[k])
+            assert scores[int(rejected[i])] == pytest.approx(min(scores[k] for k in mine))
+            decided += max(mine, key=lambda k: scores[k]) != max(mine, key=lambda k: lengths[k])
+        assert row["objective/scores"] == pytest.approx(np.mean(lengths))
+        assert 0 < row["finished"] < 1, "the test needs responses with and without an end"
+    assert (decided > 0) == (penalty > 0), "the test needs a best response that the penalty decides"
+
+
+def test_online_dpo_unlearns_a_missing_end_without_any_other_reward():
+    finished = {}
+    for penalty in (1.0, 0.0):
+        config = OnlineDPOConfig(
+            steps=20, prompts_per_step=3, samples_per_prompt=8, max_new_tokens=3, learning_rate=2e-2, warmup=0
+        )
+        policy = favour(lively_gpt(CONFIG), load_chat().end, 6.5)
+        history = dpo.train_online(
+            policy, PROMPTS, lambda x, y: [0.0] * len(y), replace(config, missing_end_penalty=penalty)
+        )
+        finished[penalty] = history.column("finished")
+    assert finished[1.0][:2].mean() < 0.7 and finished[1.0][-3:].mean() > 0.9
+    assert finished[0.0][-3:].mean() < 0.7

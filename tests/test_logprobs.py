@@ -20,6 +20,7 @@ from minialign.logprobs import (
     on_response,
     perplexity,
     perplexity_of,
+    require_same,
     response_logits,
     response_states,
     sequence_log_probs,
@@ -306,4 +307,61 @@ def test_kl_has_a_direction_and_is_never_negative():
     assert not torch.allclose(forward, kl_divergence(log_q, log_p))
 
 
-# --- reliability ---
+# --- what a small change would spoil ---
+
+
+def test_a_sequence_is_scored_at_the_temperature_that_is_given(model):
+    batch = batch_of(PAIRS)
+    for temperature in (0.5, 1.0, 3.0):
+        expected = [float(by_hand(model, *pair, temperature).sum().detach()) for pair in PAIRS]
+        assert sequence_log_probs(model, batch, temperature).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "worst"),
+    [([0.0, 2e-3], "0.002"), ([0.0, -2e-3], "0.002"), ([0.5, -0.25], "0.5"), ([9e-4, -1.1e-3], "0.0011")],
+)
+def test_log_probs_that_must_agree_and_do_not(ratios, worst):
+    with pytest.raises(ValueError, match=f"these must agree .* differ by {worst} nats"):
+        require_same(torch.tensor([ratios]), "these")
+
+
+def test_log_probs_that_agree():
+    for ratios in ([0.0, 0.0], [5e-4, -9e-4]):
+        assert require_same(torch.tensor([ratios]), "these") is None
+
+
+def test_loss_over_pairs_keeps_a_batch_narrow(monkeypatch):
+    """Pairs of similar length are read together, however they come: less of a batch is padding."""
+    widths, read = [], logprobs.sequence_log_probs
+    monkeypatch.setattr(
+        logprobs,
+        "sequence_log_probs",
+        lambda model, batch: (widths.append(tuple(batch.ids.shape)), read(model, batch))[1],
+    )
+    pairs = [([1] * 20, [2]), ([1], [2]), ([1], [2] * 15), ([1] * 2, [2] * 2)]
+    negative_log_likelihood(GPT(SMALL).eval(), pairs, batch_size=2)
+    assert widths == [(2, 4), (2, 21)]
+
+
+def test_a_pair_that_does_not_fit_is_named_before_the_model_reads_it():
+    with pytest.raises(ValueError, match="holds 256: shorten"):
+        negative_log_likelihood(GPT(SMALL).eval(), [([1] * 200, [2] * 100)])
+
+
+def test_perplexity_is_of_every_token_after_the_first():
+    model = lively_gpt(SMALL)
+    ids = model.chat.encode_document("Bees make honey.")
+    with torch.no_grad():
+        losses = F.cross_entropy(model(torch.tensor([ids]))[0, :-1], torch.tensor(ids[1:]))
+    assert perplexity(model, ["Bees make honey."]) == pytest.approx(math.exp(float(losses)), rel=1e-3)
+
+
+def test_token_kl_gives_each_row_its_own_tokens():
+    one, other = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
+    pairs = [([1], [5, 6]), ([2, 3], [7]), ([4], [8, 9, 10]), ([1, 1], [5, 5])]
+    rows = token_kl(one, other, collate(pairs, 0))
+    assert [len(row) for row in rows] == [2, 1, 3, 2]
+    for row, pair in zip(rows, pairs):
+        (alone,) = token_kl(one, other, collate([pair], 0))
+        np.testing.assert_allclose(row, alone, rtol=1e-3)

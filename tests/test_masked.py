@@ -75,3 +75,12 @@ def test_a_reward_model_whose_scores_differ_by_rounding_has_no_scale(toy_data):
     with pytest.raises(ValueError, match="the same score: there is no scale to normalise to"):
         model.normalise(["Why?", "Who?", "How?"], ["So.", "Me.", "Thus."])
     assert (float(model.gain), float(model.bias)) == (1.0, 0.0)
+
+
+def test_what_is_only_scaled_keeps_its_mean():
+    """shift_mean=False: the same numbers over their standard deviation, by numpy."""
+    values = 5 + 3 * torch.randn(MASK.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    inside = values[MASK].numpy()
+    scaled = whiten(values, MASK, shift_mean=False)
+    assert scaled[MASK].numpy() == pytest.approx(inside / inside.std())
+    assert not scaled[~MASK].any()

@@ -253,3 +253,23 @@ def test_a_broken_reward_stops_the_run_and_leaves_the_model():
             policy, PROMPTS, lambda prompts, responses: [float("nan")] * len(responses), QUICK
         )
     assert same_parameters(policy, before)
+
+
+# --- what a small change would spoil ---
+
+
+def test_rewards_to_go_are_along_the_last_axis():
+    for shape in ((3,), (2, 3), (2, 2, 3)):
+        rewards = torch.arange(1.0, 1 + torch.Size(shape).numel()).view(shape)
+        expected = torch.stack([rewards[..., t:].sum(-1) for t in range(3)], -1)
+        assert torch.equal(reward_to_go(rewards), expected)
+
+
+def test_two_samples_are_enough_to_leave_one_out():
+    assert PolicyGradientConfig(samples_per_prompt=2).baseline == "rloo"
+    assert rloo_advantages(torch.tensor([1.0, 4.0])).tolist() == [-3.0, 3.0]
+
+
+def test_settings_of_every_training_run_are_checked_too():
+    with pytest.raises(ValueError, match="steps is 0"):
+        PolicyGradientConfig(steps=0)

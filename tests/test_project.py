@@ -314,7 +314,7 @@ def test_a_pickle_is_seen(source):
 
 def test_make_has_the_commands_and_the_readme_names_the_first_two():
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    targets = {"help", "setup", "course", "test", "lab", "artifacts", "notebooks", "benchmark"}
+    targets = {"help", "setup", "course", "test", "lab", "artifacts", "notebooks", "benchmark", "mutants"}
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.M).group(1).split()
     rules = re.findall(r"^(\w+):", makefile, re.M)
     assert targets == set(phony) == set(rules)

@@ -393,3 +393,15 @@ def test_errors_say_what_to_do():
         model.score(["Hello."], [long])
     with pytest.raises(ValueError, match="shorter"):
         model.score(["Hello.", "Why?"], ["Hi."])
+
+
+# --- ties ---
+
+
+def test_a_pair_of_equal_scores_is_no_hit():
+    """A model that says the same of everything is never right."""
+    model = lively_model()
+    with torch.no_grad():
+        model.head.weight.zero_()
+    (metrics,) = reward_model.train(model, BETTER, replace(QUICK, steps=1, prompts_per_step=3))
+    assert metrics["accuracy"] == 0 == metrics["margin"]

@@ -276,3 +276,39 @@ def test_a_point_has_one_cost_and_one_value():
 def test_no_more_bins_than_margins(bins):
     with pytest.raises(ValueError, match=f"bins of 4 margins is {bins}: choose a whole number from 1 to 4"):
         reliability(ROW, bins)
+
+
+# --- what a small change would spoil ---
+
+
+def test_a_share_is_the_share():
+    for successes, n in ((7, 10), (0, 3), (1, 1)):
+        estimate = share_with_interval(successes, n)
+        assert estimate.mean == successes / n and estimate.low <= estimate.mean <= estimate.high
+
+
+def test_two_values_are_enough_for_an_interval():
+    estimate = mean_with_interval([1.0, 3.0])
+    assert (estimate.low, estimate.high) == pytest.approx((2 - 12.706, 2 + 12.706), abs=1e-3)
+
+
+def test_means_are_of_float64_whatever_is_given():
+    """In float32 the small values would be lost beside a large one."""
+    values = np.array([2.0**24, 1.0, 1.0, 1.0], dtype=np.float32)
+    assert mean_with_interval(values) == mean_with_interval(values.tolist())
+    assert standard_error(values) == standard_error(values.tolist())
+
+
+def test_a_margin_of_nothing_is_not_right():
+    """Whoever says 0 has not said which response is better."""
+    confidence, right = reliability(np.array([0.0, 0.0, 2.0, -2.0]), bins=2)
+    assert confidence[0] == 0.5 and right.tolist() == [0.0, 0.5]
+
+
+def test_equally_sure_comparisons_stay_in_their_order():
+    margins = np.repeat([1.0, -1.0], 50)
+    assert reliability(margins, bins=2)[1].tolist() == [1.0, 0.0]
+
+
+def test_reliability_has_eight_bins_unless_told():
+    assert all(values.shape == (8,) for values in reliability(np.arange(-20.0, 20.0)))
