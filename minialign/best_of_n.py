@@ -1,5 +1,4 @@
-"""Best-of-n: sample n responses, keep the one that scores best. Alignment without training, paid for at every
-answer.
+"""Best-of-n: sample n responses, keep the best one. Alignment without training, paid for at every answer.
 
 The strongest simple baseline: as a policy it is close to optimal in reward for the KL it spends (Gao et al.
 2022; Beirami et al. 2024).
@@ -17,9 +16,7 @@ from minialign.statistics import measured, whole_number
 
 @dataclass(frozen=True)
 class Best:
-    """The winners of some prompts: the responses, their rewards (P,), and the whole rollout they were chosen
-    from.
-    """
+    """The winners of some prompts: responses, their rewards (P,), and the rollout they were chosen from."""
 
     responses: list[str]
     rewards: np.ndarray
@@ -39,13 +36,12 @@ def best_of_n(policy: GPT, prompts: list[str], reward: Reward, n: int, *, seed=0
 
 
 def expected_best(rewards: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-    """What best-of-n gives on average, estimated from more samples than n: for each prompt the mean `values`
-    of the best of n.
+    """What best-of-n gives on average, for each prompt, estimated from more samples than n.
 
-    rewards, values (P, N): N ≥ n samples of each prompt, chosen by `rewards` and worth `values`. Exact over
-    all n-subsets of the N samples: the sample of rank i (1 is the lowest) is the best of n with probability
-    C(i − 1, n − 1) / C(N, n). Returns (P,), float64. Source: Nakano et al. 2021 (WebGPT), appendix I. Raises
-    ValueError for n outside 1 … N.
+    rewards, values (P, N): N ≥ n samples of each prompt, chosen by `rewards` and worth `values`. Returns the
+    mean value of the best of n, (P,), float64, exact over all n-subsets of the N samples: the sample of rank
+    i (1 is the lowest) is the best of n with probability C(i − 1, n − 1) / C(N, n). Source: Nakano et al.
+    2021 (WebGPT), appendix I. Raises ValueError for n outside 1 … N.
     """
     rewards, values = measured(rewards, "rewards", 2), measured(values, "values", 2)
     if rewards.shape != values.shape:
@@ -57,16 +53,15 @@ def expected_best(rewards: np.ndarray, values: np.ndarray, n: int) -> np.ndarray
     weights = np.array(
         [math.exp(log_choose(i - 1, n - 1) - log_choose(N, n)) if i >= n else 0.0 for i in range(1, N + 1)]
     )
-    # of equals the first is the best
-    order = np.argsort(-rewards, axis=1, kind="stable")[:, ::-1]
+    order = np.argsort(-rewards, axis=1, kind="stable")[:, ::-1]  # of equals the first is the best
     return (np.take_along_axis(values, order, 1) * weights).sum(1)
 
 
 def kl_bound(n: int) -> float:
-    """log n − (n − 1)/n, in nats: what KL(best-of-n ‖ policy) is at most; the exact value is lower where
-    responses repeat or rewards tie.
+    """log n − (n − 1)/n, in nats: what KL(best-of-n ‖ policy) is at most.
 
-    Source: Stiennon et al. 2020; as a bound, Beirami et al. 2024.
+    The exact value is lower where responses repeat or rewards tie. Source: Stiennon et al. 2020; as a bound,
+    Beirami et al. 2024.
     """
     n = whole_number(n, "n", 1)
     return math.log(n) - (n - 1) / n

@@ -1,5 +1,4 @@
-"""Text to tokens and back: a model's tokenizer and chat template, and which tokens of a batch are the
-response.
+"""Text to tokens and back: tokenizer, chat template, and which tokens of a batch are the response.
 
 How text becomes tokens is a property of a model, so it is carried with it, as `model.chat`: every algorithm
 reaches it there. The course's own template is <|user|> prompt <|assistant|> response <|end|>. A base model
@@ -31,8 +30,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Chat:
-    """How a model reads and writes: its tokenizer, and the tokens that make a conversation or a document of a
-    text.
+    """How a model reads and writes: its tokenizer, and the ids that make texts conversations or documents.
 
     | field     | meaning                                                                             |
     |-----------|-------------------------------------------------------------------------------------|
@@ -56,9 +54,8 @@ class Chat:
     def __post_init__(self):
         if self.pad == self.end:
             raise ValueError(
-                f"the token {self.pad} is both padding and the end of a response: padding is "
-                "masked out, so "
-                "the model would never learn to stop; choose another id for one of them"
+                f"the token {self.pad} is both padding and the end of a response: padding is masked out, "
+                "so the model would never learn to stop; choose another id for one of them"
             )
 
     def __deepcopy__(self, memo) -> "Chat":
@@ -100,9 +97,8 @@ class Chat:
 def load_chat() -> Chat:
     """The course's own: its template, on the tokenizer in data/tokenizer."""
     tokenizer = load_tokenizer()
-    user, assistant, end, separator, pad = map(
-        tokenizer.encode_single_token, (USER, ASSISTANT, END, END_OF_TEXT, PAD)
-    )
+    special = USER, ASSISTANT, END, END_OF_TEXT, PAD
+    user, assistant, end, separator, pad = map(tokenizer.encode_single_token, special)
     return Chat(tokenizer, (user,), (assistant,), end, separator, pad)
 
 
@@ -129,23 +125,18 @@ class Batch:
         return replace(self, **{name: tensor[rows] for name, tensor in vars(self).items()})
 
     def parts(self, size: int, rows: torch.Tensor | None = None) -> list[tuple[torch.Tensor, slice]]:
-        """Places to index a (B, T) tensor with that together hold all rows, or `rows`: `size` of similar
-        length each, as narrow as the longest.
+        """Places in a (B, T) tensor that together hold all rows, or `rows`: `size` of similar length each.
 
-        The padding must be on the right.
+        A place is an index, as wide as its longest row. The padding must be on the right.
         """
         lengths = self.mask.sum(-1)
         rows = torch.arange(len(self)) if rows is None else rows
         rows = rows.to(lengths.device)
-        return [
-            (part, slice(int(lengths[part].max())))
-            for part in rows[lengths[rows].argsort(stable=True)].split(size)
-        ]
+        by_length = rows[lengths[rows].argsort(stable=True)]
+        return [(part, slice(int(lengths[part].max()))) for part in by_length.split(size)]
 
     def by_parts(self, function: Callable[["Batch"], torch.Tensor], size: int = 16) -> torch.Tensor:
-        """`function(batch)`, which gives one number for each row, (B,), read part by part: of a whole ragged
-        batch, half is padding.
-        """
+        """`function(batch)`, one number for each row, (B,), part by part: half of a ragged batch is padding."""
         parts = [(rows, function(self[rows, columns])) for rows, columns in self.parts(size)]
         rows, values = (torch.cat(pieces) for pieces in zip(*parts))
         return values[rows.argsort()]
@@ -187,8 +178,9 @@ def require_fit(
     context: int,
     name: Callable[[int], str] = "pair {}".format,
 ) -> None:
-    """Raise ValueError when (prompt ids, response ids) pairs are longer than `context`: one error for all of
-    them, which calls the i-th `name(i)`.
+    """Raise ValueError when (prompt ids, response ids) pairs are longer than `context`.
+
+    It is one error for all of them, which calls the i-th `name(i)`.
     """
     faults = [
         f"{name(i)} has {len(x) + len(y)} tokens ({len(x)} of the prompt, {len(y)} of the response), the "

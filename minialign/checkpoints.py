@@ -1,5 +1,6 @@
-"""Shipped models: saved as safetensors, verified against data/MANIFEST.json, and loaded by name. What
-`minialign.load` does.
+"""Shipped models: saved as safetensors, verified against data/MANIFEST.json, and loaded by name.
+
+This is what `minialign.load` does.
 """
 
 import json
@@ -30,11 +31,11 @@ def shipped() -> list[str]:
 
 
 def load(name: str, device=None) -> LanguageModel | RewardModel:
-    """A shipped model by name, on the device asked for (the default is a GPU if there is one); "reward" is a
-    reward model.
+    """A shipped model by name, on the device asked for; left out, a GPU if there is one.
 
-    Raises ValueError for a name that does not exist (with those that do), for a file that is damaged or does
-    not fit the course's tokenizer, and for a device asked for that cannot hold the model.
+    "reward" is a reward model, the others are language models. Raises ValueError for a name that does not
+    exist (with those that do), for a file that is damaged or does not fit the course's tokenizer, and for a
+    device asked for that cannot hold the model.
     """
     if name not in (names := shipped()):
         raise ValueError(f"there is no artifact {name!r}: choose one of {', '.join(names)}")
@@ -45,18 +46,16 @@ def load(name: str, device=None) -> LanguageModel | RewardModel:
     except RuntimeError as error:  # out of memory
         _do_without(target, device, error)
         return load(name, "cpu")  # from the file: a part may have been moved already
-    return (
-        model
-        if isinstance(model, RewardModel)
-        else LanguageModel(model, template=metadata["template"] == "chat")
-    )
+    if isinstance(model, RewardModel):
+        return model
+    return LanguageModel(model, template=metadata["template"] == "chat")
 
 
 def pick_device(device=None) -> torch.device:
-    """The device asked for; without one, a GPU (of CUDA; "mps" must be asked for) if there is one that works,
-    and the CPU otherwise.
+    """The device asked for; left out, a GPU if there is one that works, and the CPU otherwise.
 
-    Raises ValueError when the device asked for does not exist or cannot compute.
+    The GPU is one of CUDA: "mps" must be asked for. Raises ValueError when the device asked for does not
+    exist or cannot compute.
     """
     wanted = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -84,10 +83,10 @@ def _say_once(line: str) -> None:
 
 
 def dump_checkpoint(model: GPT | RewardModel, template: str) -> bytes:
-    """A model as a safetensors file: its weights, with its shape and template ("chat", "document" or
-    "reward") as metadata.
+    """A model as a safetensors file: its weights, with its shape and template as metadata.
 
-    Of a reward model everything but its reader, which is the shipped fine-tuned model.
+    The template is "chat", "document" or "reward". Of a reward model everything is saved but its reader,
+    which is the shipped fine-tuned model.
     """
     config = (model.trunk if isinstance(model, RewardModel) else model).config
     metadata = {"config": json.dumps(asdict(config)), "template": template}
@@ -104,8 +103,9 @@ def dump_checkpoint(model: GPT | RewardModel, template: str) -> bytes:
 
 
 def load_checkpoint(name: str) -> tuple[GPT | RewardModel, dict]:
-    """The model in data/`name` and its metadata. Raises ValueError when the file is damaged or of another
-    vocabulary or shape.
+    """The model in data/`name` and its metadata.
+
+    Raises ValueError when the file is damaged or of another vocabulary or shape.
     """
     return parse_checkpoint(read_verified(name), name)
 
@@ -123,8 +123,7 @@ def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict
     if config.vocab_size != load_tokenizer().n_vocab:
         raise ValueError(
             f"{name} was trained with {config.vocab_size} tokens, the tokenizer has "
-            f"{load_tokenizer().n_vocab}: "
-            "build both again with `make artifacts`"
+            f"{load_tokenizer().n_vocab}: build both again with `make artifacts`"
         )
     model = GPT(config)
     if metadata["template"] == "reward":

@@ -51,8 +51,7 @@ def require_temperature(temperature: float) -> None:
 class Config:
     """What every config has. A field's type says what it may be: `steps: Count`, `decay: Literal["linear"]`.
 
-    Numbers of numpy and torch become Python's own. Raises ValueError, in one line, for what a field may not
-    be.
+    Numbers of numpy and torch become Python's own. Raises ValueError, in one line, for any other value.
     """
 
     def __post_init__(self):

@@ -158,8 +158,9 @@ def train(
     """
     policy, pairs = network_of(policy), as_preferences(pairs)
     if reference is not None:
-        require_apart(policy, reference=(reference := network_of(reference)))
-    policy.eval()  # no dropout
+        reference = network_of(reference).eval()
+        require_apart(policy, reference=reference)
+    policy.eval()  # no dropout, in neither
     comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, policy)
     cached = reference_log_probs(policy if reference is None else reference, pairs)
     optimizer = Optimizer(policy, config)

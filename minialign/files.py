@@ -32,9 +32,9 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     mode = stat.S_IMODE(old.st_mode) if old else 0o666
     if not mode & 0o222:  # replacing it would succeed, against the will of whoever took the right away
         raise PermissionError(f"{path} is read-only: make it writable or choose another name")
-    # the start of the name only: with all of a long one, this would be too long
+    # Only the start of the name: with all of a long one, this would be too long.
     temporary = target.with_name(f"{target.name[:40]}.{secrets.token_hex(4)}.part")
-    # not even while it is written may anybody read it who could not read the old one
+    # Not even while it is written may anybody read it who could not read the old one.
     at_first = 0o600 if old else mode
     try:
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, at_first)) as file:
@@ -71,8 +71,7 @@ def read_verified(name: str) -> bytes:
     expected = read_manifest().get(name, {}).get("sha256")
     if hashlib.sha256(content).hexdigest() != expected:
         raise ValueError(
-            f"data/{name} is damaged or is not the file MANIFEST.json describes: restore it with `git "
-            "checkout data` "
-            "or build it again with `make artifacts`"
+            f"data/{name} is damaged or is not the file MANIFEST.json describes: restore it with "
+            "`git checkout data` or build it again with `make artifacts`"
         )
     return content

@@ -60,9 +60,7 @@ class KVCache:
         self.length = 0  # tokens written so far, padding included
 
     def __getitem__(self, rows: torch.Tensor) -> "KVCache":
-        """A cache of some rows: each of them several times, so that one prefill serves many samples, or only
-        those still in use.
-        """
+        """A cache of some rows: several times each, so that one prefill serves many, or those still in use."""
         copy = object.__new__(KVCache)
         copy.keys, copy.values = self.keys[:, rows], self.values[:, rows]
         copy.mask, copy.length = self.mask[rows], self.length
@@ -78,20 +76,14 @@ class Attention(nn.Module):
 
     def forward(self, x, allowed=None, cache=None, layer=0):
         B, T, C = x.shape
-        # 3 × (B, nh, T, hd)
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, nh, T, hd) each
         if cache is not None:
             start, end = cache.length, cache.length + T
             cache.keys[layer, :, :, start:end], cache.values[layer, :, :, start:end] = k, v
             k, v = cache.keys[layer, :, :, :end], cache.values[layer, :, :, :end]  # (B, nh, end, hd)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=allowed,
-            is_causal=allowed is None,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, allowed, dropout, is_causal=allowed is None)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -121,10 +113,10 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig, seed: int = 0, chat: Chat | None = None):
         super().__init__()
         self.config, self._chat = config, chat
-        # the same seed gives the same model; the global random state stays put
+        # The same seed gives the same model, and the global random state stays put.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            # also the output head: tied weights
+            # The token embedding is also the output head: tied weights.
             self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
             self.position_embedding = nn.Embedding(config.context, config.n_embd)
             self.drop = nn.Dropout(config.dropout)
@@ -137,7 +129,7 @@ class GPT(nn.Module):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
-        # children come first in `apply`: shrink what is added to the residual stream
+        # Children come first in `apply`: shrink what is added to the residual stream.
         if isinstance(module, Block):
             for linear in (module.attention.proj, module.down):
                 nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
@@ -190,8 +182,8 @@ class GPT(nn.Module):
             rows = torch.arange(start, start + T, device=ids.device)[:, None]
             columns = torch.arange(start + T, device=ids.device)[None, :]
             # A padding token may attend to itself: a row with nothing allowed would turn into NaN.
-            # (B, 1, T, start + T)
-            allowed = ((columns <= rows) & seen[:, None, :] | (columns == rows))[:, None]
+            causal, itself = columns <= rows, columns == rows
+            allowed = (causal & seen[:, None, :] | itself)[:, None]  # (B, 1, T, start + T)
         if longest > self.config.context:
             raise ValueError(
                 f"{longest} tokens do not fit the context of {self.config.context}: shorten the text"

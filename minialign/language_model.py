@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from minialign.chat import collate
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs
-from minialign.sampling import generate, require_finite
+from minialign.sampling import evaluating, generate, require_finite
 
 
 class LanguageModel:
-    """A GPT and its way of being asked: an assistant through its chat template, a base model with the bare
-    text.
+    """A GPT and its way of being asked: an assistant in its chat template, a base model with the bare text.
 
     `model` is the network, which algorithms train.
     """
@@ -28,26 +25,23 @@ class LanguageModel:
         seed: int = 0,
         max_new_tokens: int = 96,
     ) -> str | list[str]:
-        """The model's response to a prompt, or the list of responses to a list of prompts. Temperature 0 is
-        greedy.
-        """
+        """The response to a prompt, or the list of responses to a list of prompts. Temperature 0 is greedy."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        encoded = [self._encode(text) for text in prompts]
         options = dict(temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, ends=[self._end])
-        texts = [
-            text.strip()
-            for text in generate(self.model, [self._encode(text) for text in prompts], **options).texts
-        ]
+        texts = [text.strip() for text in generate(self.model, encoded, **options).texts]
         return texts[0] if isinstance(prompt, str) else texts
 
-    @torch.no_grad()
     def log_prob(self, prompt: str, response: str) -> float:
-        """log π(response | prompt) in nats; of an assistant the end token counts, of a base model, that only
-        goes on, it does not.
+        """log π(response | prompt) in nats.
+
+        Of an assistant the end token counts; of a base model, which only goes on, it does not.
         """
         chat = self.model.chat
         pair = self._encode(prompt), chat.encode_response(response, end=self.template)
         batch = collate([pair], chat.pad, self.model.config.context)
-        log_probs = sequence_log_probs(self.model, batch.to(self.model.device))
+        with evaluating(self.model):
+            log_probs = sequence_log_probs(self.model, batch.to(self.model.device))
         require_finite(log_probs, "log-probabilities")
         return float(log_probs)
 

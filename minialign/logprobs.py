@@ -1,7 +1,6 @@
 """How probable is a response? Token and sequence log-probabilities, and estimates of the KL divergence.
 
-log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the response's tokens, its end token included, the prompt's
-not.
+log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the tokens of the response, its end token included.
 """
 
 import math
@@ -18,17 +17,13 @@ CHUNK = 512  # tokens whose logits are in memory at a time: what fits the cache 
 
 
 def response_states(model, batch: Batch) -> torch.Tensor:
-    """The hidden states from which the response's tokens are predicted, (N, C): those of all rows in a line,
-    N tokens in all.
-    """
-    # position t - 1 predicts token t
-    return model.hidden(batch.ids, batch.mask)[:, :-1][batch.response_mask[:, 1:]]
+    """The hidden states (N, C) from which the N response tokens of all rows, in a line, are predicted."""
+    states = model.hidden(batch.ids, batch.mask)[:, :-1]  # position t - 1 predicts token t
+    return states[batch.response_mask[:, 1:]]
 
 
 def full_precision(values: torch.Tensor) -> torch.Tensor:
-    """Values in float32 or, of a float64 model, float64: a softmax in bfloat16 is wrong by hundredths of a
-    nat.
-    """
+    """Values in float32, or float64 if they are: a softmax in bfloat16 is wrong by hundredths of a nat."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -38,19 +33,16 @@ def logits_of(model, states: torch.Tensor) -> torch.Tensor:
 
 
 def response_logits(model, batch: Batch) -> torch.Tensor:
-    """The logits that predict the response's tokens, (N, V), rows in a line. The vocabulary-sized work is
-    done on these places only.
+    """The logits (N, V) that predict the response's tokens, rows in a line.
+
+    The vocabulary-sized work is done on these places only.
     """
     return logits_of(model, response_states(model, batch))
 
 
 def on_response(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
-    """Put one value for each response token, (N,) with rows in a line, where the tokens are: (B, T), 0
-    elsewhere.
-    """
-    return torch.zeros(response_mask.shape, dtype=values.dtype, device=values.device).masked_scatter(
-        response_mask, values
-    )
+    """One value for each response token, (N,) with rows in a line, put where it belongs: (B, T), else 0."""
+    return values.new_zeros(response_mask.shape).masked_scatter(response_mask, values)
 
 
 def token_log_probs(
@@ -73,9 +65,8 @@ def token_log_probs(
     chosen = []
     for some, targets in zip(states.split(CHUNK), batch.ids[batch.response_mask].split(CHUNK)):
         logits = logits_of(model, some)
-        chosen.append(
-            -F.cross_entropy(logits if temperature == 1 else logits / temperature, targets, reduction="none")
-        )
+        logits = logits if temperature == 1 else logits / temperature
+        chosen.append(-F.cross_entropy(logits, targets, reduction="none"))
     return on_response(torch.cat(chosen), batch.response_mask)
 
 
@@ -90,15 +81,15 @@ def kl_divergence(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
 
 
 def kl_k3(log_ratio: torch.Tensor) -> torch.Tensor:
-    """e^(−lr) − 1 + lr of lr = log π(y) − log π_ref(y) with y ~ π: an estimate of KL(π‖π_ref) in nats for
-    each sample, never negative.
+    """e^(−lr) − 1 + lr: an estimate of KL(π‖π_ref) in nats for each sample, never negative.
+
+    lr = log π(y) − log π_ref(y) with y ~ π.
     """
     return torch.expm1(-log_ratio) + log_ratio
 
 
 def kl_estimates(log_ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Three per-sample estimates of KL(π‖π_ref), in nats, from log_ratio = log π(y) − log π_ref(y) with y ~
-    π.
+    """Three per-sample estimates of KL(π‖π_ref), in nats, from log_ratio = log π(y) − log π_ref(y), y ~ π.
 
     k1 = lr is unbiased and noisy, k2 = lr²/2 biased with low variance, k3 = e^(−lr) − 1 + lr unbiased and
     never negative. Any shape. Source: Schulman 2020, "Approximating KL divergence".
@@ -107,14 +98,12 @@ def kl_estimates(log_ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, t
 
 
 def require_same(log_ratio, what: str) -> None:
-    """Where two log-probabilities of the same tokens must agree, say so if they do not, before anything is
-    trained on the difference.
-    """
+    """Raise ValueError where log-probabilities of the same tokens differ, before training on the difference."""
     if (worst := float(log_ratio.abs().max())) > 1e-3:
         raise ValueError(
-            f"{what} must agree before the first update, but a token's log-probabilities differ by "
-            f"{worst:.2g} nats: "
-            "is dropout on, or is one of them computed at another temperature, mask or position?"
+            f"{what} must agree before the first update, but a token's log-probabilities "
+            f"differ by {worst:.2g} nats: is dropout on, or is one of them computed "
+            "at another temperature, mask or position?"
         )
 
 
@@ -126,17 +115,14 @@ def negative_log_likelihood(model: GPT, pairs, batch_size: int = 64) -> float:
     pairs, total = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1])), 0.0
     with torch.no_grad():
         for start in range(0, len(pairs), batch_size):
-            batch = collate(pairs[start : start + batch_size], model.chat.pad, model.config.context).to(
-                model.device
-            )
+            part = pairs[start : start + batch_size]
+            batch = collate(part, model.chat.pad, model.config.context).to(model.device)
             total -= float(sequence_log_probs(model, batch).sum())
     return total / sum(len(response) for _, response in pairs)
 
 
 def perplexity_of(log_probs: torch.Tensor) -> torch.Tensor:
-    """exp(−mean log-probability) of tokens (N,): between how many equally likely tokens does the model
-    waver?
-    """
+    """exp(−mean log-probability) of tokens (N,): between how many equally likely ones the model wavers."""
     return torch.exp(-log_probs.mean())
 
 

@@ -9,9 +9,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def has_spread(values: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
-    """Whether values (...) differ by more than rounding makes of equal ones; `deviation` is their standard
-    deviation.
-    """
+    """Whether values (...) with this standard deviation differ by more than rounding makes of equal ones."""
     return deviation > 100 * torch.finfo(values.dtype).eps * values.abs().amax()
 
 

@@ -1,7 +1,7 @@
 """Policy gradients: sample, score, and make what scored well more probable.
 
-∇J(θ) = E_{y ~ π_θ}[ (r(x, y) − b) ∇ log π_θ(y | x) ]. (REINFORCE: Williams 1992; leave-one-out baseline: Kool
-et al. 2019, Ahmadian et al. 2024, "Back to basics".)
+∇J(θ) = E_{y ~ π_θ}[ (r(x, y) − b) ∇ log π_θ(y | x) ]. (REINFORCE: Williams 1992; leave-one-out baseline:
+Kool et al. 2019, Ahmadian et al. 2024, "Back to basics".)
 """
 
 from collections.abc import Callable
@@ -59,8 +59,7 @@ def reinforce_loss(
 
 
 def rloo_advantages(rewards: torch.Tensor) -> torch.Tensor:
-    """r_i − (mean reward of the other k − 1 samples of the same prompt): rewards (..., k) -> advantages (...,
-    k).
+    """r_i − (mean reward of the prompt's other k − 1 samples): rewards (..., k) -> advantages (..., k).
 
     A sample is no part of its own baseline, so the gradient stays unbiased. Raises ValueError for k < 2.
     """
@@ -75,9 +74,7 @@ def rloo_advantages(rewards: torch.Tensor) -> torch.Tensor:
 
 
 def reward_to_go(rewards: torch.Tensor) -> torch.Tensor:
-    """Σ_{s ≥ t} r_s: what is still to come when token t is chosen, its own reward included. (..., T) -> (...,
-    T).
-    """
+    """Σ_{s ≥ t} r_s: what is still to come when token t is chosen, its own included. (..., T) -> (..., T)."""
     return rewards.flip(-1).cumsum(-1).flip(-1)
 
 
@@ -90,12 +87,11 @@ def train(
     log_prob: Callable = sequence_log_probs,
     **options,
 ) -> History:
-    """REINFORCE: teach `policy`, in place, to write what `reward(prompts, responses)` scores high. `options`
-    go to `training.fit`.
+    """REINFORCE: teach `policy`, in place, to write what `reward(prompts, responses)` scores high.
 
     The reward may be anything that turns two lists of texts into a list of finite numbers; it need not be
     differentiable. `log_prob(policy, batch, temperature)` gives log π(y|x), (B,); another one is another
-    algorithm, or a bug.
+    algorithm, or a bug. `options` go to `training.fit`.
     """
     policy = network_of(policy)
     require_apart(policy, reward=reward)

@@ -19,7 +19,7 @@ from minialign.gpt import GPT, network_of
 from minialign.logprobs import full_precision, token_log_probs
 from minialign.masked import has_spread
 from minialign.preferences import Comparisons, Preference, batches_of_comparisons
-from minialign.sampling import require_finite
+from minialign.sampling import evaluating, require_finite
 from minialign.training import History, TrainingConfig, fit, require_apart
 
 
@@ -86,7 +86,6 @@ class RewardModel(torch.nn.Module):
             surprise = -token_log_probs(self.reader, batch)
         return surprise.clamp(max=8.0)[..., None] * self.surprise_embedding
 
-    @torch.no_grad()
     def score(
         self, prompts: str | Sequence[str], responses: str | Sequence[str], batch_size: int = 16
     ) -> float | np.ndarray:
@@ -100,7 +99,8 @@ class RewardModel(torch.nn.Module):
             return float(self.score([prompts], [responses])[0])
         pairs = [self._encoded(x, y) for x, y in zip(prompts, responses, strict=True)]
         batch = collate(pairs, self.trunk.chat.pad, self.trunk.config.context).to(self.device)
-        scores = batch.by_parts(self, batch_size)
+        with evaluating(self):
+            scores = batch.by_parts(self, batch_size)
         require_finite(scores, "scores")
         return scores.double().cpu().numpy()
 

@@ -179,7 +179,6 @@ def test_without_a_reader_there_is_none_to_keep_still():
 # --- noise where nobody trains ---
 
 
-@pytest.mark.xfail(strict=True, reason="dpo.train reads a reference that is in training mode with dropout")
 def test_the_reference_of_dpo_is_read_without_dropout():
     histories = []
     for mode in (True, False):
@@ -189,7 +188,6 @@ def test_the_reference_of_dpo_is_read_without_dropout():
     assert histories[0] == histories[1]
 
 
-@pytest.mark.xfail(strict=True, reason="a reward model in training mode scores with dropout")
 def test_scores_have_no_dropout():
     model = RewardModel(network())
     scores = [model.train(mode).score("Hello.", "Yes!") for mode in (True, True, False)]

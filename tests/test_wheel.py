@@ -59,7 +59,7 @@ def files_below(folder):
 
 def test_the_wheel_is_whole(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
-    modules = {name for name in files_below(ROOT / "minialign") if name.endswith(".py")}
+    modules = {name for name in files_below(ROOT / "minialign") if name.endswith((".py", ".woff2"))}
     expected = {f"minialign/{name}" for name in modules}
     expected |= {f"minialign/data/{name}" for name in files_below(ROOT / "data")}
     assert {name for name in inside if ".dist-info/" not in name} == expected
