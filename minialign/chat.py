@@ -136,7 +136,7 @@ class Batch:
         return [(part, slice(int(lengths[part].max()))) for part in by_length.split(size)]
 
     def by_parts(self, function: Callable[["Batch"], torch.Tensor], size: int = 16) -> torch.Tensor:
-        """`function(batch)`, one number for each row, (B,), part by part: half of a ragged batch is padding."""
+        """`function(batch)`, one number a row, (B,), part by part: half of a ragged batch is padding."""
         parts = [(rows, function(self[rows, columns])) for rows, columns in self.parts(size)]
         rows, values = (torch.cat(pieces) for pieces in zip(*parts))
         return values[rows.argsort()]

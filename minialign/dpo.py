@@ -30,13 +30,13 @@ class DPOConfig(TrainingConfig):
     warmup: Natural = 10
     weight_decay: NonNegative = 0.0
     prompts_per_step: Count = 8  # all pairs of a prompt go into one batch
-    # how expensive it is to leave the reference: reward that one nat of KL costs; at 0, pairs teach nothing
-    beta: Positive = 0.1
+    beta: Positive = 0.1  # reward that one nat of KL to the reference costs; at 0, pairs teach nothing
 
 
 def implicit_reward(policy_logps, reference_logps, beta: float) -> torch.Tensor:
-    """r̂_θ(x, y) = β log(π_θ(y|x) / π_ref(y|x)), up to a constant for each prompt; any shape. Rafailov et al.
-    2023, §4 (after Eq. 7).
+    """r̂_θ(x, y) = β log(π_θ(y|x) / π_ref(y|x)), up to a constant for each prompt; any shape.
+
+    Source: Rafailov et al. 2023, §4 (after Eq. 7).
     """
     return beta * (policy_logps - reference_logps)
 
@@ -44,19 +44,15 @@ def implicit_reward(policy_logps, reference_logps, beta: float) -> torch.Tensor:
 def dpo_loss(
     policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """−log σ(r̂_w − r̂_l) of each pair, and the implicit rewards r̂_w and r̂_l, which are constants; all
-    (M,).
+    """−log σ(r̂_w − r̂_l) of each pair, and the implicit rewards r̂_w and r̂_l, constants; all (M,).
 
     The arguments are log-probabilities of whole responses, log π(y|x) in nats, (M,) each: sums over tokens,
     not means. ln 2 is knowing nothing. Source: Rafailov et al. 2023, Eq. 7.
     """
     chosen_rewards = implicit_reward(policy_chosen_logps, reference_chosen_logps, beta)
     rejected_rewards = implicit_reward(policy_rejected_logps, reference_rejected_logps, beta)
-    return (
-        -F.logsigmoid(chosen_rewards - rejected_rewards),
-        chosen_rewards.detach(),
-        rejected_rewards.detach(),
-    )
+    losses = -F.logsigmoid(chosen_rewards - rejected_rewards)
+    return losses, chosen_rewards.detach(), rejected_rewards.detach()
 
 
 def gradient_weight(chosen_rewards, rejected_rewards, beta: float) -> torch.Tensor:
@@ -75,11 +71,10 @@ def conservative_dpo_loss(
     beta: float,
     label_smoothing: float = 0.1,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `dpo_loss`, for labels that are wrong with probability ε = label_smoothing: −(1 − ε) log σ(z) − ε
-    log σ(−z), z = r̂_w − r̂_l.
+    """As `dpo_loss`, for labels that are wrong with probability ε = label_smoothing.
 
-    Source: Mitchell 2023, "A note on DPO with noisy preferences" (cDPO). Raises ValueError for ε outside [0,
-    ½).
+    The loss is −(1 − ε) log σ(z) − ε log σ(−z) with z = r̂_w − r̂_l. Source: Mitchell 2023, "A note on DPO
+    with noisy preferences" (cDPO). Raises ValueError for ε outside [0, ½).
     """
     if not 0 <= label_smoothing < 0.5:
         raise ValueError(
@@ -94,10 +89,10 @@ def conservative_dpo_loss(
 def ipo_loss(
     policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `dpo_loss`, with (h − 1/(2β))² in place of −log σ(βh): h, the difference of the log-ratios, has a
-    goal it can reach.
+    """As `dpo_loss`, with (h − 1/(2β))² in place of −log σ(βh): h has a goal it can reach.
 
-    β is the paper's τ, and the log-probabilities are sums, as there. Source: Azar et al. 2023, Eq. 17.
+    h is the difference of the log-ratios, β the paper's τ, and the log-probabilities are sums, as there.
+    Source: Azar et al. 2023, Eq. 17.
     """
     h = (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)
     chosen_rewards = implicit_reward(policy_chosen_logps, reference_chosen_logps, beta)
@@ -107,8 +102,9 @@ def ipo_loss(
 
 @torch.no_grad()
 def reference_log_probs(reference: GPT, pairs: Sequence[Preference]) -> dict[tuple[str, str], float]:
-    """log π_ref(y|x) of every different response in the pairs, by (prompt, response): the reference does not
-    change, so once is enough.
+    """log π_ref(y|x) of every different response in the pairs, by (prompt, response).
+
+    The reference does not change, so once is enough.
     """
     texts = list(dict.fromkeys((pair.prompt, y) for pair in pairs for y in (pair.chosen, pair.rejected)))
     batch = reference.chat.collate(texts, reference.config.context).to(reference.device)
@@ -166,8 +162,7 @@ def train(
     optimizer = Optimizer(policy, config)
 
     def loss_fn(seen: Comparisons):
-        # of chosen and rejected responses together
-        logps = seen.batch.by_parts(partial(sequence_log_probs, policy))
+        logps = seen.batch.by_parts(partial(sequence_log_probs, policy))  # of chosen and rejected alike
         reference_logps = logps.new_tensor([cached[text] for text in seen.texts])
         return preference_loss(logps, reference_logps, seen.chosen, seen.rejected, config.beta, loss)
 
@@ -197,11 +192,10 @@ def train_online(
     reference: GPT | None = None,
     **options,
 ) -> History:
-    """DPO on comparisons that the policy makes itself: sample, let `reward(prompts, responses)` say which is
-    best and which worst, learn.
+    """DPO on comparisons that the policy makes itself: sample, let `reward` compare, learn.
 
-    The same loss as `train`, on responses of today's policy in place of yesterday's. Source: Guo et al. 2024,
-    Algorithm 1.
+    `reward(prompts, responses)` says which sample is best and which worst. The same loss as `train`, on
+    responses of today's policy in place of yesterday's. Source: Guo et al. 2024, Algorithm 1.
     """
     policy = network_of(policy)
     reference = copy.deepcopy(policy) if reference is None else network_of(reference)
@@ -213,12 +207,10 @@ def train_online(
     sampling = dict(n=config.samples_per_prompt, max_new_tokens=config.max_new_tokens)
 
     def update(step: int) -> dict:
-        rollout = roll_out(
-            policy, [prompts[i] for i in prompts_at(step)], reward, seed=(config.seed, step), **sampling
-        )
-        scores = (rollout.rewards - config.missing_end_penalty * ~rollout.finished).view(
-            -1, config.samples_per_prompt
-        )
+        asked = [prompts[i] for i in prompts_at(step)]
+        rollout = roll_out(policy, asked, reward, seed=(config.seed, step), **sampling)
+        scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
+        scores = scores.view(-1, config.samples_per_prompt)
         first = torch.arange(len(scores), device=scores.device) * config.samples_per_prompt
         chosen, rejected = first + scores.argmax(-1), first + scores.argmin(-1)
         with torch.no_grad():

@@ -60,7 +60,7 @@ class KVCache:
         self.length = 0  # tokens written so far, padding included
 
     def __getitem__(self, rows: torch.Tensor) -> "KVCache":
-        """A cache of some rows: several times each, so that one prefill serves many, or those still in use."""
+        """A cache of some rows: each several times, to share one prefill, or only those still in use."""
         copy = object.__new__(KVCache)
         copy.keys, copy.values = self.keys[:, rows], self.values[:, rows]
         copy.mask, copy.length = self.mask[rows], self.length

@@ -25,7 +25,7 @@ class LanguageModel:
         seed: int = 0,
         max_new_tokens: int = 96,
     ) -> str | list[str]:
-        """The response to a prompt, or the list of responses to a list of prompts. Temperature 0 is greedy."""
+        """The response to a prompt, or the list of responses to a list of them. Temperature 0 is greedy."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         encoded = [self._encode(text) for text in prompts]
         options = dict(temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, ends=[self._end])

@@ -1,6 +1,6 @@
 """How probable is a response? Token and sequence log-probabilities, and estimates of the KL divergence.
 
-log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the tokens of the response, its end token included.
+log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the response's tokens and its end token, not the prompt's.
 """
 
 import math
@@ -98,7 +98,7 @@ def kl_estimates(log_ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, t
 
 
 def require_same(log_ratio, what: str) -> None:
-    """Raise ValueError where log-probabilities of the same tokens differ, before training on the difference."""
+    """Raise ValueError where log-probabilities of the same tokens differ, before one trains on the error."""
     if (worst := float(log_ratio.abs().max())) > 1e-3:
         raise ValueError(
             f"{what} must agree before the first update, but a token's log-probabilities "

@@ -1,9 +1,8 @@
-"""RLHF with proximal policy optimization: make what the reward model scores high more probable, in small
-steps, near the reference.
+"""RLHF with PPO: make what the reward model scores high more probable, in small steps, near the reference.
 
-max_θ E[ r_φ(x, y) − β log(π_θ(y|x) / π_ref(y|x)) ] (Ouyang et al. 2022, Eq. 2), by PPO (Schulman et al. 2017)
-on tokens, as in Ziegler et al. 2019. Four models play a part: the policy π_θ, the reference π_ref, the reward
-model r_φ, and the critic V, the value function.
+max_θ E[ r_φ(x, y) − β log(π_θ(y|x) / π_ref(y|x)) ] (Ouyang et al. 2022, Eq. 2), by proximal policy
+optimization (Schulman et al. 2017) on tokens, as in Ziegler et al. 2019. Four models play a part: the policy
+π_θ, the reference π_ref, the reward model r_φ, and the critic V, the value function.
 """
 
 import copy
@@ -39,12 +38,11 @@ class PPOConfig(TrainingConfig):
     epochs: Count = 2
     minibatches: Count = 2
     rows_per_pass: Count = 16  # a minibatch is read in parts of this size, which changes nothing but memory
-    # reward that one nat of KL costs
+    # The reward that one nat of KL costs.
     beta: Annotated[float, at_least(0, "a negative penalty would reward leaving the reference")] = 0.05
     kl_target: Positive | None = None  # nats a response: β then adapts until the KL is there
     horizon: Count = 10_000  # responses in which an adaptive β changes by a fifth at most
-    # nats a token between π_θ and π_old: beyond it, the rest of the rollout is not used
-    max_approx_kl: NonNegative | None = None
+    max_approx_kl: NonNegative | None = None  # nats a token from π_old, beyond which a rollout is put aside
     gamma: Share = 1.0
     lam: Share = 0.95
     clip: Positive = 0.2
@@ -66,23 +64,23 @@ class Critic(torch.nn.Module):
         weight = next(trunk.parameters())
         self.trunk = trunk
         self.head = torch.nn.Linear(trunk.config.n_embd, 1, device=weight.device, dtype=weight.dtype)
-        # at first it expects nothing
+        # At first it expects nothing.
         self.head.load_state_dict({name: torch.zeros_like(p) for name, p in self.head.state_dict().items()})
 
     def forward(self, batch: Batch, states: torch.Tensor | None = None) -> torch.Tensor:
-        """V before each response token, (B, T), 0 elsewhere; `states` are the trunk's `response_states`, if
-        known.
+        """V before each response token, (B, T), 0 elsewhere.
+
+        `states` are the trunk's `response_states`, if known.
         """
         states = response_states(self.trunk, batch) if states is None else states
         return on_response(full_precision(self.head(states)[:, 0]), batch.response_mask)
 
 
 def kl_penalized_rewards(scores, log_probs, reference_log_probs, response_mask, beta: float) -> torch.Tensor:
-    """r_t = −β (log π(y_t|·) − log π_ref(y_t|·)), plus the score at the last response token. Constants: no
-    gradient flows.
+    """r_t = −β (log π(y_t|·) − log π_ref(y_t|·)), plus the score at the last response token.
 
-    scores (B,); the others (B, T). Summed over t this is r(x, y) − β log(π(y|x) / π_ref(y|x)). Source:
-    Ziegler et al. 2019, §2.
+    scores (B,); the others (B, T). Summed over t this is r(x, y) − β log(π(y|x) / π_ref(y|x)). They are
+    constants: no gradient flows. Source: Ziegler et al. 2019, §2.
     """
     rewards = -beta * (log_probs - reference_log_probs) * response_mask
     columns = torch.arange(response_mask.shape[1], device=response_mask.device)
@@ -112,26 +110,28 @@ def gae(
 def clipped_policy_loss(
     log_probs, old_log_probs, advantages, response_mask, clip: float = 0.2
 ) -> torch.Tensor:
-    """−mean over response tokens of min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) with ρ = π/π_old; all (B, T). Schulman
-    et al. 2017, Eq. 7.
+    """−mean over response tokens of min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) with ρ = π/π_old; all (B, T).
+
+    Source: Schulman et al. 2017, Eq. 7.
     """
     ratio = (log_probs - old_log_probs).exp()
-    return -masked_mean(
-        torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), response_mask
-    )
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return -masked_mean(torch.minimum(ratio * advantages, clipped * advantages), response_mask)
 
 
 def clipped_value_loss(values, old_values, returns, response_mask, clip: float = 0.2) -> torch.Tensor:
-    """½ mean over response tokens of max((V − R)², (V_clipped − R)²), where V_clipped stays within ±clip of
-    the old value; all (B, T).
+    """½ mean over response tokens of max((V − R)², (V_clipped − R)²); all (B, T).
+
+    V_clipped stays within ±clip of the old value.
     """
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (clipped - returns) ** 2), response_mask)
 
 
 def adapted(beta: float, kl: float, n: int, config: PPOConfig) -> float:
-    """The next β: raised when the KL of n responses lies above the target, lowered when below. Source:
-    Ziegler et al. 2019, §2.2.
+    """The next β: raised when the KL of n responses lies above the target, lowered when below.
+
+    Source: Ziegler et al. 2019, §2.2.
     """
     if config.kl_target is None:
         return beta
@@ -141,9 +141,7 @@ def adapted(beta: float, kl: float, n: int, config: PPOConfig) -> float:
 
 @dataclass(frozen=True)
 class Experience:
-    """A rollout as the updates see it: token ids, and what was true of them at the time of sampling, (B, T)
-    each.
-    """
+    """A rollout as the updates see it: token ids, and what was true of them when sampled, (B, T) each."""
 
     batch: Batch
     log_probs: torch.Tensor  # log π_old
@@ -161,13 +159,10 @@ class Experience:
 
 
 def act(policy: GPT, critic: Critic, batch: Batch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """log π_θ and V of every response token, (B, T) each; one forward pass where policy and critic share the
-    trunk.
-    """
+    """log π_θ and V of every response token, (B, T) each; one forward pass where they share the trunk."""
     states = response_states(policy, batch)
-    return token_log_probs(policy, batch, temperature, states), critic(
-        batch, states if critic.trunk is policy else None
-    )
+    log_probs = token_log_probs(policy, batch, temperature, states)
+    return log_probs, critic(batch, states if critic.trunk is policy else None)
 
 
 @torch.no_grad()
@@ -179,7 +174,7 @@ def evaluate(
     log_probs, values, reference_log_probs = (torch.zeros_like(rollout.log_probs) for _ in range(3))
     for place in batch.parts(config.rows_per_pass):
         part = batch[place]
-        # as in the updates, not the sampler's own
+        # As the updates find them, not the sampler's own.
         found = act(policy, critic, part, config.temperature)
         log_probs[place], values[place] = (x.float() for x in found)
         reference_log_probs[place] = token_log_probs(reference, part, config.temperature).float()
@@ -213,9 +208,7 @@ def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
 def ppo_loss(
     policy: GPT, critic: Critic, seen: Experience, config: PPOConfig
 ) -> tuple[torch.Tensor, dict, torch.Tensor]:
-    """Policy loss + value_coef · value loss, a scalar; its metrics; and log π_θ − log π_old of the tokens,
-    (B, T).
-    """
+    """Policy loss + value_coef · value loss, a scalar; its metrics; and log π_θ − log π_old, (B, T)."""
     mask = seen.batch.response_mask
     log_probs, values = act(policy, critic, seen.batch, config.temperature)
     policy_loss = clipped_policy_loss(log_probs, seen.log_probs, seen.advantages, mask, config.clip)
@@ -285,12 +278,11 @@ def train(
     documents: Sequence[str] = (),
     **options,
 ) -> History:
-    """RLHF: teach `policy`, in place, to write what `reward(prompts, responses)` scores high, near the
-    reference. Returns the history.
+    """RLHF: teach `policy`, in place, to write what `reward` scores high, near the reference.
 
-    The reward is a reward model, or any function: the gold judge, a count of words. Left out, the reference
-    is a frozen copy of the policy, and the critic a head on the policy's own trunk. `documents` are what
-    config.ptx_coef mixes in. `options` go to `training.repeat`.
+    Returns the history. `reward(prompts, responses)` is a reward model, or any function: the gold judge, a
+    count of words. Left out, the reference is a frozen copy of the policy, and the critic a head on the
+    policy's own trunk. `documents` are what config.ptx_coef mixes in. `options` go to `training.repeat`.
     """
     policy = network_of(policy)
     reference = copy.deepcopy(policy) if reference is None else network_of(reference)

@@ -7,8 +7,8 @@ r"""The forms in which public sets write a preference, and the three texts that 
 | … with the prompt    | none, or the same once more      | [{"role": "user", …}, {…}]            |
 | marks, as in HH-RLHF | none, or the same once more      | "\n\nHuman: Why?\n\nAssistant: So."   |
 
-Only a single prompt with a single response is read: what is longer is refused, not cut. (HH-RLHF: Bai et al.
-2022.)
+Only a single prompt with a single response is read: what is longer is refused, not cut.
+(HH-RLHF: Bai et al. 2022.)
 """
 
 import re

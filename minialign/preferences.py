@@ -1,5 +1,4 @@
-"""Preference pairs: a prompt, the response that was chosen and the one that was rejected; as files, and as
-batches to learn from.
+"""Preference pairs, a prompt with a chosen and a rejected response: as files, and as batches to learn from.
 
 In a file, one JSON object a line with the fields `prompt`, `chosen` and `rejected`, the format that TRL and
 most public preference sets use; `read_preferences` takes some others, too. Your own file goes through reward
@@ -36,14 +35,16 @@ class Preference:
             require_text(getattr(self, field), f"the field {field!r}")
         if self.chosen == self.rejected:
             raise ValueError(
-                f"chosen and rejected are the same text, {self.chosen[:60]!r}: there is nothing "
-                "to learn from such a pair"
+                f"chosen and rejected are the same text, {self.chosen[:60]!r}: "
+                "there is nothing to learn from such a pair"
             )
 
 
 def as_preferences(pairs: Iterable) -> list[Preference]:
-    """Pairs as a list of Preference, each given as one, as a record of a file, or as (prompt, chosen,
-    rejected) texts. Raises ValueError, naming the pairs by their index, for what is none of these.
+    """Pairs as a list of Preference.
+
+    Each is given as one, as a record of a file, or as (prompt, chosen, rejected) texts. Raises ValueError,
+    naming the pairs by their index, for what is none of these.
     """
     if isinstance(pairs, str | Mapping) or not isinstance(pairs, Iterable):
         raise ValueError(
@@ -123,8 +124,9 @@ def dump_preferences(pairs: Iterable[Preference]) -> bytes:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """M pairs in R rows: each different response once, as (prompt, response) in `texts` and as tokens in
-    `batch`; pairs point to rows, (M,) each.
+    """M pairs in R rows: every different response once, and for each pair the two rows it points to.
+
+    The responses are (prompt, response) in `texts` and tokens in `batch`; `chosen`, `rejected` (M,) are rows.
     """
 
     texts: tuple[tuple[str, str], ...]
@@ -138,9 +140,8 @@ class Comparisons:
         return len(self.chosen)
 
     def to(self, device) -> "Comparisons":
-        return Comparisons(
-            self.texts, self.batch.to(device), self.chosen.to(device), self.rejected.to(device)
-        )
+        moved = (part.to(device) for part in (self.batch, self.chosen, self.rejected))
+        return Comparisons(self.texts, *moved)
 
 
 def encode_responses(
@@ -178,9 +179,7 @@ def compare(pairs: Sequence[Preference], model: GPT, encoded: dict | None = None
     for pair in pairs:
         for response in (pair.chosen, pair.rejected):
             rows.setdefault((pair.prompt, response), len(rows))
-    indices = (
-        [rows[pair.prompt, getattr(pair, which)] for pair in pairs] for which in ("chosen", "rejected")
-    )
+    indices = ([rows[pair.prompt, getattr(pair, side)] for pair in pairs] for side in ("chosen", "rejected"))
     batch = collate((encoded[text] for text in rows), model.chat.pad)
     return Comparisons(tuple(rows), batch, *map(torch.tensor, indices))
 

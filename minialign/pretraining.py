@@ -1,7 +1,7 @@
 """Pre-training: learn to predict the next token of everything.
 
-L(θ) = −(1/N) Σ_t log p_θ(x_t | x_<t), over all N tokens of the corpus. (Radford et al. 2018, Eq. 1, as a
-mean.)
+L(θ) = −(1/N) Σ_t log p_θ(x_t | x_<t), over all N tokens of the corpus.
+(Radford et al. 2018, Eq. 1, as a mean.)
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,9 +30,7 @@ class PretrainingConfig(TrainingConfig):
 
 
 def pretraining_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in nats of logits (..., V) for targets (...): the input ids moved up by one
-    place.
-    """
+    """Mean cross-entropy in nats of logits (..., V) for targets (...): the input ids moved up by one."""
     return F.cross_entropy(full_precision(logits.flatten(0, -2)), targets.flatten())
 
 
@@ -42,9 +40,7 @@ def shifted(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def encode_corpus(documents: Iterable[str], chat: Chat) -> list[list[int]]:
-    """Each document as token ids between two separators: where a text begins, and that it is over, are
-    learned too.
-    """
+    """Each document as token ids between two separators: that a text begins or is over is learned, too."""
     return [[*chat.encode_document(text), chat.separator] for text in documents]
 
 
@@ -72,7 +68,7 @@ def train(
 
     def loss_fn(batch: Batch):
         inputs, targets = shift(batch.ids)
-        # padding is no target; and the head, the dearest layer, is paid for real ones only
+        # Padding is no target; and the head, the dearest layer, is paid for real ones only.
         real = batch.mask[:, 1:]
         logits = model.head(model.hidden(inputs)[real])
         return pretraining_loss(logits, targets[real]), {}

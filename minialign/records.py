@@ -41,8 +41,7 @@ def read_text(path: str | Path) -> str:
 def records(content: str, columns: Sequence[str], faults: list[str]) -> Iterator[tuple[int, object]]:
     """One (line, record) after another; what cannot be read is appended to `faults`, with its line.
 
-    A table is known by its header, which names some of the `columns`, each once, between commas, semicolons
-    or tabs.
+    A table is known by its header: some of the `columns`, each once, between commas, semicolons or tabs.
     """
     lines = enumerate(content.split("\n"), 1)
     number, first = next(((number, line.strip()) for number, line in lines if line.strip()), (1, ""))

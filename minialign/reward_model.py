@@ -42,21 +42,20 @@ class RewardModel(torch.nn.Module):
     """
 
     def __init__(self, start: GPT, seed: int = 0, reads_surprise: bool = True):
-        """The trunk starts as a copy of `start`, usually the fine-tuned model; the head from N(0, 1/(C + 1))
-        (Stiennon et al. 2020).
+        """The trunk starts as a copy of `start`, usually the fine-tuned model; the head from N(0, 1/(C + 1)).
+
+        Source: Stiennon et al. 2020.
         """
         super().__init__()
         start = network_of(start)
         width, dtype = start.config.n_embd, next(start.parameters()).dtype
         self.trunk, self.head = copy.deepcopy(start), torch.nn.Linear(width, 1, dtype=dtype)
         self.reader = copy.deepcopy(start).requires_grad_(False).eval() if reads_surprise else None
-        self.surprise_embedding = (
-            torch.nn.Parameter(torch.zeros(width, dtype=dtype)) if reads_surprise else None
-        )
+        embedding = torch.nn.Parameter(torch.zeros(width, dtype=dtype))
+        self.surprise_embedding = embedding if reads_surprise else None
         with torch.no_grad():
-            self.head.weight.copy_(
-                torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
-            )
+            normal = torch.randn(1, width, generator=torch.Generator().manual_seed(seed))
+            self.head.weight.copy_(normal / (width + 1) ** 0.5)
             self.head.bias.zero_()
         self.register_buffer("gain", torch.ones((), dtype=torch.float32))
         self.register_buffer("bias", torch.zeros((), dtype=torch.float32))
@@ -89,8 +88,7 @@ class RewardModel(torch.nn.Module):
     def score(
         self, prompts: str | Sequence[str], responses: str | Sequence[str], batch_size: int = 16
     ) -> float | np.ndarray:
-        """r_φ of one response to one prompt, or of N to N, (N,) float64: a reward function as
-        `rollouts.Reward` asks for one.
+        """r_φ of one response to one prompt, or of N to N, (N,) float64: a function like `rollouts.Reward`.
 
         A response that was cut off where the context ends is read as far as it goes. Raises ValueError for
         one that is longer.
@@ -114,17 +112,15 @@ class RewardModel(torch.nn.Module):
         if room < 1 or len(chat.encode(response.replace("\ufffd", ""))) > room + room // 4:
             raise ValueError(
                 f"the prompt {prompt[:60]!r} and its response have {len(x) + len(y)} tokens, the model's "
-                f"context holds {context}: "
-                "shorten the prompt or the response"
+                f"context holds {context}: shorten the prompt or the response"
             )
         return x, y[:room]
 
     def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
-        """Choose gain and bias so that the scores of these texts, samples of the frozen policy, have mean 0
-        and standard deviation 1.
+        """Choose gain and bias so that the scores of these texts have mean 0 and standard deviation 1.
 
-        Comparisons leave the zero open, and a policy's learning rate and β are chosen for a scale. Raises
-        ValueError when all scores are equal.
+        The texts are samples of the frozen policy. Comparisons leave the zero open, and a policy's learning
+        rate and β are chosen for a scale. Raises ValueError when all scores are equal.
         """
         scores = (self.score(prompts, responses) - float(self.bias)) / float(self.gain)
         if not has_spread(torch.from_numpy(scores).float(), torch.tensor(scores.std())):
@@ -136,16 +132,18 @@ class RewardModel(torch.nn.Module):
 
 
 def last_states(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The state of each row's last real token, (B, C), of states (B, T, C) and mask (B, T), wherever the
-    padding is.
+    """The states (B, C) of each row's last real token, from states (B, T, C) and mask (B, T).
+
+    The padding may be anywhere.
     """
     columns = torch.arange(mask.shape[1], device=mask.device)
     return states[torch.arange(len(states), device=mask.device), (columns * mask).argmax(-1)]
 
 
 def bradley_terry_loss(chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> torch.Tensor:
-    """−mean log σ(r_w − r_l), a scalar in nats; both (N,). A constant added to all rewards changes nothing;
-    ln 2 is knowing nothing.
+    """−mean log σ(r_w − r_l), a scalar in nats; both (N,).
+
+    A constant added to all rewards changes nothing; ln 2 is knowing nothing.
     """
     return -F.logsigmoid(chosen_rewards - rejected_rewards).mean()
 
@@ -158,8 +156,9 @@ def train(
     loss: Callable = bradley_terry_loss,
     **options,
 ) -> History:
-    """Fit `model`, in place, to the comparisons. `loss` takes the rewards of chosen and rejected; `options`
-    go to `training.fit`.
+    """Fit `model`, in place, to the comparisons.
+
+    `loss` takes the rewards of chosen and rejected; `options` go to `training.fit`.
     """
     if not isinstance(model, RewardModel):
         raise TypeError(

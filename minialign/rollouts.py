@@ -1,5 +1,6 @@
-"""Rollouts: a policy answers prompts, and somebody scores the answers. What every method that learns from its
-own samples begins with.
+"""Rollouts: a policy answers prompts, and somebody scores the answers.
+
+This is what every method that learns from its own samples begins with.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -45,9 +46,7 @@ class Rollout:
         return len(self.responses)
 
     def metrics(self) -> dict[str, float]:
-        """What is worth a curve, under TRL's names; token means run over the responses' tokens only, never
-        over padding.
-        """
+        """What is worth a curve, under TRL's names; token means run over responses, never over padding."""
         lengths = self.batch.response_mask.sum(-1).float()
         surprise = -self.log_probs.sum(-1)  # −log π(y|x), whose mean over samples is the entropy
         return {
@@ -59,10 +58,8 @@ class Rollout:
         }
 
     def to(self, device) -> "Rollout":
-        moved = {
-            name: getattr(self, name).to(device) for name in ("rewards", "batch", "log_probs", "finished")
-        }
-        return replace(self, **moved)
+        names = "rewards", "batch", "log_probs", "finished"
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def as_prompts(prompts: str | Iterable[str]) -> list[str]:
@@ -80,8 +77,9 @@ def roll_out(
     temperature: float = 1.0,
     seed=0,
 ) -> Rollout:
-    """Sample n responses to each prompt and score them. `seed` is a number or a sequence of numbers, such as
-    (seed of the run, step).
+    """Sample n responses to each prompt and score them.
+
+    `seed` is a number or a sequence of numbers, such as (seed of the run, step).
     """
     policy, prompts = network_of(policy), as_prompts(prompts)
     drawn = generate(
@@ -98,11 +96,11 @@ def roll_out(
 
 
 def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Tensor:
-    """The rewards of some responses, (B,) float32. `reward` is a function or, as a reward model, has one that
-    is called `score`.
+    """The rewards of some responses, (B,) float32.
 
-    Raises TypeError for what cannot be called with (prompts, responses), and ValueError unless it gives one
-    finite number for each response.
+    `reward` is a function or, as a reward model, has one that is called `score`. Raises TypeError for what
+    cannot be called with (prompts, responses), and ValueError unless it gives one finite number for each
+    response.
     """
     function = getattr(reward, "score", reward)
     if not callable(function) or isinstance(function, torch.nn.Module):
@@ -119,14 +117,14 @@ def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Ten
     single = not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
     if single or isinstance(given, (str, bytes, Mapping, Set)):
         raise ValueError(
-            f"the reward function gave {in_short(given)}: it must give a list of numbers, one for each "
-            "response"
+            f"the reward function gave {in_short(given)}: "
+            "it must give a list of numbers, one for each response"
         )
     values = list(given)
     if len(values) != len(responses):
         raise ValueError(
-            f"the reward function gave {len(values)} numbers for {len(responses)} responses: it "
-            "must give one for each"
+            f"the reward function gave {len(values)} numbers for {len(responses)} responses: "
+            "it must give one for each"
         )
     numbers = [
         float(measured(value, f"the reward of {response[:60]!r} to {prompt[:60]!r}", ndim=0))

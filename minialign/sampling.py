@@ -160,9 +160,7 @@ def require_finite(values: torch.Tensor, what: str) -> None:
 
 
 def left_padded(prompts, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts of different lengths as ids (B, T) that all end in the last column, and where the real ones
-    are, (B, T).
-    """
+    """Prompts as ids (B, T) that all end in the last column, and where the real ones are, (B, T)."""
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     starts = torch.tensor([width - len(prompt) for prompt in prompts])
@@ -190,9 +188,7 @@ def draw(
 
 
 def packed(chat: Chat, prompt, response, log_probs, finished) -> Generation:
-    """Prompt and response, each as (ids, mask), side by side with the padding on the right: a learner's fast
-    path.
-    """
+    """Prompt and response, (ids, mask) each, side by side, padded on the right: a learner's fast path."""
     longest = int(response[1].sum(-1).max())
     response, log_probs = tuple(x[:, :longest] for x in response), log_probs[:, :longest]
     rows = [ids[real].tolist() for ids, real in zip(*response)]

@@ -93,13 +93,11 @@ def train(model: GPT | LanguageModel, demonstrations, config: SFTConfig = SFTCon
 def train_on_tokens(
     model: GPT, pairs, config: SFTConfig = SFTConfig(), *, loss=sft_loss, **options
 ) -> History:
-    """`train` for (prompt ids, response ids): for another template, or with another loss of the same
-    signature.
-    """
+    """`train` for (prompt ids, response ids): with another template, or another loss of that signature."""
     model, pairs = network_of(model), list(pairs)
     lengths = [len(prompt) + len(response) for prompt, response in pairs]
     rows_at = epochs(lengths, config.batch_size, config.seed)
-    # finds a pair that is empty or too long now, not in the middle of the run
+    # A pair that is empty or too long is found now, not in the middle of the run.
     collate(pairs, model.chat.pad, model.config.context)
 
     def batch_at(step: int) -> list[Batch]:

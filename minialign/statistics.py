@@ -77,8 +77,9 @@ def measured(values, name: str = "values", ndim: int = 1) -> np.ndarray:
 
 
 def whole_number(value, name: str, low: int, high: float = math.inf) -> int:
-    """A whole number from `low` to `high`, whether it comes as 4, 4.0 or a scalar of numpy or torch. Raises
-    ValueError for others.
+    """A whole number from `low` to `high`, whether it comes as 4, 4.0 or a scalar of numpy or torch.
+
+    Raises ValueError for others.
     """
     number = float(measured(value, name, ndim=0))
     if number % 1 or not low <= number <= high:
@@ -91,8 +92,9 @@ def whole_number(value, name: str, low: int, high: float = math.inf) -> int:
 
 
 def standard_error(values) -> float:
-    """Standard error of the mean of independent values: their standard deviation (with n − 1) over √n. Raises
-    ValueError for fewer than two values.
+    """Standard error of the mean of independent values: their standard deviation (with n − 1) over √n.
+
+    Raises ValueError for fewer than two values.
     """
     values = measured(values)
     if len(values) < 2:
@@ -101,9 +103,7 @@ def standard_error(values) -> float:
 
 
 def mean_with_interval(values) -> Estimate:
-    """Mean of independent values with Student's 95 % interval. Raises ValueError for fewer than two
-    values.
-    """
+    """Mean of independent values with Student's 95 % interval. Raises ValueError for fewer than two."""
     values = measured(values)
     half = standard_error(values) * float(stats.t.ppf(0.975, len(values) - 1))
     mean = float(values.mean())
@@ -111,8 +111,9 @@ def mean_with_interval(values) -> Estimate:
 
 
 def share_with_interval(successes: int, n: int) -> Estimate:
-    """A share with Wilson's 95 % interval (Wilson 1927), which is sensible near 0 and 1 too. Raises
-    ValueError for n < 1 and for successes outside 0 … n.
+    """A share with Wilson's 95 % interval (Wilson 1927), which is sensible near 0 and 1 too.
+
+    Raises ValueError for n < 1 and for successes outside 0 … n.
     """
     n = whole_number(n, "n", 1)
     successes = whole_number(successes, "successes", 0, n)
@@ -124,11 +125,10 @@ def share_with_interval(successes: int, n: int) -> Estimate:
 
 
 def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
-    """How often a response of ours is worth more than one of theirs to the same prompt, with its 95 %
-    interval; a tie is half a win.
+    """How often a response of ours is worth more than one of theirs to the same prompt; a tie is half a win.
 
     ours (P, n), theirs (P, m): rewards of n and m responses to each of P ≥ 2 prompts, every one compared with
-    every one. The interval is over prompts: comparisons within one prompt share it, and are not independent.
+    every one. The 95 % interval is over prompts: comparisons within one share it, and are not independent.
     """
     ours, theirs = measured(ours, "ours", 2), measured(theirs, "theirs", 2)
     if len(ours) != len(theirs):
@@ -138,8 +138,9 @@ def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
 
 
 def frontier(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Which points nobody beats, (N,) of bool: no other point has a value at least as high at a cost at least
-    as low, one of them strictly.
+    """Which points nobody beats, (N,) of bool.
+
+    No other point has a value at least as high at a cost at least as low, one of them strictly.
     """
     costs, values = measured(costs, "costs"), measured(values)
     if len(costs) != len(values):
@@ -151,8 +152,7 @@ def frontier(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def reliability(margins: np.ndarray, bins: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """How sure a preference model was, and how often it was right: two arrays (bins,), of bins with equally
-    many comparisons.
+    """How sure a preference model was, and how often it was right, (bins,) each, of equally many comparisons.
 
     margins (M,) = r(x, y_w) − r(x, y_l). The model takes the side with the higher reward, with confidence
     σ(|margin|) ≥ ½; the label agrees where the margin is positive. A calibrated model has both arrays equal.

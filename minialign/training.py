@@ -1,5 +1,4 @@
-"""One training loop for every algorithm: optimizer, schedule, accumulation, history, and what to do when
-things go wrong.
+"""One training loop for every algorithm: optimizer, schedule, accumulation, history, and what can go wrong.
 
 An algorithm brings two functions. `batch_at(step)` gives the micro-batches of one update; because it depends
 on the step alone, a run can be repeated exactly and resumed anywhere. `loss_fn(batch)` gives the mean loss
@@ -37,18 +36,13 @@ class TrainingConfig(Config):
     weight_decay: NonNegative = 0.1  # on matrices only, as in GPT-2's successors
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     eps: Positive = 1e-8
-    max_grad_norm: Annotated[float, Limit(lambda x: x > 0, "it must be positive")] = (
-        1.0  # infinity: no clipping
-    )
-    # Muon (Jordan et al. 2024) for the matrices of the linear layers: learns faster from nothing
-    muon: bool = False
+    max_grad_norm: Annotated[float, Limit(lambda x: x > 0, "it must be positive")] = 1.0  # inf: no clipping
+    muon: bool = False  # for the matrices of linear layers (Jordan et al. 2024): learns faster from nothing
     seed: Natural = 0
 
 
 class History(list):
-    """The run so far: one flat dict of metrics per step. `interrupted` tells whether the reader stopped it
-    early.
-    """
+    """The run so far: one flat dict of metrics per step. `interrupted`: the reader stopped it early."""
 
     interrupted = False
 
@@ -92,18 +86,13 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
 
 
 class Optimizer:
-    """AdamW, or AdamW and Muon, with the schedule and clipping of a TrainingConfig; `update` makes one
-    step.
-    """
+    """AdamW, or AdamW and Muon, with the schedule and clipping of a TrainingConfig: `update` is a step."""
 
     def __init__(self, model: torch.nn.Module, config: TrainingConfig):
         self.model, self.config, self.step = model, config, 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        linear = [
-            m.weight
-            for m in model.modules()
-            if config.muon and isinstance(m, torch.nn.Linear) and m.weight.requires_grad
-        ]
+        layers = [m for m in model.modules() if config.muon and isinstance(m, torch.nn.Linear)]
+        linear = [layer.weight for layer in layers if layer.weight.requires_grad]
         others = [p for p in self.parameters if all(p is not matrix for matrix in linear)]
         groups = [
             {"params": [p for p in others if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -128,8 +117,7 @@ class Optimizer:
         """
         require_gradients()
         for optimizer in self.optimizers:
-            # also of what an interrupted update, or a reader's own backward(), left behind
-            optimizer.zero_grad()
+            optimizer.zero_grad()  # also of what an interrupted update or a reader's backward() left behind
         weights = [float(weight_of(batch)) for batch in batches]
         total = sum(weights)
         metrics: dict[str, float] = {}
@@ -151,19 +139,18 @@ class Optimizer:
 
     def state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the optimizer remembers of a parameter: running moments, and AdamW's step."""
-        return next(
-            o
-            for o in self.optimizers
-            if any(parameter is p for group in o.param_groups for p in group["params"])
-        ).state[parameter]
+
+        def holds(optimizer) -> bool:
+            return any(parameter is p for group in optimizer.param_groups for p in group["params"])
+
+        return next(filter(holds, self.optimizers)).state[parameter]
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
+            step, rate = self.step + 1, self.config.learning_rate
             raise FloatingPointError(
-                f"the {what} became {value} at step {self.step + 1}: the model is as it was before this "
-                "step; "
-                f"lower the learning rate (now {self.config.learning_rate:g}) or look for broken values in "
-                "the data"
+                f"the {what} became {value} at step {step}: the model is as it was before this step; "
+                f"lower the learning rate (now {rate:g}) or look for broken values in the data"
             )
 
 
@@ -179,8 +166,8 @@ def require_gradients() -> None:
 def require_apart(learner: torch.nn.Module, **others) -> None:
     """Raises ValueError where a model that must not change shares parameters with the one that is trained.
 
-    `others` are what they are there for: a `reference`, a reward function. What is no model, or the method of
-    none, passes.
+    `others` are what they are there for: a `reference`, a reward function. What is no model, or the method
+    of none, passes.
     """
     trained = {p.untyped_storage().data_ptr() for p in learner.parameters() if p.requires_grad}
     for role, other in others.items():
@@ -195,8 +182,9 @@ def require_apart(learner: torch.nn.Module, **others) -> None:
 
 
 def weight_of(batch) -> int:
-    """How many response tokens a batch has: what its mean loss is a mean over. Batches of pairs bring a
-    `weight` of their own.
+    """How many response tokens a batch has: what its mean loss is a mean over.
+
+    Batches of pairs bring a `weight` of their own.
     """
     return batch.weight if hasattr(batch, "weight") else batch.response_mask.sum()
 
@@ -248,8 +236,7 @@ def repeat(
     show: str = "loss",
     on_step: Callable | None = None,
 ) -> History:
-    """Call `update(step)`, which returns the step's metrics, until `history` has a row for each of `steps`
-    steps; returns it.
+    """Call `update(step)`, which returns the step's metrics, until `history` has `steps` rows; returns it.
 
     Shows a progress bar with the metric `show`. A keyboard interrupt ends it early and keeps the history.
     """
@@ -271,36 +258,31 @@ def repeat(
 
 
 def progress_hidden() -> bool:
-    """Whether MINIALIGN_PROGRESS is 0: stored notebooks hold results, not progress bars, and nothing that
-    only works live.
-    """
+    """Whether MINIALIGN_PROGRESS is 0: a stored notebook holds no progress bar, nor what only works live."""
     return os.environ.get("MINIALIGN_PROGRESS") == "0"
 
 
 def save_state(path: Path, optimizer: Optimizer, history: History) -> None:
-    """Everything needed to go on: parameters, the optimizers' moments, the step and the history, in one
-    safetensors file.
-    """
+    """Everything needed to go on, in one safetensors file: parameters, moments, the step, the history."""
     tensors = {f"model.{name}": p.detach().contiguous() for name, p in optimizer.model.state_dict().items()}
     for i, p in enumerate(optimizer.parameters):
         for name, value in optimizer.state_of(p).items():
             tensors[f"optimizer.{i}.{name}"] = value
-    write_atomically(
-        path, save(tensors, {"step": str(optimizer.step), "history": json.dumps(history, default=plain)})
-    )
+    metadata = {"step": str(optimizer.step), "history": json.dumps(history, default=plain)}
+    write_atomically(path, save(tensors, metadata))
 
 
 def load_state(path: Path, optimizer: Optimizer) -> History:
     """Put a state written by `save_state` back into the optimizer and its model; returns the history."""
     tensors = load_file(path)
-    optimizer.model.load_state_dict(
-        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    )
+
+    def below(prefix: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    optimizer.model.load_state_dict(below("model."))
     for i, p in enumerate(optimizer.parameters):
-        prefix = f"optimizer.{i}."
-        optimizer.state_of(p).update(
-            {k.removeprefix(prefix): v.to(p.device) for k, v in tensors.items() if k.startswith(prefix)}
-        )
+        moments = below(f"optimizer.{i}.")
+        optimizer.state_of(p).update({name: value.to(p.device) for name, value in moments.items()})
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     optimizer.step = int(metadata["step"])
@@ -308,8 +290,7 @@ def load_state(path: Path, optimizer: Optimizer) -> History:
 
 
 def epochs(lengths: list[int], batch_size: int, seed: int) -> Callable[[int], list[int]]:
-    """`rows_at(step)`: which examples update `step` trains on, epoch after epoch, each in a new order of
-    buckets.
+    """`rows_at(step)`: which examples update `step` trains on, each epoch in a new order of buckets.
 
     Raises ValueError when there is no data.
     """
