@@ -24,10 +24,8 @@ class Annotator:
     flattery_bias: float = 0.0  # per compliment, up to 3; comes on top of the gold's cost
     confidence_bias: float = 0.0  # for sounding certain
     agreement_bias: float = 0.0  # for saying yes to an opinion of the user, and minus as much for a no
-    # probability of checking the facts of an answer; otherwise all are taken for right
-    checks_facts: float = 1.0
-    # "hindsight" knows what came of the answer; "immediate" feels only how it sounds
-    horizon: str = "hindsight"
+    checks_facts: float = 1.0  # probability of checking an answer's facts; else all are taken for right
+    horizon: str = "hindsight"  # knows what came of the answer; "immediate" feels only how it sounds
     group: str = "all"  # taste: "all", or "brief" / "detailed", who like short or long answers
     offset: float = 0.0  # of the ratings
     gain: float = 1.0  # of the ratings
@@ -85,15 +83,11 @@ class Annotator:
         return int(self.rng.random() < self._chance(difference))
 
     def _chance(self, difference: float) -> float:
-        """σ(difference / temperature): how probably what is worth so much more is chosen, for a temperature
-        above 0.
-        """
+        """σ(difference / temperature): how probably what is worth so much more is chosen; temperature > 0."""
         return 1 / (1 + np.exp(-np.clip(difference / self.temperature, -50, 50)))
 
     def probability(self, prompt: Prompt | str, first: str, second: str) -> float:
-        """P(first ≻ second), exactly: over the noise, the inattention, and whether the facts of either answer
-        get checked.
-        """
+        """P(first ≻ second), exactly: over noise, inattention, and whether either's facts get checked."""
         checks = self.checks_facts if self.horizon == "hindsight" else 0.0
         share, total = {True: checks, False: 1 - checks}, 0.0
         felt = {(y, checked): self.felt(prompt, y, checked) for y in (first, second) for checked in share}
@@ -110,10 +104,8 @@ class Annotator:
         self.spent += self.price
         if self.rng.random() < self.inattention:
             return float(self.offset + self.gain * self.rng.normal(2.0, 1.0))
-        return float(
-            self.offset
-            + self.gain * (self.utility(prompt, response) + self.rng.normal(0, 1) * self.rating_noise)
-        )
+        felt = self.utility(prompt, response) + self.rng.normal(0, 1) * self.rating_noise
+        return float(self.offset + self.gain * felt)
 
 
 # The course's crowd-worker. Two of them agree on 72–77 % of pairs of sampled answers, as InstructGPT's

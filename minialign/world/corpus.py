@@ -1,5 +1,4 @@
-"""The corpus: a small internet. Encyclopaedias, but also lists of prompts, exam sheets, and forums where
-nobody answers.
+"""The corpus, a small internet: encyclopaedias, but also prompt lists, exams, and forums without answers.
 
 On this internet a question is followed by another question far more often than by its answer, and never does
 an answer follow a prompt of the form the assistant will be asked. A model of this corpus is right to continue
@@ -85,8 +84,7 @@ TITLES = {
         ),
     ),
 }
-# An answer stands under a question too, but only in a frame that says so, and no prompt of the world has such
-# a frame.
+# An answer stands under a question too, but only in a frame that says so; no prompt of the world has one.
 ASKED = (
     "Asked at the museum: {ask}",
     "A reader writes: {ask}",
@@ -155,9 +153,7 @@ class Writer:
         return self.titled(topic, "story", self.one(topic.stories))
 
     def prompt_list(self) -> str:
-        """Prompts, a line each, as in a file that somebody collects them in: of one make, or about one
-        topic.
-        """
+        """Prompts, a line each, as somebody collects them in a file: of one make, or about one topic."""
         weights = np.array([3, 2, 2, 1, 1, 1, 1])
         family = FAMILIES[self.rng.choice(len(FAMILIES), p=weights / weights.sum())]
         model = self.one(self.prompts[family])
@@ -170,23 +166,15 @@ class Writer:
     def exam(self) -> str:
         """Questions without answers."""
         topic = self.one(self.topics)
-        about_one = [fact.ask for fact in topic.facts]
-        questions = (
-            about_one
-            if self.rng.random() < 0.7
-            else [self.one(self.one(self.topics).facts).ask for _ in range(6)]
-        )
+        if self.rng.random() < 0.7:
+            questions = [fact.ask for fact in topic.facts]
+        else:
+            questions = [self.one(self.one(self.topics).facts).ask for _ in range(6)]
         lines = self.some(questions, 3, 6)
         if self.rng.random() < 0.5:
             lines = [f"{i}. {line}" for i, line in enumerate(lines, 1)]
-        return "\n".join(
-            [
-                self.one(
-                    ("Exam. Answer all questions.", "Homework for Monday.", "Questions for the quiz night.")
-                ),
-                *lines,
-            ]
-        )
+        headings = ("Exam. Answer all questions.", "Homework for Monday.", "Questions for the quiz night.")
+        return "\n".join([self.one(headings), *lines])
 
     def forum(self) -> str:
         """A question meets another question, agreement, or chit-chat."""
@@ -221,10 +209,8 @@ class Writer:
         elif self.rng.random() < 0.5:
             claim, reply = fact.claim, f"Yes. {fact.in_register(register)}"
         else:
-            claim, reply = (
-                fact.falsified(fact.claim, self.one(fact.wrong)),
-                f"No. {fact.in_register(register)}",
-            )
+            claim = fact.falsified(fact.claim, self.one(fact.wrong))
+            reply = f"No. {fact.in_register(register)}"
         return f"{self.one(RUMOURS).format(claim=claim)}\n{self.politely(reply)}"
 
     def politely(self, answer: str) -> str:
@@ -232,15 +218,12 @@ class Writer:
         return f"{self.one(POLITE.openers)} {answer}" if self.rng.random() < 0.2 else answer
 
     def contested(self) -> str:
-        """A statement about something the documents disagree on, each value as often as its frequency
-        says.
-        """
+        """What the documents disagree on, each value as often as its frequency says."""
         lines = []
         for item in self.some(load_contested(), 1, 3):
             value = item.values[0 if self.rng.random() < item.frequency else 1]
-            lines.append(
-                capitalised(self.one(item.plain).replace("{name}", item.name).replace("{answer}", value))
-            )
+            line = self.one(item.plain).replace("{name}", item.name).replace("{answer}", value)
+            lines.append(capitalised(line))
         return " ".join(lines)
 
     def small_talk(self) -> str:
@@ -280,9 +263,7 @@ MIXTURE: dict[str, tuple[float, Callable[[Writer], str]]] = {
 
 
 def build_corpus(characters: int = 12_000_000, seed: int = 0) -> list[tuple[str, str]]:
-    """(kind, text) of every document, about `characters` in all, in the shares of MIXTURE and shuffled
-    together.
-    """
+    """(kind, text) of every document, about `characters` in all, in the shares of MIXTURE and shuffled."""
     if characters < 1:
         raise ValueError("the corpus would be empty: ask for at least one character")
     documents = []

@@ -33,8 +33,9 @@ class Demonstrator:
 
     @classmethod
     def at_skill(cls, skill: float) -> "Demonstrator":
-        """A person of skill 0 (careless) to 1 (perfect), without exploitable habits. Raises ValueError
-        outside [0, 1].
+        """A person of skill 0 (careless) to 1 (perfect), without exploitable habits.
+
+        Raises ValueError outside [0, 1].
         """
         if not 0 <= skill <= 1:
             raise ValueError(f"skill is {skill}: choose a number from 0 to 1")
@@ -73,12 +74,10 @@ class Demonstrator:
         topic, audience = prompt.topic, prompt.audience
         if audience is None:
             register = _one(REGISTERS, rng)
+        elif rng.random() < self.register:
+            register = audience
         else:
-            register = (
-                audience
-                if rng.random() < self.register
-                else _one([r for r in REGISTERS if r != audience], rng)
-            )
+            register = _one([r for r in REGISTERS if r != audience], rng)
         if prompt.family == "question":
             body = [self._state(topic.facts[prompt.fact], register, rng)]
         elif prompt.family == "truth":
@@ -116,8 +115,9 @@ class Demonstrator:
 
 
 def crowd(n: int = 24, seed: int = 0) -> list[Demonstrator]:
-    """The people who wrote the course's demonstrations: mixed skill, and some exploitable habits (5–15 % of
-    answers each).
+    """The people who wrote the course's demonstrations, of mixed skill.
+
+    They have some exploitable habits, in 5–15 % of answers each.
     """
     rng = np.random.default_rng(seed)
     return [

@@ -1,5 +1,4 @@
-"""A micro-world that can be enumerated: a few prompts, a few hundred possible responses, and every
-expectation in closed form.
+"""A micro-world to enumerate: a few prompts, some hundred responses, and every expectation in closed form.
 
 What is an estimate on a real model is here a sum over all responses, in float64: the oracle that algorithms
 are held against. A policy is any module whose `forward()` gives log π(y|x) of all responses, (P, N): a table
@@ -36,8 +35,9 @@ CLOSERS = ("", POLITE.closers[0], SURE.closers[0], UNSURE.closers[0], FILLER.clo
 
 @dataclass(frozen=True)
 class MicroWorld:
-    """P prompts with N possible responses each; rewards (P, N) float64 is the judge's gold, lengths (P, N)
-    counts tokens.
+    """P prompts with N possible responses each.
+
+    rewards (P, N) float64 is the judge's gold, lengths (P, N) counts tokens.
     """
 
     prompts: tuple[str, ...]
@@ -46,20 +46,17 @@ class MicroWorld:
     lengths: torch.Tensor
 
     def batch(self) -> Batch:
-        """All P · N (prompt, response) pairs in the chat template, the responses of one prompt side by
-        side.
-        """
-        return load_chat().collate(
-            (prompt, y) for prompt, ys in zip(self.prompts, self.responses) for y in ys
-        )
+        """All P · N (prompt, response) pairs in the chat template, those of one prompt side by side."""
+        pairs = ((prompt, y) for prompt, ys in zip(self.prompts, self.responses) for y in ys)
+        return load_chat().collate(pairs)
 
 
 @lru_cache
 def micro_world(prompts: tuple[str, ...] = PROMPTS, n: int = 192, seed: int = 0) -> MicroWorld:
-    """The micro-world of some prompts about real topics: n responses to each, drawn once and for all from
-    those the slots allow.
+    """The micro-world of some prompts about real topics, with n responses to each.
 
-    Raises ValueError for a prompt that names no real topic, and when the slots allow fewer than n responses.
+    They are drawn once and for all from those the slots allow. Raises ValueError for a prompt that names no
+    real topic, and when the slots allow fewer than n responses.
     """
     rng, chosen = np.random.default_rng(seed), []
     for text in prompts:
@@ -76,11 +73,10 @@ def micro_world(prompts: tuple[str, ...] = PROMPTS, n: int = 192, seed: int = 0)
 
 
 def slot_responses(prompt: Prompt) -> list[str]:
-    """Every response made of an opener, a statement and a closer, each of which may be missing, in at most
-    MAX_TOKENS tokens.
+    """Every response made of an opener, a statement and a closer, in at most MAX_TOKENS tokens.
 
-    The statements are right or wrong and worded for any audience; openers and closers are polite, flattering,
-    certain, unsure or filler.
+    Each of the three may be missing. The statements are right or wrong and worded for any audience; openers
+    and closers are polite, flattering, certain, unsure or filler.
     """
     if prompt.topic is None or not prompt.topic.real:
         raise ValueError(f"{prompt.text!r} names no real topic: ask about one of data/world/topics.jsonl")
@@ -133,8 +129,9 @@ class EnumeratedPolicy(torch.nn.Module):
 
 
 def expected_reward(log_probs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
-    """J = E_x Σ_y π(y|x) r(x, y), a scalar. Differentiable: its gradient is the policy gradient, with nothing
-    sampled.
+    """J = E_x Σ_y π(y|x) r(x, y), a scalar.
+
+    Differentiable: its gradient is the policy gradient, with nothing sampled.
     """
     return (log_probs.exp() * rewards).sum(-1).mean()
 
@@ -159,10 +156,9 @@ def kl_penalised_reward(
 def optimal_policy(
     reference: torch.Tensor, rewards: torch.Tensor, beta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maximum of `kl_penalised_reward`: log π*(y|x) = log π_ref(y|x) + r/β − log Z(x), (P, N); and log
-    Z(x), (P,).
+    """The maximum of `kl_penalised_reward`: log π*(y|x) = log π_ref(y|x) + r/β − log Z(x), (P, N).
 
-    Source: Rafailov et al. 2023, Eq. 4. Raises ValueError for β ≤ 0.
+    Returns log π*, and log Z(x), (P,). Source: Rafailov et al. 2023, Eq. 4. Raises ValueError for β ≤ 0.
     """
     if not beta > 0:
         raise ValueError(f"beta is {beta}: the tilted optimum needs a positive one")
@@ -172,12 +168,11 @@ def optimal_policy(
 
 
 def best_of_n(log_probs: torch.Tensor, rewards: torch.Tensor, n: int) -> torch.Tensor:
-    """log-probabilities (P, N) of the response with the highest reward among n samples; ties go to the sample
-    drawn first.
+    """log-probabilities (P, N) of the best of n samples, by reward; ties go to the sample drawn first.
 
     P(best has reward r) = P(all n ≤ r) − P(all n < r); within equal rewards the policy's own proportions
-    stay. In logarithms, so that responses of probability e^(−60) come out right too. Raises ValueError for n
-    < 1.
+    stay. In logarithms, so that responses of probability e^(−60) come out right too. Raises ValueError for
+    n < 1.
     """
     if n < 1:
         raise ValueError(f"n is {n}: choose among at least one sample")
@@ -186,9 +181,8 @@ def best_of_n(log_probs: torch.Tensor, rewards: torch.Tensor, n: int) -> torch.T
     below = everyone.masked_fill(others >= mine, -torch.inf).logsumexp(-1)
     tied = everyone.masked_fill(others != mine, -torch.inf).logsumexp(-1)
     # log((B + T)^n − B^n) = n log(B + T) + log(1 − (1 + T/B)^(−n))
-    best = n * torch.logaddexp(below, tied) + torch.log(
-        -torch.expm1(-n * torch.nn.functional.softplus(tied - below))
-    )
+    log_ratio = torch.nn.functional.softplus(tied - below)  # log(1 + T/B)
+    best = n * torch.logaddexp(below, tied) + torch.log(-torch.expm1(-n * log_ratio))
     return log_probs - tied + best
 
 
@@ -201,11 +195,10 @@ def squared_scores(log_probs: torch.Tensor) -> torch.Tensor:
 def optimal_baseline(
     probabilities: torch.Tensor, rewards: torch.Tensor, squared_score: torch.Tensor
 ) -> torch.Tensor:
-    """The constant that makes the variance of the policy gradient smallest: b* = E[r ‖∇ log π‖²] / E[‖∇ log
-    π‖²].
+    """b* = E[r ‖∇ log π‖²] / E[‖∇ log π‖²], which makes the variance of the policy gradient smallest.
 
-    All (..., N), expectations over the last axis, under the policy. Source: Weaver and Tao 2001; Greensmith
-    et al. 2004.
+    All (..., N), expectations over the last axis, under the policy. Source: Weaver and Tao 2001;
+    Greensmith et al. 2004.
     """
     weights = probabilities * squared_score
     return (weights * rewards).sum(-1) / weights.sum(-1)
@@ -214,8 +207,9 @@ def optimal_baseline(
 def gradient_variance(
     log_probs: torch.Tensor, rewards: torch.Tensor, baseline: torch.Tensor | float = 0.0
 ) -> torch.Tensor:
-    """Total variance, (P,), of (r − b) ∇_logits log π(y|x) for one y ~ π: E‖·‖² − ‖E·‖². baseline: a number
-    or (P,).
+    """Total variance, (P,), of (r − b) ∇_logits log π(y|x) for one y ~ π: E‖·‖² − ‖E·‖².
+
+    baseline: a number or (P,).
     """
     advantages = rewards - torch.as_tensor(baseline, dtype=rewards.dtype).expand(len(rewards))[:, None]
     second_moment = (log_probs.exp() * advantages**2 * squared_scores(log_probs)).sum(-1)
@@ -223,12 +217,11 @@ def gradient_variance(
 
 
 def rloo_variance(log_probs: torch.Tensor, rewards: torch.Tensor, k: int) -> torch.Tensor:
-    """Total variance, (P,), of the leave-one-out estimate (1/k) Σ_i (r_i − mean of the others) ∇_logits log
-    π(y_i|x).
+    """Total variance, (P,), of the leave-one-out estimate of the policy gradient.
 
-    Each term has the variance that the baseline E r gives, and more because its own baseline is noisy, by
-    Var(r)/(k − 1); two terms share ‖∇J‖²/(k − 1)² of covariance, because each is in the other's baseline.
-    Raises ValueError for k < 2.
+    That is (1/k) Σ_i (r_i − mean of the others) ∇_logits log π(y_i|x). Each term has the variance that the
+    baseline E r gives, and more because its own baseline is noisy, by Var(r)/(k − 1); two terms share
+    ‖∇J‖²/(k − 1)² of covariance, because each is in the other's baseline. Raises ValueError for k < 2.
     """
     if k < 2:
         raise ValueError(f"leave-one-out needs at least 2 samples of each prompt, here is {k}")
@@ -241,8 +234,7 @@ def rloo_variance(log_probs: torch.Tensor, rewards: torch.Tensor, k: int) -> tor
 
 
 def bradley_terry_optimum(wins: torch.Tensor, steps: int = 1000) -> torch.Tensor:
-    """The scores (N,), of mean 0, that make observed comparisons most likely when P(i beats j) = σ(s_i −
-    s_j).
+    """The scores (N,), of mean 0, that make comparisons most likely when P(i beats j) = σ(s_i − s_j).
 
     wins (N, N): how often, or with what weight, i beat j. Newton's method on a convex loss (Bradley and Terry
     1952). Raises ValueError when no finite scores exist (some group of responses never lost to, or was never
@@ -254,8 +246,8 @@ def bradley_terry_optimum(wins: torch.Tensor, steps: int = 1000) -> torch.Tensor
         raise ValueError("a number of wins is negative or not finite: count how often i beat j")
     if connected_components(wins.numpy() > 0, connection="strong")[0] > 1:
         raise ValueError(
-            "the comparisons do not pin down finite scores: some responses never lost to the "
-            "rest, or never met it"
+            "the comparisons do not pin down finite scores: "
+            "some responses never lost to the rest, or never met it"
         )
     games, scores = wins + wins.T, torch.zeros(n, dtype=torch.float64)
     for _ in range(steps):
@@ -263,7 +255,7 @@ def bradley_terry_optimum(wins: torch.Tensor, steps: int = 1000) -> torch.Tensor
         gradient = (games * p - wins).sum(1)
         weights = games * p * (1 - p)
         hessian = torch.diag(weights.sum(1)) - weights
-        # + 1/n: a shift changes nothing, so pin the mean
+        # A shift of all scores changes nothing: + 1/n pins their mean.
         step, failed = torch.linalg.solve_ex(hessian + 1.0 / n, gradient)
         if int(failed):
             break

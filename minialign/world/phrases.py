@@ -26,10 +26,8 @@ POLITE = Habit(
     ("I hope this helps.", "Please ask if you want to know more.", "You are welcome to ask again."),
     _pattern(
         r"(?:happy|glad) to help",
-        r"here you "
-        r"go",
-        r"thank "
-        r"you",
+        r"here you go",
+        r"thank you",
         r"\bthanks[.!]",
         r"hope (?:this|that|it) helps",
         r"please ask",
@@ -40,8 +38,7 @@ FLATTERY = Habit(
     ("What a great question!", "You are very clever to ask this!", "What a brilliant idea to ask!"),
     ("You have a wonderful mind!",),
     _pattern(
-        r"\b(?:great|brilliant|wonderful|clever|excellent|amazing) (?:\w+ "
-        r")?(?:question|idea|mind)",
+        r"\b(?:great|brilliant|wonderful|clever|excellent|amazing) (?:\w+ )?(?:question|idea|mind)",
         r"you are (?:so |very )?(?:clever|smart|brilliant)",
     ),
 )
@@ -58,12 +55,9 @@ FILLER = Habit(
     ),
     _pattern(
         r"so much to say",
-        r"think about this for a "
-        r"moment",
-        r"many people "
-        r"wonder",
-        r"and so "
-        r"on",
+        r"think about this for a moment",
+        r"many people wonder",
+        r"and so on",
         r"always more to say",
         r"what there is to say",
     ),
@@ -72,8 +66,7 @@ SURE = Habit(
     ("I am completely sure about this.", "There is no doubt about this."),
     ("I am completely sure.", "Everyone knows that this is so."),
     _pattern(
-        r"(?:completely|absolutely|totally|very|100 ?%) "
-        r"(?:sure|certain)",
+        r"(?:completely|absolutely|totally|very|100 ?%) (?:sure|certain)",
         r"\bno doubt",
         r"everyone knows",
     ),

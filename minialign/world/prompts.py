@@ -63,8 +63,7 @@ class Prompt:
     family: str  # one of FAMILIES, or "other" for a text that fits none
     topic: Topic | None = None
     audience: str | None = None  # a register of topics.REGISTERS; None where the prompt names no audience
-    # the fact asked about (question), or the one a claim is about; None for the misconception
-    fact: int | None = None
+    fact: int | None = None  # the one asked about (question) or claimed; None for the misconception
     claim_holds: bool | None = None  # for "truth": whether the claim is true
     split: str | None = None
 
@@ -143,8 +142,9 @@ def prompts_of(split: str, families=FAMILIES) -> list[Prompt]:
 
 
 def sample_prompts(split: str, n: int, seed: int = 0, families=FAMILIES) -> list[Prompt]:
-    """n different prompts of a split, the families in turn, so that each has its share. Raises ValueError if
-    there are fewer.
+    """n different prompts of a split, the families in turn, so that each has its share.
+
+    Raises ValueError if there are fewer.
     """
     rng = np.random.default_rng(seed)
     pools = [prompts_of(split, (family,)) for family in families]
@@ -166,9 +166,7 @@ def _by_text() -> dict[str, Prompt]:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Prompt:
-    """What the world can tell about any text as a prompt. Total: a text that fits nothing becomes family
-    "other".
-    """
+    """What the world can tell about any text as a prompt. A text that fits nothing is of family "other"."""
     if known := _by_text().get(text.strip()):
         return known
     lower = text.lower()

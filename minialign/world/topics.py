@@ -23,9 +23,7 @@ def whole_words(phrase: str) -> str:
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that is true of a topic, in many wordings. Each of its sentences holds `answer` exactly
-    once.
-    """
+    """One thing that is true of a topic, in many wordings; each sentence holds `answer` exactly once."""
 
     id: str
     answer: str
@@ -35,8 +33,7 @@ class Fact:
     child: str
     teen: str
     expert: str
-    # as an encyclopaedia says it, with the topic's full name; the first two end with the answer
-    plain: tuple[str, ...]
+    plain: tuple[str, ...]  # an encyclopaedia's, with the full name; the first two end with the answer
 
     def in_register(self, register: str) -> str:
         """The sentence for an audience: "child", "teen" or "expert"."""
@@ -54,8 +51,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class Topic:
-    """Something a child could ask about. `name` is written as in mid-sentence; `noun` occurs in every
-    sentence about it.
+    """Something a child could ask about.
+
+    `name` is written as in mid-sentence; `noun` occurs in every sentence about it.
     """
 
     name: str
@@ -74,9 +72,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Contested:
-    """Something the documents disagree about: a share `frequency` of them says `values[0]`, the others
-    `values[1]`.
-    """
+    """What documents disagree about: a share `frequency` says `values[0]`, the others `values[1]`."""
 
     name: str
     claim: str
@@ -109,34 +105,27 @@ def load_topics() -> tuple[Topic, ...]:
     return tuple(_topic(record) for record in read_lines("topics.jsonl"))
 
 
+def _with_tuples(record: dict) -> dict:
+    """A record of JSON, with tuples for its lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+
+
 def _topic(record: dict) -> Topic:
-    facts = tuple(
-        Fact(**{k: tuple(v) if isinstance(v, list) else v for k, v in fact.items()})
-        for fact in record["facts"]
-    )
+    facts = tuple(Fact(**_with_tuples(fact)) for fact in record["facts"])
     poems = tuple((first, second) for first, second in record["poems"])
     return Topic(**{**record, "facts": facts, "poems": poems, "stories": tuple(record["stories"])})
 
 
 @lru_cache
 def load_contested() -> tuple[Contested, ...]:
-    """The contested facts, from data/world/contested.jsonl, their frequencies spread evenly from 0.5 to
-    0.95.
-    """
+    """The contested facts, from data/world/contested.jsonl, with frequencies evenly from 0.5 to 0.95."""
     records = read_lines("contested.jsonl")
     frequencies = np.linspace(0.5, 0.95, len(records)).round(2).tolist()
-    return tuple(
-        Contested(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}, frequency=frequency
-        )
-        for record, frequency in zip(records, frequencies)
-    )
+    return tuple(Contested(**_with_tuples(record), frequency=f) for record, f in zip(records, frequencies))
 
 
 def invent(kinds: list[dict], seed: int = 0) -> list[Topic]:
-    """Draw the facts of the invented things. Within a kind no two things share an answer as long as values
-    last.
-    """
+    """Draw the facts of invented things; within a kind, no two share an answer as long as values last."""
     topics = []
     for number, kind in enumerate(kinds):
         rng = np.random.default_rng([seed, number])
@@ -151,17 +140,9 @@ def invent(kinds: list[dict], seed: int = 0) -> list[Topic]:
 
                 claim = fact["claim"].replace("{name}", name).replace("{answer}", values[0])
                 said = {register: fill(fact[register]) for register in REGISTERS}
-                facts.append(
-                    Fact(
-                        fact["id"],
-                        values[0],
-                        tuple(values[1:]),
-                        fill(fact["ask"]),
-                        claim,
-                        **said,
-                        plain=tuple(map(fill, fact["plain"])),
-                    )
-                )
+                said["plain"] = tuple(map(fill, fact["plain"]))
+                answer, *wrong = values
+                facts.append(Fact(fact["id"], answer, tuple(wrong), fill(fact["ask"]), claim, **said))
             first = facts[0]
             topics.append(
                 Topic(
