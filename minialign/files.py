@@ -64,8 +64,8 @@ def read_verified(name: str) -> bytes:
     path = DATA / name
     if not path.exists():
         raise FileNotFoundError(
-            f"data/{name} is missing: restore it with `git checkout data`, build it with `make artifacts` "
-            "or get minialign again"
+            f"data/{name} is missing: restore it with `git checkout data`, "
+            "build it with `make artifacts` or get minialign again"
         )
     content = path.read_bytes()
     expected = read_manifest().get(name, {}).get("sha256")

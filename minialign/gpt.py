@@ -40,8 +40,8 @@ def network_of(model) -> nn.Module:
     inner = model if isinstance(model, nn.Module) else getattr(model, "model", None)
     if not (isinstance(inner, nn.Module) and hasattr(inner, "hidden")):
         raise TypeError(
-            f"a language model is wanted here, not {type(model).__name__}: give a GPT, or what "
-            "minialign.load gives"
+            f"a language model is wanted here, not {type(model).__name__}: "
+            "give a GPT, or what minialign.load gives"
         )
     return inner
 

@@ -51,8 +51,8 @@ def reinforce_loss(
     for name, x in {"rewards": rewards, "baseline": torch.as_tensor(baseline)}.items():
         if x.shape != log_probs.shape and not (name == "baseline" and x.ndim == 0):
             raise ValueError(
-                f"log_probs has shape {tuple(log_probs.shape)} and {name} {tuple(x.shape)}: "
-                "they must be the same"
+                f"log_probs has shape {tuple(log_probs.shape)} and "
+                f"{name} {tuple(x.shape)}: they must be the same"
             )
     advantages = (rewards - baseline).detach()
     return -(advantages * log_probs).sum() / len(log_probs)

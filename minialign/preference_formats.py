@@ -59,8 +59,8 @@ def _turns(record: Mapping, field: str, role: str) -> list[tuple[str, str]]:
         for message in value:
             if not isinstance(message, Mapping) or not message.keys() >= {"role", "content"}:
                 raise ValueError(
-                    f"the field {field!r} is no text but a list, and {message!r:.60} in it is no message "
-                    "with role and content"
+                    f"the field {field!r} is no text but a list, "
+                    f"and {message!r:.60} in it is no message with role and content"
                 )
             require_text(message["content"], f"a message in the field {field!r}")
         return [(message["role"], message["content"]) for message in value]

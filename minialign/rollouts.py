@@ -105,8 +105,8 @@ def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Ten
     function = getattr(reward, "score", reward)
     if not callable(function) or isinstance(function, torch.nn.Module):
         raise TypeError(
-            f"{type(reward).__name__} is no reward: give a function of (prompts, responses), or a reward "
-            "model with such a `score`"
+            f"{type(reward).__name__} is no reward: "
+            "give a function of (prompts, responses), or a reward model with such a `score`"
         )
     try:
         given = function(list(prompts), list(responses))  # copies: what it does to them is its own affair

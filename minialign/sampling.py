@@ -154,8 +154,8 @@ def require_finite(values: torch.Tensor, what: str) -> None:
     """Raises FloatingPointError where a model has diverged."""
     if not bool(values.isfinite().all()):
         raise FloatingPointError(
-            f"the model's {what} are not finite: its weights have diverged; load it, or train it again with "
-            "a lower learning rate"
+            f"the model's {what} are not finite: its weights have diverged; "
+            "load it, or train it again with a lower learning rate"
         )
 
 

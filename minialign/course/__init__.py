@@ -1,3 +1,1 @@
-"""The course: what the notebooks are made with, and what makes them: lessons, exercises, experiments, the
-build and the runner.
-"""
+"""The course, what the notebooks are made with: lessons, exercises, experiments, the build, the runner."""

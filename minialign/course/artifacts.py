@@ -41,9 +41,7 @@ WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
 
 @dataclass(frozen=True)
 class Artifact:
-    """One step of the build: `build(device)` returns the contents of one or more files under data/, the first
-    being `file`.
-    """
+    """One step of the build: `build(device)` returns the contents of files under data/, `file` the first."""
 
     file: str
     build: Callable[[torch.device], dict[str, bytes]]
@@ -64,8 +62,8 @@ def build_base(device) -> dict[str, bytes]:
     documents = pretraining.encode_corpus((text for _, text in build_corpus()), load_chat())
     model, config = GPT(GPTConfig()).to(device), pretraining.PretrainingConfig()
     run = hashlib.sha256(f"{model.config!r} {config!r} {documents}".encode()).hexdigest()[:12]
-    # never another run's state
-    history = pretraining.train(model, documents, config, resume_from=WORK / f"base-{run}.state")
+    state = WORK / f"base-{run}.state"  # never another run's
+    history = pretraining.train(model, documents, config, resume_from=state)
     stop_if_interrupted(history)
     return {
         "checkpoints/base.safetensors": dump_checkpoint(model, "document"),
@@ -98,10 +96,9 @@ def build_preferences(device) -> dict[str, bytes]:
 
 
 def build_reward(device) -> dict[str, bytes]:
-    sft, _ = load_checkpoint("checkpoints/sft.safetensors")
-    model, history = reward_models.trained(
-        sft.to(device), reward_models.many_comparisons(sft), reward_models.LARGE
-    )
+    sft = load_checkpoint("checkpoints/sft.safetensors")[0].to(device)
+    pairs = reward_models.many_comparisons(sft)
+    model, history = reward_models.trained(sft, pairs, reward_models.LARGE)
     return {
         "checkpoints/reward.safetensors": dump_checkpoint(model, "reward"),
         "logs/reward.jsonl": history.to_json_lines(),
@@ -109,9 +106,7 @@ def build_reward(device) -> dict[str, bytes]:
 
 
 def aligned(name: str, config: PPOConfig) -> Artifact:
-    """A policy trained by PPO against the shipped reward model: one of the runs of the table
-    `overoptimisation`, its policy kept.
-    """
+    """A policy trained by PPO against the shipped reward model, as for the table `overoptimisation`."""
     file = f"checkpoints/{name}.safetensors"
 
     def build_aligned(device) -> dict[str, bytes]:
@@ -141,30 +136,26 @@ def build_dpo(device) -> dict[str, bytes]:
 
 
 def table(experiment: Callable, recipe: str, *start: str) -> Artifact:
-    """A result table: the rows of an experiment of minialign.experiments, which begins with the shipped
-    models `start`.
-    """
+    """A result table: the rows of one of the experiments, which begins with the shipped models `start`."""
 
     def build_table(device) -> dict[str, bytes]:
-        rows = experiment(
-            *(load_checkpoint(f"checkpoints/{name}.safetensors")[0].to(device) for name in start)
-        )
-        return {f"logs/{experiment.__name__}.jsonl": History(rows).to_json_lines()}
+        models = [load_checkpoint(f"checkpoints/{name}.safetensors")[0].to(device) for name in start]
+        return {f"logs/{experiment.__name__}.jsonl": History(experiment(*models)).to_json_lines()}
 
     return Artifact(f"logs/{experiment.__name__}.jsonl", build_table, f"seeds {experiments.SEEDS} {recipe}")
 
 
 def table_of_parts(experiment: Callable, recipe: str, *start: str) -> Artifact:
-    """A result table that takes hours: `experiment` gives its parts by name. The rows of finished parts are
-    kept when the build is killed.
+    """A result table that takes hours: `experiment` gives its parts by name.
+
+    The rows of finished parts are kept when the build is killed.
     """
     name = experiment.__name__
 
     def build_table(device) -> dict[str, bytes]:
         models = [load_checkpoint(f"checkpoints/{model}.safetensors")[0].to(device) for model in start]
-        run = hashlib.sha256(
-            json.dumps([recipe, *(digest_of(f"checkpoints/{model}.safetensors") for model in start)]).encode()
-        ).hexdigest()
+        digests = [digest_of(f"checkpoints/{model}.safetensors") for model in start]
+        run = hashlib.sha256(json.dumps([recipe, *digests]).encode()).hexdigest()
         kept = WORK / f"{name}-{run[:12]}.state"
         finished = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
         parts = experiment(*models)

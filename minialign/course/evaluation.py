@@ -1,6 +1,4 @@
-"""What only this world's judge can measure: whether a fact is known, how a model replies, and what each token
-of an answer is for.
-"""
+"""What only this world's judge can measure: which facts are known, how models reply, what tokens are for."""
 
 import re
 from collections import Counter
@@ -31,14 +29,13 @@ def clozes(topics: list[Topic]) -> list[tuple[list[int], list[int]]]:
 
 
 def cloze_hits(model: GPT, topics: list[Topic]) -> np.ndarray:
-    """Which clozes the model completes rightly when it writes its most probable tokens; (2 × facts,) of
-    bool.
-    """
+    """Which clozes the model completes rightly with its most probable tokens; (2 × facts,) of bool."""
     pairs = clozes(topics)
     hits = []
     with torch.no_grad():
         for start in range(0, len(pairs), 64):
-            batch = collate(pairs[start : start + 64], model.chat.pad, model.config.context).to(model.device)
+            part = pairs[start : start + 64]
+            batch = collate(part, model.chat.pad, model.config.context).to(model.device)
             best = model(batch.ids, batch.mask)[:, :-1].argmax(-1)
             agrees = (best == batch.ids[:, 1:]) | ~batch.response_mask[:, 1:]
             hits += agrees.all(-1).tolist()
@@ -46,8 +43,9 @@ def cloze_hits(model: GPT, topics: list[Topic]) -> np.ndarray:
 
 
 def reply_shares(prompts: list[Prompt], replies: list[str]) -> dict[str, float]:
-    """Share of replies that answer, continue with another prompt, or do something else. Raises ValueError for
-    none at all.
+    """Share of replies that answer, continue with another prompt, or do something else.
+
+    Raises ValueError for none at all.
     """
     if not prompts:
         raise ValueError("a share of nothing: give at least one prompt and its reply")
@@ -57,20 +55,15 @@ def reply_shares(prompts: list[Prompt], replies: list[str]) -> dict[str, float]:
 
 def facts_right(prompts: list[Prompt], replies: list[str]) -> np.ndarray:
     """For one-fact questions: was the fact stated rightly? (N,) of bool."""
-    return np.array(
-        [
-            judge(prompt, reply).attributes["correctness"] == 1
-            for prompt, reply in zip(prompts, replies, strict=True)
-        ],
-        dtype=bool,
-    )
+    pairs = zip(prompts, replies, strict=True)
+    return np.array([judge(*pair).attributes["correctness"] == 1 for pair in pairs], dtype=bool)
 
 
 def reference_f1(reference: str, response: str) -> float:
-    """Harmonic mean of precision and recall of the response's words, counted with repetition, against one
-    reference.
+    """Harmonic mean of precision and recall of the response's words against one reference, in [0, 1].
 
-    The usual way of scoring an answer when there is a single label (SQuAD, Rajpurkar et al. 2016). In [0, 1].
+    Words count with repetition. The usual way of scoring an answer when there is a single label (SQuAD,
+    Rajpurkar et al. 2016).
     """
     wanted, given = Counter(words_of(reference)), Counter(words_of(response))
     shared = (wanted & given).total()
@@ -96,13 +89,10 @@ def token_classes(prompt: Prompt, response: str) -> list[str]:
         if read_sentence(part, prompt.topic).role == "manners":
             kinds[place : place + len(part)] = ["manners"] * len(part)
         place += len(part)
-    values = {
-        value for fact in (prompt.topic.facts if prompt.topic else ()) for value in (fact.answer, *fact.wrong)
-    }
-    for value in values:
+    facts = prompt.topic.facts if prompt.topic else ()
+    for value in {value for fact in facts for value in (fact.answer, *fact.wrong)}:
         for match in re.finditer(whole_words(value), text):
             kinds[match.start() : match.end()] = ["fact"] * len(value)
     words = (start + (text[start] == " ") for start in starts)  # a token's leading space belongs to no word
-    return ["first" if i == 0 else kinds[min(place, len(text) - 1)] for i, place in enumerate(words)] + [
-        "end"
-    ]
+    classes = ["first" if i == 0 else kinds[min(place, len(text) - 1)] for i, place in enumerate(words)]
+    return [*classes, "end"]

@@ -1,6 +1,4 @@
-"""What a notebook shows its reader: the map, figures with alt text, executed equations, exercises that
-diagnose, quizzes.
-"""
+"""What a notebook shows: the map, figures with alt text, executed equations, diagnosed exercises, quizzes."""
 
 import html
 import inspect
@@ -59,8 +57,9 @@ def live_curves(*names: str) -> Callable[[dict], None]:
 
 
 def slider(name: str, values: Sequence[float], draw: Callable) -> None:
-    """A slider over `values`, and under it the matplotlib figure that draw(value) returns. Silent where
-    progress bars are.
+    """A slider over `values`, and under it the matplotlib figure that draw(value) returns.
+
+    Silent where progress bars are.
     """
     labels = [f"{value:g}" for value in measured(values)]
     if progress_hidden():
@@ -76,9 +75,7 @@ def slider(name: str, values: Sequence[float], draw: Callable) -> None:
 
 
 def pipeline(*today: str) -> None:
-    """The map of the course with today's box (or boxes) lit. Raises ValueError for a stage that is not on the
-    map.
-    """
+    """The map of the course with today's box (or boxes) lit. Raises ValueError for a stage not on the map."""
     names = [stage.replace("\n", " ") for stage in STAGES]
     for name in today:
         if str(name) not in names:
@@ -86,22 +83,10 @@ def pipeline(*today: str) -> None:
     figure, axes = plt.subplots(figsize=(10, 0.95))
     for i, (stage, name) in enumerate(zip(STAGES, names)):
         lit = name in today
-        box = dict(
-            boxstyle="round,pad=0.45",
-            facecolor="#0072B2" if lit else "#F2F2F2",
-            edgecolor="#0072B2" if lit else "#999999",
-        )
-        axes.text(
-            i,
-            0,
-            stage,
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            color="white" if lit else "#444444",
-            bbox=box,
-            linespacing=1.05,
-        )
+        face, edge, ink = ("#0072B2", "#0072B2", "white") if lit else ("#F2F2F2", "#999999", "#444444")
+        box = dict(boxstyle="round,pad=0.45", facecolor=face, edgecolor=edge)
+        style = dict(ha="center", va="center", fontsize=8.5, linespacing=1.05)
+        axes.text(i, 0, stage, color=ink, bbox=box, **style)
         if i:
             axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops=dict(arrowstyle="->", color="#777777"))
     axes.set(xlim=(-0.6, len(STAGES) - 0.4), ylim=(-1, 1))
@@ -110,17 +95,15 @@ def pipeline(*today: str) -> None:
 
 
 def equal(statement: str, left, right, tolerance: float = 1e-10) -> None:
-    """Execute an equation: print it with its largest deviation, and raise AssertionError when it does not
-    hold.
+    """Execute an equation: print that it holds, or raise AssertionError with its largest deviation.
 
-    A side may be one number for all of the other's. Raises ValueError for any other two shapes, and for
-    nothing.
+    A side may be one number for all of the other's. Raises ValueError for other shapes, and for nothing.
     """
     left, right = numbers(left, f"{statement}: the left side"), numbers(right, f"{statement}: the right side")
     if not left.size or not right.size or (left.shape != right.shape and 1 not in (left.size, right.size)):
         raise ValueError(
-            f"{statement}: the left side has shape {left.shape}, the right one {right.shape}: give two of "
-            "one shape, or one number"
+            f"{statement}: the left side has shape {left.shape}, the right one {right.shape}: "
+            "give two of one shape, or one number"
         )
     with np.errstate(invalid="ignore"):  # ∞ − ∞ is not a number, and so does not hold
         deviation = float(np.max(np.abs(left - right)))
@@ -130,15 +113,16 @@ def equal(statement: str, left, right, tolerance: float = 1e-10) -> None:
 
 
 def claim(statement: str, holds) -> None:
-    """Print a bounded statement about a measurement and whether it held in this run. Raises ValueError unless
-    it is one comparison: not a number, which may be NaN, and not an array of them.
+    """Print a bounded statement about a measurement and whether it held in this run.
+
+    Raises ValueError unless it is one comparison: not a number, which may be NaN, and not an array of them.
     """
     one = isinstance(holds, (np.generic, np.ndarray, torch.Tensor)) and np.prod(holds.shape) == 1
     held = holds.item() if one else holds
     if not isinstance(held, bool):
         raise ValueError(
-            f"{statement}: give one comparison, True or False (of several .all() or .any()), not "
-            f"{in_short(holds)}"
+            f"{statement}: give one comparison, True or False "
+            f"(of several .all() or .any()), not {in_short(holds)}"
         )
     print(f"{statement}: {held}")
 
@@ -168,12 +152,8 @@ def solution(name: str) -> None:
     function = exercise_named(name).solution
     source = html.escape(inspect.getsource(function))
     where = f"{function.__module__.replace('.', '/')}.py"
-    display(
-        HTML(
-            f"<details><summary>Solution: <code>{function.__name__}</code> in "
-            f"{where}</summary><pre>{source}</pre></details>"
-        )
-    )
+    summary = f"<summary>Solution: <code>{function.__name__}</code> in {where}</summary>"
+    display(HTML(f"<details>{summary}<pre>{source}</pre></details>"))
 
 
 def quiz(*questions: tuple[str, tuple[str, ...], int, str]) -> None:
@@ -184,7 +164,7 @@ def quiz(*questions: tuple[str, tuple[str, ...], int, str]) -> None:
         listed = "".join(f"<li>{option}</li>" for option in options)
         answer = f"<b>{chr(ord('a') + right)}.</b> {why}"
         parts.append(
-            f"<p><b>{number}.</b> {question}</p><ol "
-            f"type='a'>{listed}</ol><details><summary>Answer</summary><p>{answer}</p></details>"
+            f"<p><b>{number}.</b> {question}</p><ol type='a'>{listed}</ol>"
+            f"<details><summary>Answer</summary><p>{answer}</p></details>"
         )
     display(HTML("".join(parts)))

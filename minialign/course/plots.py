@@ -1,7 +1,7 @@
-"""The figures that several notebooks share. Each returns a matplotlib figure; `lesson.show` displays it with
-its alt text.
+"""The figures that several notebooks share.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; markers and hatches differ as well.
+Each function returns a matplotlib figure; `lesson.show` displays it with its alt text. Colours are Okabe and
+Ito's, which colour-blind readers can tell apart; markers and hatches differ as well.
 """
 
 import matplotlib
@@ -10,16 +10,8 @@ from matplotlib import pyplot as plt
 
 from minialign.statistics import measured, numbers, whole_number
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-    "#999999",
-)
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#999999"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY)
 MARKERS = "osD^vPX*"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
@@ -39,17 +31,14 @@ plt.rcParams.update(
 
 
 def stacked_shares(rows: dict[str, dict[str, float]], xlabel: str = "share"):
-    """A horizontal bar of shares for each row: {row: {part: share}}, the parts in the same order
-    everywhere.
-    """
+    """A horizontal bar of shares for each row: {row: {part: share}}, with the same parts in each."""
     parts = list(next(iter(rows.values()), ()))
     shares = measured([[row[part] for part in parts] for row in rows.values()], "shares", 2)
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.38 * len(rows)))
     left = np.zeros(len(rows))
     for i, (part, widths) in enumerate(zip(parts, shares.T)):
-        bars = axes.barh(
-            list(rows), widths, left=left, color=COLOURS[i], hatch=HATCHES[i], edgecolor="white", label=part
-        )
+        look = dict(color=COLOURS[i], hatch=HATCHES[i], edgecolor="white")
+        bars = axes.barh(list(rows), widths, left=left, label=part, **look)
         axes.bar_label(
             bars,
             [f"{w:.0%}" if w >= 0.06 else "" for w in widths],
@@ -73,22 +62,14 @@ def attribute_bars(judgements: dict, weights: dict[str, float]):
     for i, name in enumerate(shown):
         widths = np.array([weights[name] * j.attributes[name] for j in judgements.values()])
         start = np.where(widths >= 0, right, left)
-        axes.barh(
-            list(judgements),
-            widths,
-            left=start,
-            color=COLOURS[i % 8],
-            hatch=HATCHES[i % 8],
-            edgecolor="white",
-            label=name,
-        )
+        look = dict(color=COLOURS[i % 8], hatch=HATCHES[i % 8], edgecolor="white")
+        axes.barh(list(judgements), widths, left=start, label=name, **look)
         right, left = right + np.maximum(widths, 0), left + np.minimum(widths, 0)
     axes.plot(gold, range(len(gold)), "k|", markersize=16, markeredgewidth=2, label="gold")
     axes.axvline(0, color="#444444", linewidth=0.8)
     axes.invert_yaxis()
     axes.set_xlabel("contribution to the gold reward")
-    # the last mark stays whole
-    axes.set_xlim(right=1.05 * max(right.max(), gold.max()))
+    axes.set_xlim(right=1.05 * max(right.max(), gold.max()))  # the last mark stays whole
     axes.legend(frameon=False, ncols=5, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
@@ -116,9 +97,7 @@ def curve_over_seeds(axes, rows: list[dict], x: str, y: str, label: str, index: 
 
 
 def metric_panels(rows: list[dict], names: tuple[str, ...], columns: int = 3):
-    """One small panel for each metric of a run against its step, where it was recorded: what to watch while
-    it runs.
-    """
+    """A small panel for each metric of a run against its step, where recorded: to watch while it runs."""
     known = dict.fromkeys(name for row in rows for name in row)
     lines = -(-len(names) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3.6 * columns, 2.1 * lines), squeeze=False)
@@ -126,13 +105,8 @@ def metric_panels(rows: list[dict], names: tuple[str, ...], columns: int = 3):
         if rows and name not in known:
             raise ValueError(f"there is no metric {name!r}: choose from {', '.join(known)}")
         recorded = [row for row in rows if name in row]
-        ax.plot(
-            _column(recorded, "step"),
-            _column(recorded, name),
-            color=COLOURS[i % 8],
-            marker=MARKERS[i % 8],
-            markersize=3,
-        )
+        look = dict(color=COLOURS[i % 8], marker=MARKERS[i % 8], markersize=3)
+        ax.plot(_column(recorded, "step"), _column(recorded, name), **look)
         ax.set(title=name, xlabel="step" if i >= len(names) - columns else "")
     for ax in axes.flat[len(names) :]:
         ax.axis("off")

@@ -38,10 +38,11 @@ FOREIGN = tuple("PYTHON IPYTHON JUPYTER JPY_ MPL MATPLOTLIB PYDEVD NO_COLOR COLU
 
 
 def kernel_environment(settings: Path) -> dict[str, str]:
-    """The environment of a notebook's kernel: this clone's minialign, settings from the folder `settings`
-    only, figures shown inline, hash order fixed, no progress bars or debugger warnings.
+    """The environment of a notebook's kernel, with this clone's minialign.
 
-    Where the work is done (OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES and the like) stays the reader's choice.
+    Settings come from the folder `settings` only, figures are shown inline, the hash order is fixed, and
+    there are no progress bars or debugger warnings. Where the work is done (OMP_NUM_THREADS,
+    CUDA_VISIBLE_DEVICES and the like) stays the reader's choice.
     """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(FOREIGN)}
     return kept | {
@@ -70,9 +71,8 @@ def shielded() -> Iterator[Path]:
             os.environ.clear()
             os.environ.update(inside)
             # matplotlib lists the fonts when it is first used, and says so on stderr if that takes long.
-            subprocess.run(
-                [sys.executable, "-c", "import matplotlib.font_manager"], stderr=subprocess.DEVNULL
-            )
+            list_fonts = [sys.executable, "-c", "import matplotlib.font_manager"]
+            subprocess.run(list_fonts, stderr=subprocess.DEVNULL)
             yield Path(settings)
         finally:
             os.environ.clear()
@@ -124,9 +124,7 @@ class _Watch:
 
 
 def _error(cell: NotebookNode) -> str | None:
-    """What the cell raised, with the last line of its message; None if it raised nothing, or was
-    allowed to.
-    """
+    """What the cell raised, with the last line of its message; None for nothing, or if it was allowed."""
     errors = [output for output in cell.outputs if output.output_type == "error"]
     if not errors or MAY_RAISE & set(cell.metadata.get("tags", [])):
         return None
@@ -144,8 +142,7 @@ def _one_line(error: Exception) -> str:
 
 
 def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
-    """Executes a copy of `source` in `output`, up to its first failing cell, and writes it there as .ipynb
-    and .html.
+    """Executes a copy of `source` in `output`, up to its first failing cell; writes it as .ipynb and .html.
 
     With `in_place`, a notebook that passed is also stored, normalised, over `source`; then a cell whose
     output is fit for one machine or one run only fails too.
@@ -163,9 +160,8 @@ def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
 
     def tick() -> None:
         if updating:
-            print(
-                f"\r\x1b[K{source.stem}: {progress}, {time.perf_counter() - start:.0f} s", end="", flush=True
-            )
+            seconds = time.perf_counter() - start
+            print(f"\r\x1b[K{source.stem}: {progress}, {seconds:.0f} s", end="", flush=True)
 
     kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=_ThisInterpreter())
     client = NotebookClient(
@@ -216,10 +212,10 @@ def _attempt(source: Path, output: Path, in_place: bool) -> Result:
 
 
 def find_notebooks(names: list[str], folder: Path = ROOT / "notebooks") -> list[Path]:
-    """In reading order, the notebooks of `folder` whose names start with one of `names`; without names, the
-    course's own. Or paths.
+    """In reading order, the notebooks of `folder` whose names start with one of `names`.
 
-    Raises FileNotFoundError, with the notebooks there are, when a name fits none.
+    A name may be a path, too; without names, they are the course's own. Raises FileNotFoundError, with the
+    notebooks there are, when a name fits none.
     """
     shelf = sorted(folder.glob("*.ipynb"))
     found: list[Path] = []

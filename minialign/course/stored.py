@@ -54,8 +54,9 @@ def read(path: Path) -> NotebookNode:
 
 
 def _give_ids(cells: list[NotebookNode]) -> None:
-    """Gives each cell an id of its own where it has none, an invalid one, or an earlier cell's: its place in
-    the notebook, so that the same file gets the same ids.
+    """Gives each cell an id of its own where it has none, an invalid one, or an earlier cell's.
+
+    The id is its place in the notebook, so that the same file gets the same ids.
     """
     taken = {cell.get("id") for cell in cells}
     seen = set()
@@ -69,8 +70,7 @@ def _give_ids(cells: list[NotebookNode]) -> None:
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """A copy without what changes from run to run: timings, versions, random widget ids, how streams were
-    chunked.
+    """A copy without what changes from run to run: timings, versions, widget ids, how streams were chunked.
 
     Execution counts stay: a fresh kernel counts 1..n, and a notebook run out of order must not look as if it
     was not.
@@ -135,9 +135,8 @@ def unfit_outputs(cell: NotebookNode) -> Iterator[str]:
     """What a code cell's outputs say that must not be stored, in words, each with the line it stands in."""
     for output in cell.outputs:
         texts = [output.get("text", ""), *output.get("traceback", [])]
-        texts += [
-            str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")
-        ]
+        data = output.get("data", {}).items()
+        texts += [str(value) for kind, value in data if not kind.startswith("image/")]
         text = "\n".join(texts).strip()
         if output.get("name") == "stderr":
             yield f"text on stderr: {text.splitlines()[0][:200] if text else 'blanks'}"

@@ -1,5 +1,4 @@
-"""The exercises of the notebooks, one module for each: what is asked, on which random inputs it is checked,
-and how people get it wrong.
+"""The exercises, a module for each notebook: what is asked, its random inputs, and how people get it wrong.
 
 The engine is the answer key: each solution is the engine's own function. A known mistake is a function too,
 so that a check can recognise it by what it computes, and a test can make sure that it does.

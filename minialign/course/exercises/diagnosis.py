@@ -1,5 +1,6 @@
-"""What is wrong with a reader's function, if anything: it is run beside the engine's, and whatever it does,
-the lesson goes on.
+"""What is wrong with a reader's function, if anything: it is run beside the engine's.
+
+Whatever it does, the lesson goes on.
 """
 
 import os
@@ -15,18 +16,11 @@ from minialign.statistics import in_short, numbers
 
 ROUNDING = dict(rtol=1e-5, atol=1e-6, equal_nan=True)  # by which an attempt may differ from the engine
 CONTAINERS = {torch.Tensor: "a tensor", np.ndarray: "a numpy array", list: "a list", tuple: "a tuple"}
-CONTENTS = {
-    "b": "booleans",
-    "i": "whole numbers",
-    "u": "whole numbers",
-    "f": "numbers",
-}  # by numpy's dtype.kind
+CONTENTS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}  # by dtype.kind
 
 
 def diagnose(exercise: Exercise, attempt: Callable) -> str | None:
-    """None for a right answer; otherwise one sentence on what is wrong, as precise as the exercise's known
-    mistakes allow.
-    """
+    """None for a right answer; else one sentence on what is wrong, as precise as known mistakes allow."""
     try:
         if not callable(attempt):
             return f"give your function itself, without calling it, not {in_short(attempt)}."
@@ -69,8 +63,9 @@ def in_words(error: BaseException) -> str:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Torch as it comes, whatever the reader has set; and afterwards all as it was, whatever a function has
-    changed: gradients on or off, the default dtype, the global random numbers.
+    """Torch as it comes, whatever the reader has set; and afterwards all as it was.
+
+    That is whatever a function has changed: gradients on or off, default dtype, global random numbers.
     """
     dtype, of_numpy, of_python = torch.get_default_dtype(), np.random.get_state(), random.getstate()
     try:
@@ -88,9 +83,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def outcomes(function: Callable, exercise: Exercise) -> Iterator[tuple]:
-    """What a function makes of five random inputs, drawn anew for every function, since it may change
-    them.
-    """
+    """What a function makes of five random inputs, drawn anew for every function: it may change them."""
     for seed in range(5):
         with undisturbed():
             found = outcome(function, exercise.inputs(torch.Generator().manual_seed(seed)))
@@ -98,10 +91,9 @@ def outcomes(function: Callable, exercise: Exercise) -> Iterator[tuple]:
 
 
 def outcome(function: Callable, arguments: tuple) -> tuple:
-    """(what a function returns, the gradients of its sum for the arguments, or the models among them, that
-    require one).
+    """What a function returns, and the gradients of its sum for the arguments that require one.
 
-    Of several results, the first is the one to be differentiated.
+    An argument may be a model, too. Of several results, the first is the one to be differentiated.
     """
     value = function(*arguments)
     first = value[0] if isinstance(value, (tuple, list)) and value else value
@@ -129,8 +121,9 @@ def same(value, right) -> bool:
 
 
 def unusable(value, right) -> str | None:
-    """Why the notebook could not go on with the right values: they are in another container, or of another
-    kind. One number is as good as another.
+    """Why the notebook could not go on with the right values: their container, or kind, is another.
+
+    One number is as good as another.
     """
     if type(right) is tuple:
         return next(filter(None, map(unusable, value, right)), None)

@@ -23,13 +23,8 @@ def _pairs(generator):
     """Log-probabilities of six pairs; one of them is a gross error, whose probability is 0 in float32."""
     chosen, rejected, reference_chosen, reference_rejected = -20 + 3 * torch.randn(4, 6, generator=generator)
     chosen[0] = rejected[0] - 4000
-    return (
-        chosen.requires_grad_(),
-        rejected.requires_grad_(),
-        reference_chosen,
-        reference_rejected,
-        0.1 + float(torch.rand(1, generator=generator)) / 3,
-    )
+    beta = 0.1 + float(torch.rand(1, generator=generator)) / 3
+    return chosen.requires_grad_(), rejected.requires_grad_(), reference_chosen, reference_rejected, beta
 
 
 def _implicit_rewards(generator):
@@ -77,8 +72,8 @@ DIRECT_PREFERENCE = {
                 "β is missing: the reward is divided by β.", lambda ref, r, beta: optimal_policy(ref, r, 1.0)
             ),
             Mistake(
-                "the reward is multiplied by β: divide it. A dear KL (a large β) must keep the policy "
-                "near the reference.",
+                "the reward is multiplied by β: divide it. "
+                "A dear KL (a large β) must keep the policy near the reference.",
                 lambda ref, r, beta: optimal_policy(ref, r, 1 / beta),
             ),
             Mistake("β is squared.", lambda ref, r, beta: optimal_policy(ref, r, beta**2)),
@@ -92,8 +87,8 @@ DIRECT_PREFERENCE = {
             ),
             Mistake("the policy is not normalised: subtract log Z(x).", _tilted),
             Mistake(
-                "Z sums over the prompts: it belongs to one prompt, so sum over its responses, the last "
-                "axis.",
+                "Z sums over the prompts: it belongs to one prompt, "
+                "so sum over its responses, the last axis.",
                 lambda ref, r, beta: ((ref + r / beta).log_softmax(0), (ref + r / beta).logsumexp(0)),
             ),
             Mistake(
@@ -124,18 +119,18 @@ DIRECT_PREFERENCE = {
                 lambda lp, ref, beta: implicit_reward(lp, ref, 1 / beta),
             ),
             Mistake(
-                "the reference is missing: what counts is how much more probable than under the "
-                "reference a response is.",
+                "the reference is missing: what counts is how much "
+                "more probable than under the reference a response is.",
                 lambda lp, ref, beta: beta * lp,
             ),
             Mistake(
-                "the log-ratio is upside down: what the policy likes more than the reference does has "
-                "the higher reward.",
+                "the log-ratio is upside down: what the policy likes "
+                "more than the reference does has the higher reward.",
                 lambda lp, ref, beta: implicit_reward(ref, lp, beta),
             ),
             Mistake(
-                "that is the ratio of the probabilities: take its logarithm, the difference of the "
-                "log-probabilities.",
+                "that is the ratio of the probabilities: "
+                "take its logarithm, the difference of the log-probabilities.",
                 lambda lp, ref, beta: beta * (lp - ref).exp(),
             ),
             Mistake(
@@ -153,8 +148,8 @@ DIRECT_PREFERENCE = {
         _pairs,
         (
             Mistake(
-                "chosen and rejected are swapped: the loss must fall when the *chosen* response becomes "
-                "more probable.",
+                "chosen and rejected are swapped: "
+                "the loss must fall when the *chosen* response becomes more probable.",
                 lambda w, lose, ref_w, ref_l, beta: dpo_loss(lose, w, ref_l, ref_w, beta),
             ),
             Mistake("β is missing.", lambda *a: dpo_loss(*a[:-1], 1.0)),
@@ -163,8 +158,8 @@ DIRECT_PREFERENCE = {
                 lambda *a: dpo_loss(*a[:-1], a[-1] ** 2),
             ),
             Mistake(
-                "the reference is missing: subtract its log-probabilities, or a response is rewarded for "
-                "having been probable before.",
+                "the reference is missing: subtract its log-probabilities, "
+                "or a response is rewarded for having been probable before.",
                 lambda w, lose, ref_w, ref_l, beta: dpo_loss(w, lose, 0 * ref_w, 0 * ref_l, beta),
             ),
             Mistake(
@@ -172,13 +167,13 @@ DIRECT_PREFERENCE = {
                 lambda w, lose, ref_w, ref_l, beta: dpo_loss(w, lose, ref_l, ref_w, beta),
             ),
             Mistake(
-                "policy and reference are swapped: the gradient would make the chosen response less "
-                "probable.",
+                "policy and reference are swapped: "
+                "the gradient would make the chosen response less probable.",
                 lambda w, lose, ref_w, ref_l, beta: dpo_loss(ref_w, ref_l, w, lose, beta),
             ),
             Mistake(
-                "the sign of the loss is wrong: an optimizer makes it small, so it is *minus* the "
-                "log-likelihood.",
+                "the sign of the loss is wrong: "
+                "an optimizer makes it small, so it is *minus* the log-likelihood.",
                 _loss_changed(lambda x: -x),
             ),
             Mistake(
@@ -187,8 +182,8 @@ DIRECT_PREFERENCE = {
             ),
             Mistake("the logarithm is missing: −log σ, not −σ.", _loss_changed(lambda x: -(-x).exp())),
             Mistake(
-                "the logarithm of σ is infinite where σ underflows to 0, as in one of these pairs: use "
-                "logsigmoid.",
+                "the logarithm of σ is infinite where σ underflows to 0, "
+                "as in one of these pairs: use logsigmoid.",
                 _without_logsigmoid,
             ),
             Mistake(
@@ -203,8 +198,8 @@ DIRECT_PREFERENCE = {
         _implicit_rewards,
         (
             Mistake(
-                "the difference is the wrong way round: a pair pulls where the model is *wrong*, so it "
-                "is σ(r̂_l − r̂_w).",
+                "the difference is the wrong way round: "
+                "a pair pulls where the model is *wrong*, so it is σ(r̂_l − r̂_w).",
                 lambda w, lose, beta: gradient_weight(lose, w, beta),
             ),
             Mistake(
@@ -221,8 +216,8 @@ DIRECT_PREFERENCE = {
                 lambda w, lose, beta: -gradient_weight(w, lose, beta),
             ),
             Mistake(
-                "that is the derivative of σ; the loss is −log σ, whose derivative is −σ of minus its "
-                "argument.",
+                "that is the derivative of σ; the loss is −log σ, "
+                "whose derivative is −σ of minus its argument.",
                 lambda w, lose, beta: beta * torch.sigmoid(lose - w) * torch.sigmoid(w - lose),
             ),
             Mistake("that is the loss, not its slope.", lambda w, lose, beta: -logsigmoid(w - lose)),

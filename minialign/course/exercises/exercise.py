@@ -1,6 +1,4 @@
-"""What an exercise is: a solution that is the engine's own, random inputs to check an attempt on, and the
-known ways to get it wrong.
-"""
+"""What an exercise is: the engine's own solution, random inputs to check on, and known mistakes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -13,9 +13,7 @@ from minialign.world.judge import words_of
 
 
 def _masked_logits(generator):
-    """Logits and ids with a response mask: a prompt of two tokens, a response of two or three, then
-    padding.
-    """
+    """Logits and ids with a response mask: two tokens of prompt, two or three of response, padding."""
     mask = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 0, 1, 1, 0, 0]], dtype=torch.bool)
     return *random_logits(generator), mask
 
@@ -47,8 +45,8 @@ FINE_TUNING = {
         _masked_logits,
         (
             Mistake(
-                "the mask is off by one: logits at t predict token t + 1, so shift the mask together with "
-                "the ids.",
+                "the mask is off by one: logits at t predict token t + 1, "
+                "so shift the mask together with the ids.",
                 lambda x, y, m: F.cross_entropy(x[:, :-1][m[:, :-1]], y[:, 1:][m[:, :-1]]),
             ),
             Mistake(
@@ -64,8 +62,8 @@ FINE_TUNING = {
                 lambda x, y, m: sft_loss(x, y, m) * m.sum(),
             ),
             Mistake(
-                "you divide by all tokens: divide by the number of response tokens, or padding makes the "
-                "loss smaller.",
+                "you divide by all tokens: divide by the number of "
+                "response tokens, or padding makes the loss smaller.",
                 lambda x, y, m: sft_loss(x, y, m) * m.sum() / m[:, 1:].numel(),
             ),
             Mistake(
@@ -73,8 +71,8 @@ FINE_TUNING = {
                 lambda x, y, m: -sft_loss(x, y, m),
             ),
             Mistake(
-                "the last response token is missing: that is the end token, and a model that never learns it "
-                "does not know when to stop.",
+                "the last response token is missing: that is the end token, "
+                "and a model that never learns it does not know when to stop.",
                 lambda x, y, m: sft_loss(x, y, m & m.roll(-1, 1)),
             ),
         ),
@@ -143,8 +141,8 @@ FINE_TUNING = {
                 lambda e, p: few_shot_prompt(e, p)[:-1],
             ),
             Mistake(
-                "a single line break between examples: leave an empty line, so that they do not run "
-                "together.",
+                "a single line break between examples: "
+                "leave an empty line, so that they do not run together.",
                 lambda e, p: few_shot_prompt(e, p).replace("\n\n", "\n"),
             ),
         ),

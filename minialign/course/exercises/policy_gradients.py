@@ -16,9 +16,8 @@ from minialign.world.exact import optimal_baseline
 
 @lru_cache(maxsize=8)
 def _small_gpt(seed: int) -> GPT:
-    return GPT(
-        GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8), seed=seed
-    ).eval()
+    config = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8)
+    return GPT(config, seed=seed).eval()
 
 
 def _model_and_batch(generator):
@@ -30,8 +29,9 @@ def _model_and_batch(generator):
 
 
 def _rewards_and_baseline(generator):
-    """Log-probabilities of five responses, their rewards, and the baseline of a value network: two of the
-    three carry gradients.
+    """Log-probabilities of five responses, their rewards, and the baseline of a value network.
+
+    Two of the three carry gradients.
     """
     log_probs, rewards, baseline = torch.randn(3, 5, generator=generator)
     return log_probs.requires_grad_(), rewards, baseline.requires_grad_()
@@ -81,8 +81,8 @@ POLICY_GRADIENTS = {
                 _by_masked_sum(lambda batch: 1 / batch.response_mask.sum(-1, keepdim=True)),
             ),
             Mistake(
-                "the end token is missing: that the response stops here is a choice of the policy like "
-                "any other.",
+                "the end token is missing: that the response stops "
+                "here is a choice of the policy like any other.",
                 _by_masked_sum(lambda batch: ~_is_last(batch)),
             ),
             Mistake(
@@ -130,8 +130,8 @@ POLICY_GRADIENTS = {
         _rewards_and_baseline,
         (
             Mistake(
-                "the sign is wrong: an optimizer makes the loss small, so the loss is *minus* what we "
-                "want more of.",
+                "the sign is wrong: an optimizer makes the loss small, "
+                "so the loss is *minus* what we want more of.",
                 lambda lp, r, b: -reinforce_loss(lp, r, b),
             ),
             Mistake(
@@ -163,8 +163,8 @@ POLICY_GRADIENTS = {
         _distribution,
         (
             Mistake(
-                "this is the mean reward, a good baseline: the best one weighs the rewards by ‖∇ log π‖² "
-                "too.",
+                "this is the mean reward, a good baseline: "
+                "the best one weighs the rewards by ‖∇ log π‖² too.",
                 lambda p, r, s: (p * r).sum(),
             ),
             Mistake(
@@ -172,8 +172,8 @@ POLICY_GRADIENTS = {
                 lambda p, r, s: (s * r).sum() / s.sum(),
             ),
             Mistake(
-                "the probabilities are missing in the denominator: it is an expectation under the "
-                "policy, too.",
+                "the probabilities are missing in the denominator: "
+                "it is an expectation under the policy, too.",
                 lambda p, r, s: (p * s * r).sum() / s.sum(),
             ),
             Mistake(
@@ -198,8 +198,8 @@ POLICY_GRADIENTS = {
         _rewards,
         (
             Mistake(
-                "the baseline includes the sample's own reward: that shrinks the gradient by (k − 1)/k. "
-                "Leave it out.",
+                "the baseline includes the sample's own reward: "
+                "that shrinks the gradient by (k − 1)/k. Leave it out.",
                 lambda r: r - r.mean(-1, keepdim=True),
             ),
             Mistake(
@@ -211,8 +211,8 @@ POLICY_GRADIENTS = {
                 lambda r: r - (r.sum(-1, keepdim=True) - r) / r.shape[-1],
             ),
             Mistake(
-                "the mean runs over all prompts: compare samples of the same prompt only, along the last "
-                "axis.",
+                "the mean runs over all prompts: "
+                "compare samples of the same prompt only, along the last axis.",
                 lambda r: r - (r.sum() - r) / (r.numel() - 1),
             ),
             Mistake(

@@ -18,8 +18,8 @@ PRETRAINING = {
                 lambda s, p, new: _merge_first(s, p, new),
             ),
             Mistake(
-                "two merges share a token: after a merge go on behind both of its tokens, so that 1 1 1 "
-                "becomes 9 1.",
+                "two merges share a token: after a merge go on "
+                "behind both of its tokens, so that 1 1 1 becomes 9 1.",
                 lambda s, p, new: _merge_overlapping(s, p, new),
             ),
             Mistake("nothing is merged: replace the two tokens by the new one.", lambda s, p, new: list(s)),
@@ -30,8 +30,8 @@ PRETRAINING = {
         lambda generator: (random_logits(generator)[1],),
         (
             Mistake(
-                "input and target are the same token: a model that copies would be perfect. Move the "
-                "targets.",
+                "input and target are the same token: "
+                "a model that copies would be perfect. Move the targets.",
                 lambda x: (x[:, :-1], x[:, :-1]),
             ),
             Mistake(

@@ -7,8 +7,9 @@ from minialign.statistics import Estimate, frontier, mean_with_interval, win_rat
 
 
 def _two_policies(generator):
-    """Rewards, rounded so that there are ties, of 30 prompts with 4 responses each from two policies; prompts
-    differ in difficulty.
+    """Rewards of 30 prompts, which differ in difficulty, with 4 responses each from two policies.
+
+    They are rounded so that there are ties.
     """
     rng = np.random.default_rng(generator.initial_seed())
     difficulty = rng.normal(size=(30, 1))
@@ -16,9 +17,7 @@ def _two_policies(generator):
 
 
 def _points(generator):
-    """KL and gold reward of twelve policies; two of them are the same point, and two more have the same
-    KL.
-    """
+    """KL and gold reward of twelve policies; two are the same point, and two more have the same KL."""
     rng = np.random.default_rng(generator.initial_seed())
     kl = rng.uniform(0, 10, 12)
     gold = 2 + np.sqrt(kl) / 4 + rng.normal(0, 0.3, 12)
@@ -63,13 +62,13 @@ RACE = {
             ),
             Mistake("that is *their* win rate.", lambda ours, theirs: win_rate(theirs, ours)),
             Mistake(
-                "the interval treats all comparisons as independent; those of one prompt are not. Take "
-                "the mean of each prompt first.",
+                "the interval treats all comparisons as independent; "
+                "those of one prompt are not. Take the mean of each prompt first.",
                 lambda ours, theirs: mean_with_interval(_wins(ours, theirs).ravel()),
             ),
             Mistake(
-                "you compare each response with one of theirs: compare it with all of theirs to the same "
-                "prompt, it costs nothing.",
+                "you compare each response with one of theirs: "
+                "compare it with all of theirs to the same prompt, it costs nothing.",
                 lambda ours, theirs: mean_with_interval(((ours > theirs) + 0.5 * (ours == theirs)).mean(1)),
             ),
             Mistake(
@@ -95,8 +94,8 @@ RACE = {
         _points,
         (
             Mistake(
-                "you take the points with a *low* value: for its cost, a point on the frontier has the "
-                "highest value.",
+                "you take the points with a *low* value: "
+                "for its cost, a point on the frontier has the highest value.",
                 lambda costs, values: frontier(costs, -values),
             ),
             Mistake(
@@ -104,8 +103,8 @@ RACE = {
                 lambda costs, values: frontier(-costs, values),
             ),
             Mistake(
-                "a point that equals another one is not beaten by it: one of the two inequalities must "
-                "be strict.",
+                "a point that equals another one is not beaten by it: "
+                "one of the two inequalities must be strict.",
                 lambda costs, values: (
                     ~(
                         (costs[None] <= costs[:, None])

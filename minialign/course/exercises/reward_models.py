@@ -10,8 +10,9 @@ from minialign.statistics import reliability
 
 
 def _two_rewards(generator):
-    """One of the pairs is a gross error, by 200: the logarithm of its probability is finite, its probability
-    is 0 in float32.
+    """One of the pairs is a gross error, by 200.
+
+    The logarithm of its probability is finite, its probability is 0 in float32.
     """
     chosen, rejected = 2 * torch.randn(2, 6, generator=generator)
     rejected[0] = chosen[0] + 200
@@ -45,23 +46,23 @@ REWARD_MODELS = {
         _two_rewards,
         (
             Mistake(
-                "chosen and rejected are swapped: it is the chosen response's reward that must be the "
-                "higher one.",
+                "chosen and rejected are swapped: "
+                "it is the chosen response's reward that must be the higher one.",
                 lambda won, lost: bradley_terry_loss(lost, won),
             ),
             Mistake(
-                "the sign is missing: this is the log-likelihood, which training would make small; the "
-                "loss is minus it.",
+                "the sign is missing: this is the log-likelihood, "
+                "which training would make small; the loss is minus it.",
                 lambda won, lost: -bradley_terry_loss(won, lost),
             ),
             Mistake(
-                "the logarithm of σ is infinite where σ underflows to 0, as in one of these pairs: use "
-                "logsigmoid.",
+                "the logarithm of σ is infinite where σ underflows to 0, "
+                "as in one of these pairs: use logsigmoid.",
                 lambda won, lost: -torch.log(torch.sigmoid(won - lost)).mean(),
             ),
             Mistake(
-                "σ has to be taken of the difference of the rewards; a difference of two logsigmoids is "
-                "something else.",
+                "σ has to be taken of the difference of the rewards; "
+                "a difference of two logsigmoids is something else.",
                 lambda won, lost: -(logsigmoid(won) - logsigmoid(lost)).mean(),
             ),
             Mistake(
@@ -69,13 +70,13 @@ REWARD_MODELS = {
                 lambda won, lost: -logsigmoid(won - lost),
             ),
             Mistake(
-                "the logarithm is missing: you return minus the probability. It stops teaching where the "
-                "model is badly wrong.",
+                "the logarithm is missing: you return minus the probability. "
+                "It stops teaching where the model is badly wrong.",
                 lambda won, lost: -torch.sigmoid(won - lost).mean(),
             ),
             Mistake(
-                "you add up where a mean is asked for: the size of the gradient would depend on the "
-                "number of pairs.",
+                "you add up where a mean is asked for: "
+                "the size of the gradient would depend on the number of pairs.",
                 lambda won, lost: bradley_terry_loss(won, lost) * len(won),
             ),
             Mistake(
@@ -97,8 +98,8 @@ REWARD_MODELS = {
                 lambda states, mask: states[:, -1],
             ),
             Mistake(
-                "the number of real tokens minus one is the last one's place only when the padding is on "
-                "the right.",
+                "the number of real tokens minus one is the last "
+                "one's place only when the padding is on the right.",
                 lambda states, mask: states[torch.arange(len(states)), mask.sum(-1) - 1],
             ),
             Mistake(
@@ -119,8 +120,8 @@ REWARD_MODELS = {
                 lambda states, mask: states[:, (torch.arange(mask.shape[1]) * mask).argmax(-1)],
             ),
             Mistake(
-                "you take the mean over the real tokens: a possible way to pool, but the last token's "
-                "state is asked for.",
+                "you take the mean over the real tokens: "
+                "a possible way to pool, but the last token's state is asked for.",
                 lambda states, mask: (states * mask[..., None]).sum(1) / mask.sum(-1, keepdim=True),
             ),
         ),
@@ -130,13 +131,13 @@ REWARD_MODELS = {
         _margins,
         (
             Mistake(
-                "nothing is sorted: a bin holds comparisons of like confidence, so order them by "
-                "|margin| first.",
+                "nothing is sorted: a bin holds comparisons of "
+                "like confidence, so order them by |margin| first.",
                 lambda m: _binned(1 / (1 + np.exp(-np.abs(m))), m > 0),
             ),
             Mistake(
-                "you have the probability of the *labelled* winner: the model does not know the label. "
-                "Its confidence is σ(|margin|).",
+                "you have the probability of the *labelled* winner: "
+                "the model does not know the label. Its confidence is σ(|margin|).",
                 lambda m: _binned(1 / (1 + np.exp(-_by_size(m))), _by_size(m) > 0),
             ),
             Mistake(
@@ -156,8 +157,8 @@ REWARD_MODELS = {
                 lambda m: (reliability(m)[0], np.ones(8)),
             ),
             Mistake(
-                "the second array is the model's confidence again: how often was it right, that is, how "
-                "often is the margin positive?",
+                "the second array is the model's confidence again: "
+                "how often was it right, that is, how often is the margin positive?",
                 lambda m: (reliability(m)[0],) * 2,
             ),
             Mistake(

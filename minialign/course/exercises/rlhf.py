@@ -53,11 +53,8 @@ def _backwards(rewards, values, mask, gamma, lam, *, bootstrap=0.0, decay=None, 
     """GAE with parts of it changeable."""
     ahead = gamma if ahead is None else ahead
     decay = gamma * lam if decay is None else decay
-    advantages, following, after = (
-        torch.zeros_like(values),
-        torch.zeros(len(values)),
-        torch.full((len(values),), bootstrap),
-    )
+    advantages, following = torch.zeros_like(values), torch.zeros(len(values))
+    after = torch.full((len(values),), bootstrap)
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + ahead * after - values[:, t]
         advantages[:, t] = following = (delta + decay * following) * (mask[:, t] if inside else 1)
@@ -76,8 +73,8 @@ RLHF = {
         _penalty_inputs,
         (
             Mistake(
-                "the sign of the penalty is wrong: a token more probable than under the reference must "
-                "*cost* reward.",
+                "the sign of the penalty is wrong: "
+                "a token more probable than under the reference must *cost* reward.",
                 lambda *a: _penalized(*a, sign=1.0),
             ),
             Mistake("β is missing.", lambda s, lp, ref, mask, beta: _penalized(s, lp, ref, mask, 1.0)),
@@ -86,8 +83,8 @@ RLHF = {
                 lambda *a: _penalized(*a, place=lambda mask: mask),
             ),
             Mistake(
-                "the score is on the last column, which is padding in the shorter rows: put it on the "
-                "last *response* token.",
+                "the score is on the last column, which is padding in the shorter rows: "
+                "put it on the last *response* token.",
                 lambda *a: _penalized(
                     *a, place=lambda mask: torch.arange(mask.shape[1]) == mask.shape[1] - 1
                 ),
@@ -103,8 +100,8 @@ RLHF = {
                 lambda *a: _penalized(*a, place=lambda mask: mask / mask.sum(-1, keepdim=True)),
             ),
             Mistake(
-                "the score is on the first token of the response: it is known only when the response is "
-                "complete.",
+                "the score is on the first token of the response: "
+                "it is known only when the response is complete.",
                 lambda *a: _penalized(*a, place=lambda mask: _last(mask.flip(-1)).flip(-1)),
             ),
             Mistake(
@@ -177,8 +174,8 @@ RLHF = {
                 lambda *a: _clipped(*a, smaller=torch.maximum),
             ),
             Mistake(
-                "only the clipped ratio is used: without the minimum, a step in the wrong direction "
-                "would never be taken back.",
+                "only the clipped ratio is used: without the minimum, "
+                "a step in the wrong direction would never be taken back.",
                 lambda *a: _clipped(*a, smaller=lambda free, clipped: clipped),
             ),
             Mistake("nothing is clipped.", lambda *a: _clipped(*a, smaller=lambda free, clipped: free)),
@@ -199,8 +196,8 @@ RLHF = {
                 lambda *a: _clipped(*a, mean=lambda x, mask: (x * mask).sum()),
             ),
             Mistake(
-                "the minimum is taken of the ratios, before multiplying by A: for a negative advantage "
-                "that is the wrong one.",
+                "the minimum is taken of the ratios, before multiplying by A: "
+                "for a negative advantage that is the wrong one.",
                 lambda lp, old, advantages, mask, clip: (
                     -masked_mean(
                         torch.minimum((lp - old).exp(), (lp - old).exp().clamp(1 - clip, 1 + clip))

@@ -26,8 +26,8 @@ WARM_UP = {
                 lambda a: weighted_sum(a) / len(a),
             ),
             Mistake(
-                "the weights lost their signs: a negative weight makes an attribute a cost, so do not take "
-                "its size.",
+                "the weights lost their signs: "
+                "a negative weight makes an attribute a cost, so do not take its size.",
                 lambda a: sum(abs(WEIGHTS[name]) * value for name, value in a.items()),
             ),
         ),

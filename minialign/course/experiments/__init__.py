@@ -1,8 +1,8 @@
-"""The longer experiments of the notebooks, one module for each part of the course: their functions return the
-rows of tables in data/logs.
+"""The longer experiments of the notebooks, one module for each part of the course.
 
-Everything is done with several seeds, and measured on `held_out_prompts` where the experiment does not say
-otherwise. A notebook plots the table and runs one small piece of it live; `make artifacts` rebuilds them all.
+Their functions return the rows of tables in data/logs. Everything is done with several seeds, and measured on
+`held_out_prompts` where the experiment does not say otherwise. A notebook plots the table and runs one small
+piece of it live; `make artifacts` rebuilds them all.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,22 @@ from minialign.world.phrases import HABITS
 from minialign.world.prompts import Prompt, sample_prompts
 
 SEEDS = (0, 1, 2)
-# of a table that takes hours: gives some of its rows, whatever the other parts did
+# A part of a table that takes hours gives some of its rows, whatever the other parts did.
 Part = Callable[[], list[dict]]
 
 
 def held_out_prompts() -> list[Prompt]:
-    """The prompts on which models are compared: 196, all families alike, about topics, or in words, that no
-    demonstration holds.
+    """The 196 prompts on which models are compared, all families alike.
+
+    They are about topics, or in words, that no demonstration holds.
     """
     return sample_prompts("evaluation", 196, seed=1)
 
 
 def tuning_prompts() -> list[Prompt]:
-    """196 other prompts of the same sort, to choose settings on: what is chosen there is then measured on
-    `held_out_prompts`.
+    """196 other prompts of the same sort, to choose settings on.
+
+    What is chosen there is then measured on `held_out_prompts`.
     """
     return sample_prompts("evaluation", 392, seed=1)[196:]
 

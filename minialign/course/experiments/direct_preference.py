@@ -1,6 +1,4 @@
-"""Notebook 06: DPO on the comparisons of notebook 04, how it over-optimises, what some famous bugs do to it,
-and what near-duplicates do.
-"""
+"""Notebook 06: DPO on notebook 04's comparisons, how it over-optimises, famous bugs, and near-duplicates."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -46,19 +44,18 @@ def optimised(
     at: Sequence[int],
     loss: Callable = dpo_loss,
 ) -> tuple[GPT, list[dict]]:
-    """DPO from `sft`, and one row for each step: the run's own metrics and, after the steps in `at`, what
-    held-out prompts and pairs show.
+    """DPO from `sft`, and one row for each step.
 
-    The reward model only measures the proxy: DPO does not see it.
+    A row has the run's own metrics and, after the steps in `at`, what held-out prompts and pairs show. The
+    reward model only measures the proxy: DPO does not see it.
     """
     policy, rows = copy.deepcopy(sft), [{"step": 0, **measured(sft, sft, reward.score, config.seed)}]
 
     def on_step(metrics: dict) -> None:
         if metrics["step"] in at:
             metrics |= measured(policy, sft, reward.score, config.seed)
-            metrics["held_out"] = float(
-                (implicit_margins(policy, sft, preferences("held_out"), config.beta) > 0).mean()
-            )
+            margins = implicit_margins(policy, sft, preferences("held_out"), config.beta)
+            metrics["held_out"] = float((margins > 0).mean())
 
     history = dpo.train(policy, pairs, config, loss=loss, reference=sft, on_step=on_step)
     stop_if_interrupted(history)
@@ -122,11 +119,10 @@ def dpo_variants(sft: GPT, reward: RewardModel) -> list[dict]:
     """One pass over the comparisons with each bug, and with the other losses."""
     pairs, rows = preferences("comparisons"), []
     for seed in SEEDS:
+        config = replace(LONG, steps=EPOCH, seed=seed)
         for name, (log_probs, loss) in VARIANTS.items():
             with scoring(log_probs):
-                _, found = optimised(
-                    sft, reward, pairs, replace(LONG, steps=EPOCH, seed=seed), (EPOCH,), loss
-                )
+                _, found = optimised(sft, reward, pairs, config, (EPOCH,), loss)
             rows += [{"seed": seed, "variant": name, **row} for row in found]
     return rows
 
@@ -134,19 +130,14 @@ def dpo_variants(sft: GPT, reward: RewardModel) -> list[dict]:
 # --- near-duplicates: pairs that differ in one value ---
 
 DISPLACING = DPOConfig(steps=60, prompts_per_step=16)
-# where a token stands: before the first difference of the pair, within it, after it
+# Where a token stands: before the first difference of the pair, within it, after it.
 PLACES = ("before", "at", "after")
 
 
 def near_duplicates(sft: GPT, seed: int = 0) -> list[Preference]:
-    """Answers of the fine-tuned model that state a fact rightly, each against the same text with a wrong
-    value in its place.
-    """
-    prompts = [
-        p
-        for p in prompts_of("policy", ("explain", "tell", "describe", "question"))
-        if p.topic is not None and p.topic.real
-    ]
+    """Answers of `sft` that state a fact rightly, each against the same text with a wrong value in it."""
+    asked = prompts_of("policy", ("explain", "tell", "describe", "question"))
+    prompts = [p for p in asked if p.topic is not None and p.topic.real]
     pairs = []
     for prompt, text in zip(prompts, answers(sft, prompts, seed=seed)):
         stated = [fact for fact in prompt.topic.facts if fact.falsified(text, fact.wrong[0]) != text]
@@ -161,14 +152,11 @@ def common(a: Sequence, b: Sequence) -> int:
 
 @torch.no_grad()
 def log_probs_by_place(model: GPT, pairs: Sequence[Preference]) -> dict[str, float]:
-    """Mean log-probability of chosen and rejected responses, in three parts that add up to them: the tokens
-    of each of PLACES.
-    """
+    """Mean log-probability of chosen and rejected responses, in three parts: the tokens of each of PLACES."""
     ids, logps = {}, {}
     for which in ("chosen", "rejected"):
-        batch = model.chat.collate(
-            [(pair.prompt, getattr(pair, which)) for pair in pairs], model.config.context
-        )
+        texts = [(pair.prompt, getattr(pair, which)) for pair in pairs]
+        batch = model.chat.collate(texts, model.config.context)
         lengths = batch.response_mask.sum(-1).tolist()
         ids[which] = batch.ids[batch.response_mask].split(lengths)
         logps[which] = token_log_probs(model, batch)[batch.response_mask].split(lengths)
@@ -185,9 +173,7 @@ def log_probs_by_place(model: GPT, pairs: Sequence[Preference]) -> dict[str, flo
 
 
 def dpo_displacement(sft: GPT) -> list[dict]:
-    """DPO on near-duplicates: the run's metrics, and where in the responses the log-probability goes, before
-    and after.
-    """
+    """DPO on near-duplicates: the run's metrics, and before and after it, `log_probs_by_place`."""
     rows = []
     for seed in SEEDS:
         pairs, policy = near_duplicates(sft, seed), copy.deepcopy(sft)
@@ -212,16 +198,13 @@ def soft_dpo(
     steps: int,
     lr: float,
 ) -> list[float]:
-    """DPO on every pair of enumerated responses, with both labels, each weighted by its Bradley-Terry
-    probability.
+    """DPO on every pair of enumerated responses, each label weighted by its Bradley-Terry probability.
 
     `log_probs()` gives the policy's log π of all responses, (P, N), normalised or not: a constant for each
     prompt cancels. The learning rate falls to 0. Returns TV(π, π*) at the start and after each step.
     """
-    labels, optimizer = (
-        torch.sigmoid(rewards[:, :, None] - rewards[:, None, :]),
-        torch.optim.Adam(policy.parameters(), lr=lr),
-    )
+    labels = torch.sigmoid(rewards[:, :, None] - rewards[:, None, :])
+    optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
     optimum, _ = exact.optimal_policy(reference, rewards, beta)
     distances = []
     for done in range(steps + 1):
@@ -239,8 +222,9 @@ def soft_dpo(
 
 
 def dpo_on_micro_world(sft: GPT) -> list[dict]:
-    """The distance of a GPT from π_ref exp(r/β)/Z while DPO trains it on all pairs of 64 responses to 4
-    prompts. Nothing in it is random.
+    """The distance of a GPT from π_ref exp(r/β)/Z while DPO trains it on 4 prompts × 64 responses.
+
+    It sees all pairs of a prompt's responses. Nothing in it is random.
     """
     world, rows = exact.micro_world(n=64), []
     with torch.no_grad():

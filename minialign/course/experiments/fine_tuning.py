@@ -1,6 +1,4 @@
-"""Notebook 02: the five limits of instruction fine-tuning, "format, not knowledge", and the bugs of the
-response mask.
-"""
+"""Notebook 02: the five limits of fine-tuning, "format, not knowledge", and the bugs of the response mask."""
 
 import copy
 import math
@@ -27,9 +25,7 @@ SIZES = (30, 100, 300, 1000, 3000)  # demonstrations
 
 
 def steps_for(n: int) -> int:
-    """Updates to fine-tune on n demonstrations: enough to learn the format, few enough not to learn 30
-    examples by heart.
-    """
+    """Updates to fine-tune on n demonstrations: enough for the format, too few to learn 30 by heart."""
     return min(SFTConfig().steps, round(14 * math.sqrt(n)))
 
 
@@ -49,9 +45,7 @@ def fine_tuned(base: GPT, demonstrations, config: SFTConfig) -> GPT:
 
 
 def by_demonstrations(base: GPT) -> list[dict]:
-    """Limit (a): the gold reward of samples (T = 1), and what greedy replies do, against the number of
-    demonstrations.
-    """
+    """Limit (a): gold reward of samples (T = 1), and what greedy replies do, by number of demonstrations."""
     rows, prompts = [], held_out_prompts()
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), max(SIZES), seed=seed)
@@ -64,8 +58,7 @@ def by_demonstrations(base: GPT) -> list[dict]:
 
 
 def one_style(base: GPT) -> list[dict]:
-    """Limit (b): 4,000 perfect answers, in everybody's own way or all in one way, and how varied the model is
-    then.
+    """Limit (b): 4,000 perfect answers, in many ways or all in one way, and how varied the model is then.
 
     Entropy is that of a whole response, −log π(y|x) averaged over the model's own samples, in nats, on the
     demonstrated prompts: there the data has one answer or many.
@@ -73,45 +66,31 @@ def one_style(base: GPT) -> list[dict]:
     rows, prompts = [], sample_prompts("sft", 196)
     for seed in SEEDS:
         varied = demonstrate(prompts_of("sft"), 4000, [Demonstrator()], seed=seed)
-        for style, written in (
-            ("many ways", varied),
-            ("one way", [replace(d, response=in_one_style(d.prompt)) for d in varied]),
-        ):
+        alike = [replace(d, response=in_one_style(d.prompt)) for d in varied]
+        for style, written in (("many ways", varied), ("one way", alike)):
             model = fine_tuned(base, written, SFTConfig(seed=seed))
             sampled = generate(model, [model.chat.encode_prompt(p.text) for p in prompts], seed=seed)
-            gold = gold_rewards(prompts, sampled.texts)
-            rows.append(
-                {
-                    "seed": seed,
-                    "style": style,
-                    "entropy": -float(sampled.log_probs.sum(-1).mean()),
-                    "gold": float(gold.mean()),
-                }
-            )
+            entropy = -float(sampled.log_probs.sum(-1).mean())
+            gold = float(gold_rewards(prompts, sampled.texts).mean())
+            rows.append({"seed": seed, "style": style, "entropy": entropy, "gold": gold})
     return rows
 
 
 def in_one_style(prompt: Prompt) -> str:
-    """The perfect answer that one person always gives: the same facts in the same order, with the same
-    closing words.
-    """
+    """The perfect answer that one person always gives: same facts, same order, same closing words."""
     return Demonstrator().write(prompt, np.random.default_rng(0))
 
 
 def human_ceiling(base: GPT) -> list[dict]:
-    """Limit (d): demonstrators at about 60 % of the maximal gold, the model that imitates them, and the best
-    of 16 of its samples.
-    """
+    """Limit (d): demonstrators at about 60 % of the maximal gold, their imitator, and its best of 16."""
     rows, prompts = [], held_out_prompts()
     people = [Demonstrator.at_skill(0.2)]
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), 2000, people, seed=seed)
-        # on the very prompts of the test
-        theirs = demonstrate(prompts, 4 * len(prompts), people, seed=seed + 100)
+        theirs = demonstrate(prompts, 4 * len(prompts), people, seed=seed + 100)  # on the test's prompts
         model = fine_tuned(base, written, SFTConfig(seed=seed))
-        samples = gold_rewards(
-            [p for p in prompts for _ in range(16)], answers(model, prompts, seed=seed, n=16)
-        ).reshape(-1, 16)
+        asked = [p for p in prompts for _ in range(16)]
+        samples = gold_rewards(asked, answers(model, prompts, seed=seed, n=16)).reshape(-1, 16)
         greedy = gold_rewards(prompts, answers(model, prompts, temperature=0.0))
         rows.append(
             {
@@ -126,8 +105,9 @@ def human_ceiling(base: GPT) -> list[dict]:
 
 
 def likelihood_and_gold(base: GPT) -> list[dict]:
-    """Limit (e): held-out loss and gold reward of many checkpoints, fine-tuned on the crowd, on its best few,
-    or on as many drawn at random.
+    """Limit (e): held-out loss and gold reward of many checkpoints.
+
+    They are fine-tuned on the crowd, on its best few, or on as many drawn at random.
     """
     rows, prompts = [], held_out_prompts()
     held_out = [
@@ -154,19 +134,17 @@ def likelihood_and_gold(base: GPT) -> list[dict]:
 
 
 def questions_by_sort() -> dict[str, list[Prompt]]:
-    """One-fact questions, in the wording that no demonstration has, by the sort of their topic (see
-    `prompts.topic_sorts`).
+    """One-fact questions, in the wording that no demonstration has, by the sort of their topic.
+
+    The sorts are those of `prompts.topic_sorts`.
     """
     questions = [p for p in all_prompts() if p.family == "question" and p.text.startswith("Quick question")]
-    return {
-        sort: [p for p in questions if topic_sorts()[p.topic.name] == sort]
-        for sort in ("sft", "held-out", "sft-only")
-    }
+    sorts = "sft", "held-out", "sft-only"
+    return {sort: [p for p in questions if topic_sorts()[p.topic.name] == sort] for sort in sorts}
 
 
 def knowledge(base: GPT, epochs: int = 6) -> list[dict]:
-    """ "Format, not knowledge": facts right on topics in the corpus, in the demonstrations, in both, epoch
-    after epoch.
+    """Format, not knowledge: facts right on topics in corpus, demonstrations, or both, epoch after epoch.
 
     In one arm the demonstrations also speak of things that the base model has never heard of (`sft-only`);
     the other has the very same demonstrations without those, and as many epochs. `held-out` are questions
@@ -189,24 +167,20 @@ def knowledge(base: GPT, epochs: int = 6) -> list[dict]:
                     replies = {sort: answers(model, asked[sort], temperature=0.0) for sort in asked}
                     row = {sort: float(facts_right(asked[sort], replies[sort]).mean()) for sort in asked}
                     pairs = list(zip(asked["held-out"], replies["held-out"]))
-                    row["invents"] = float(
-                        np.mean([judge(prompt, reply).counts["wrong"] > 0 for prompt, reply in pairs])
-                    )
+                    wrong = [judge(prompt, reply).counts["wrong"] > 0 for prompt, reply in pairs]
+                    row["invents"] = float(np.mean(wrong))
                     row["shuffled"] = float(facts_right(*shuffled_key(*zip(*pairs))).mean())
-                    rows.append(
-                        {"seed": seed, "arm": arm, "epoch": round(metrics["step"] / per_epoch, 2), **row}
-                    )
+                    epoch = round(metrics["step"] / per_epoch, 2)
+                    rows.append({"seed": seed, "arm": arm, "epoch": epoch, **row})
 
             config = SFTConfig(steps=epochs * per_epoch, seed=seed)
-            stop_if_interrupted(
-                sft.train(model, [(d.prompt.text, d.response) for d in written], config, on_step=measure)
-            )
+            texts = [(d.prompt.text, d.response) for d in written]
+            stop_if_interrupted(sft.train(model, texts, config, on_step=measure))
     return rows
 
 
 def shuffled_key(prompts: Sequence[Prompt], replies: Sequence[str]) -> tuple[list[Prompt], list[str]]:
-    """The prompts about invented things, each with the facts of the next thing of its kind, and their
-    replies.
+    """The prompts about invented things, each with the facts of the next of its kind, and their replies.
 
     The reply's own name is put in place of the other's, so that only the facts are judged.
     """
@@ -218,11 +192,8 @@ def shuffled_key(prompts: Sequence[Prompt], replies: Sequence[str]) -> tuple[lis
         if prompt.topic in of_kind and len(of_kind) > 1:
             other = of_kind[(of_kind.index(prompt.topic) + 1) % len(of_kind)]
             kept.append(replace(prompt, topic=other))
-            renamed.append(
-                reply.replace(prompt.topic.name, other.name).replace(
-                    prompt.topic.name.capitalize(), other.name
-                )
-            )
+            name = prompt.topic.name
+            renamed.append(reply.replace(name, other.name).replace(name.capitalize(), other.name))
     return kept, renamed
 
 
@@ -245,9 +216,7 @@ def no_end_token(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor
 
 
 def pad_is_end(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
-    """The end token doubles as padding, and all padding is masked from the loss: the real end token goes with
-    it.
-    """
+    """The end token doubles as padding, which is masked from the loss: the real end token goes with it."""
     padded_with_end = ids.masked_fill(ids == load_chat().pad, load_chat().end)
     return response_mask & (padded_with_end != load_chat().end)
 
@@ -264,10 +233,8 @@ BUGS: dict[str, Callable] = {
 def fine_tuned_with_bug(base: GPT, demonstrations, bug: str, config: SFTConfig) -> tuple[GPT, History]:
     """A copy of `base` fine-tuned with one of BUGS, and its history."""
     model = with_template(base)
-    pairs = [
-        (load_chat().encode_prompt(d.prompt.text), load_chat().encode_response(d.response))
-        for d in demonstrations
-    ]
+    chat = load_chat()
+    pairs = [(chat.encode_prompt(d.prompt.text), chat.encode_response(d.response)) for d in demonstrations]
 
     def loss(logits, ids, response_mask):
         return sft_loss(logits, ids, BUGS[bug](ids, response_mask))
@@ -276,16 +243,16 @@ def fine_tuned_with_bug(base: GPT, demonstrations, bug: str, config: SFTConfig) 
 
 
 def failures(base: GPT) -> list[dict]:
-    """What each bug does to a model fine-tuned on 300 demonstrations: does it stop, does it drift into
-    prompts, how good is it?
+    """What each bug does to a model fine-tuned on 300 demonstrations.
+
+    Does it stop, does it drift into prompts, how good is it?
     """
     rows, prompts = [], held_out_prompts()
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), 300, seed=seed)
+        config = SFTConfig(steps=steps_for(300), seed=seed)
         for bug in BUGS:
-            model, history = fine_tuned_with_bug(
-                base, written, bug, SFTConfig(steps=steps_for(300), seed=seed)
-            )
+            model, history = fine_tuned_with_bug(base, written, bug, config)
             stop_if_interrupted(history)
             sampled = generate(model, [model.chat.encode_prompt(p.text) for p in prompts], seed=seed)
             rows.append(

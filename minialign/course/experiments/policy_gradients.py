@@ -1,6 +1,4 @@
-"""Notebook 03: REINFORCE on the fine-tuned model, with the judge's gold as its reward, and what some famous
-bugs do to it.
-"""
+"""Notebook 03: REINFORCE on the fine-tuned model, with the judge's gold as reward, and famous bugs."""
 
 import copy
 from collections.abc import Callable
@@ -28,39 +26,32 @@ EVERY = 10  # updates between two measurements
 def trained(
     sft: GPT, config: PolicyGradientConfig, measure: Callable = lambda policy, metrics: None, **options
 ) -> tuple[GPT, History]:
-    """A copy of `sft`, trained for the gold reward on the `policy` prompts, and its history. `measure(policy,
-    metrics)` sees every step.
+    """A copy of `sft`, trained for the gold reward on the `policy` prompts, and its history.
+
+    `measure(policy, metrics)` sees every step.
     """
     policy = copy.deepcopy(sft)
-    prompts = [p.text for p in prompts_of("policy")]
-    history = policy_gradient.train(
-        policy, prompts, gold_rewards, config, on_step=partial(measure, policy), **options
-    )
-    return policy, history
+    prompts, on_step = [p.text for p in prompts_of("policy")], partial(measure, policy)
+    return policy, policy_gradient.train(policy, prompts, gold_rewards, config, on_step=on_step, **options)
 
 
 def measured(policy: GPT, seed: int) -> dict[str, float]:
-    """One sample (T = 1) for each held-out prompt: gold reward, words, share that end by themselves, and that
-    show a habit.
+    """One sample (T = 1) for each held-out prompt: gold reward, words, and two sorts of shares.
+
+    These are of those that end by themselves, and of those that show a habit.
     """
     rollout = roll_out(policy, [p.text for p in held_out_prompts()], gold_rewards, seed=seed)
     judged = [judge(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)]
-    words, finished = (
-        float(np.mean([j.counts["words"] for j in judged])),
-        float(rollout.finished.float().mean()),
-    )
     return {
         "gold": float(rollout.rewards.mean()),
-        "words": words,
-        "finished": finished,
+        "words": float(np.mean([j.counts["words"] for j in judged])),
+        "finished": float(rollout.finished.float().mean()),
         **habit_shares(judged),
     }
 
 
 def reinforce(sft: GPT) -> list[dict]:
-    """A hundred updates: what the run itself records at every step, and every 10 steps what held-out prompts
-    show.
-    """
+    """A hundred updates: what the run records at every step, and every 10 what held-out prompts show."""
     rows = []
     for seed in SEEDS:
 

@@ -1,6 +1,4 @@
-"""Notebook 07: SFT, best-of-n, PPO, DPO and online DPO from the same start, with the same labels and the same
-time.
-"""
+"""Notebook 07: SFT, best-of-n, PPO, DPO and online DPO from the same start, with the same labels and time."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -40,9 +38,8 @@ ANSWERS = 4  # of each policy to each prompt, whose gold rewards decide who wins
 @lru_cache
 def reward_model(start: GPT, seed: int, learning_rate: float = REWARD.learning_rate) -> RewardModel:
     """The reward model of the race: what RLHF makes of the shipped comparisons."""
-    return trained(
-        start, preferences("comparisons"), replace(REWARD, seed=seed, learning_rate=learning_rate)
-    )[0]
+    config = replace(REWARD, seed=seed, learning_rate=learning_rate)
+    return trained(start, preferences("comparisons"), config)[0]
 
 
 # --- what is imitated: SFT on chosen responses ---
@@ -84,10 +81,8 @@ def imitate(policy: GPT, start: GPT, config: SFTConfig, imitated: str, **options
 
 
 def optimise(policy: GPT, start: GPT, config: PPOConfig, **options) -> History:
-    reward = reward_model(start, config.seed)
-    return ppo.train(
-        policy, [p.text for p in prompts_of("policy")], reward.score, config, reference=start, **options
-    )
+    reward, prompts = reward_model(start, config.seed), [p.text for p in prompts_of("policy")]
+    return ppo.train(policy, prompts, reward.score, config, reference=start, **options)
 
 
 def prefer(policy: GPT, start: GPT, config: DPOConfig, **options) -> History:
@@ -95,16 +90,15 @@ def prefer(policy: GPT, start: GPT, config: DPOConfig, **options) -> History:
 
 
 def prefer_online(policy: GPT, start: GPT, config: OnlineDPOConfig, **options) -> History:
-    reward = reward_model(start, config.seed)
-    return dpo.train_online(
-        policy, [p.text for p in prompts_of("policy")], reward.score, config, reference=start, **options
-    )
+    reward, prompts = reward_model(start, config.seed), [p.text for p in prompts_of("policy")]
+    return dpo.train_online(policy, prompts, reward.score, config, reference=start, **options)
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A method: how it trains, for how many steps in the budget, and the 12 settings of its grid;
-    `needs_reward` counts its cost.
+    """A method: how it trains, for how many steps in the budget, and the 12 settings of its grid.
+
+    With `needs_reward`, the training of the reward model is part of its cost.
     """
 
     train: Callable[..., History]
@@ -128,8 +122,9 @@ RECIPE = f"{REWARD!r} {[(name, runner.config, runner.grid) for name, runner in R
 
 
 def entry(method: str, setting: dict, seed: int = 0) -> tuple[Callable[..., History], TrainingConfig]:
-    """A method with one setting of its knobs: what trains it, and the config; a knob that is not in the
-    config goes to the function.
+    """A method with one setting of its knobs: what trains it, and the config.
+
+    A knob that is not in the config goes to the function.
     """
     runner = RUNNERS[method]
     known = {name: value for name, value in setting.items() if hasattr(runner.config, name)}
@@ -152,28 +147,20 @@ def run(
     until: float = 1.0,
     judged_at: float | None = None,
 ) -> tuple[GPT, list[dict]]:
-    """One run of a method up to the share `until` of its steps; the policy, and what prompts show after each
-    of the shares.
+    """One run of a method up to the share `until` of its steps: its policy, and a row for each of `shares`.
 
-    The row of the share `judged_at` also holds `golds`, the gold rewards of ANSWERS answers to each prompt.
+    A row holds what `prompts` show after a share of the run; that of the share `judged_at` also `golds`, the
+    gold rewards of ANSWERS answers to each prompt.
     """
     train, config = entry(method, setting, seed)
     policy, rows, at = copy.deepcopy(start), [], {steps_of(config, share): share for share in shares}
 
     def on_step(metrics: dict) -> None:
-        if metrics["step"] in at:
+        if (step := metrics["step"]) in at:
             found = measured(policy, start, reward_model(start, seed).score, seed, prompts=prompts)
-            rows.append(
-                {
-                    "method": method,
-                    "seed": seed,
-                    **setting,
-                    "step": metrics["step"],
-                    "share": at[metrics["step"]],
-                    **found,
-                }
-            )
-            if rows[-1]["share"] == judged_at:
+            place = {"method": method, "seed": seed, **setting, "step": step, "share": at[step]}
+            rows.append(place | found)
+            if at[step] == judged_at:
                 rows[-1]["golds"] = golds(policy, prompts, seed)
 
     stop_if_interrupted(train(policy, start, replace(config, steps=steps_of(config, until)), on_step=on_step))
@@ -188,9 +175,7 @@ def golds(policy: GPT, prompts: Sequence[Prompt], seed: int) -> list[list[float]
 def best_of(
     start: GPT, seed: int, rate: float, prompts: Sequence[Prompt], sizes: Sequence[int]
 ) -> list[dict]:
-    """Best-of-n with the race's reward model, each n estimated from the same samples, max(sizes) for each
-    prompt.
-    """
+    """Best-of-n with the race's reward model, each n estimated from the same max(sizes) samples a prompt."""
     proxy, gold = sampled_scores(start, reward_model(start, seed, rate).score, prompts, max(sizes), seed)
     return [
         {"method": "best-of-n", "seed": seed, "n": n, "learning_rate": rate, "share": 1.0, "kl": kl_bound(n)}
@@ -222,10 +207,9 @@ def grid(start: GPT, methods: Sequence[str]) -> dict[str, Part]:
 
 def race_grid_offline(start: GPT) -> dict[str, Part]:
     """Twelve settings each of the methods that learn from the labels directly, and of best-of-n."""
+    prompts = tuning_prompts()[::2]
     chosen = {
-        name_of("best-of-n", {"learning_rate": rate}): partial(
-            best_of, start, 0, rate, tuning_prompts()[::2], SIZES
-        )
+        name_of("best-of-n", {"learning_rate": rate}): partial(best_of, start, 0, rate, prompts, SIZES)
         for rate in RATES
     }
     return chosen | grid(start, ("DPO", "SFT on chosen"))
@@ -251,41 +235,28 @@ def setting_of(row: dict) -> dict:
 
 
 def best_row(method: str) -> dict:
-    """The setting of a method, and the length of its training, that had the highest gold reward on the
-    prompts for tuning.
-    """
+    """A method's setting, and length of training, with the highest gold reward on the prompts for tuning."""
     return max((row for row in grids() if row["method"] == method), key=lambda row: row["gold"])
 
 
 def sensitivity(method: str, knob: str) -> float:
-    """How much gold reward changes on average, at the end of the budget, when one knob moves to its neighbour
-    on the grid and the others stay.
+    """How much gold reward changes on average, at the end of the budget, when one knob moves.
+
+    It moves to its neighbour on the grid, and the others stay.
     """
 
     def others(row: dict) -> tuple:
         return tuple((name, value) for name, value in setting_of(row).items() if name != knob)
 
-    gold = {
-        (row[knob], others(row)): row["gold"]
-        for row in grids()
-        if row["method"] == method and row["share"] == 1.0
-    }
+    rows = [row for row in grids() if row["method"] == method and row["share"] == 1.0]
+    gold = {(row[knob], others(row)): row["gold"] for row in rows}
     values, rests = (sorted(set(part)) for part in zip(*gold))
-    return float(
-        np.mean(
-            [
-                abs(gold[high, rest] - gold[low, rest])
-                for low, high in zip(values, values[1:])
-                for rest in rests
-            ]
-        )
-    )
+    neighbours = zip(values, values[1:])
+    return float(np.mean([abs(gold[b, rest] - gold[a, rest]) for a, b in neighbours for rest in rests]))
 
 
 def raced(start: GPT, method: str, seed: int) -> list[dict]:
-    """One entry of the race, from start to the end of its budget, its answers judged where the grid says to
-    stop.
-    """
+    """One entry of the race, to the end of its budget, its answers judged where the grid says to stop."""
     best = best_row(method)
     return run(start, method, setting_of(best), seed, held_out_prompts(), FINE, judged_at=best["share"])[1]
 
@@ -325,8 +296,9 @@ def race(start: GPT) -> dict[str, Part]:
 
 
 def race_controls(start: GPT, reward: RewardModel) -> dict[str, Part]:
-    """What holds PPO back? Three times the updates; and the shipped reward model, which has seen twelve times
-    as many labels.
+    """What holds PPO back? It gets three times the updates, or the shipped reward model.
+
+    That one has seen twelve times as many labels.
     """
     setting = setting_of(best_row("PPO"))
 

@@ -1,5 +1,6 @@
-"""Notebook 07: what each method of the race costs, in seconds, floating-point operations and memory. Run it
-where nothing else runs.
+"""Notebook 07: what each method of the race costs, in seconds, floating-point operations and memory.
+
+Run it where nothing else runs.
 """
 
 import copy
@@ -34,8 +35,9 @@ def fit_reward(start: GPT, config: RewardModelConfig, **options) -> None:
 
 
 def work_of(piece: str, start: GPT) -> tuple[Callable[..., object], TrainingConfig]:
-    """What a piece of the race does, `work(config, on_step=…)`, and its config: a method's training, or the
-    reward model's.
+    """What a piece of the race does, `work(config, on_step=…)`, and its config.
+
+    A piece is a method's training, or the reward model's.
     """
     if piece == "reward model":
         return partial(fit_reward, start), REWARD
@@ -49,8 +51,9 @@ def untrained(start: GPT, seed: int, *_) -> RewardModel:
 
 
 def per_step(gauge: Callable[[], float], piece: str, start: GPT, steps: int) -> dict[str, float]:
-    """What a piece uses of something that `gauge()` reads, such as seconds: for each step (the median), and
-    once, whatever the steps.
+    """What a piece uses of something that `gauge()` reads, such as seconds.
+
+    For each step (the median), and once, whatever the steps.
     """
     work, config = work_of(piece, start)
     first, after = gauge(), []
@@ -61,8 +64,9 @@ def per_step(gauge: Callable[[], float], piece: str, start: GPT, steps: int) -> 
 
 
 def peak_memory(piece: str | None, start: GPT) -> float:
-    """The most memory, in MB, that a process of its own takes to do a few steps of a piece; None loads the
-    start and does nothing.
+    """The most memory, in MB, that a process of its own takes to do a few steps of a piece.
+
+    None loads the start and does nothing.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_peak_memory, piece, start).result()
@@ -87,13 +91,11 @@ def _peak_memory(piece: str | None, start: GPT) -> float:
 
 
 def race_costs(start: GPT) -> list[dict]:
-    """Seconds, floating-point operations and peak memory of each piece of the race; and seconds to answer a
-    prompt.
-    """
+    """Seconds, floating-point operations and peak memory of each piece; and seconds to answer a prompt."""
     idle, rows = peak_memory(None, start), []
     for piece in PIECES:
         seconds = per_step(time.perf_counter, piece, start, 16)
-        # the only kernel whose operations are counted on a CPU
+        # MATH is the only kernel whose operations are counted on a CPU.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             flops = per_step(counter.get_total_flops, piece, start, 8)
         rows.append(
@@ -111,12 +113,8 @@ def race_costs(start: GPT) -> list[dict]:
     for n in (1, best_row("best-of-n")["n"]):
         begin = time.perf_counter()
         sampled_scores(start, score, prompts, n, 0)
-        rows.append(
-            {
-                "piece": f"answering with the best of {n}",
-                "seconds/prompt": (time.perf_counter() - begin) / len(prompts),
-            }
-        )
+        seconds = (time.perf_counter() - begin) / len(prompts)
+        rows.append({"piece": f"answering with the best of {n}", "seconds/prompt": seconds})
     return [row | {"threads": torch.get_num_threads()} for row in rows]
 
 
@@ -150,7 +148,5 @@ def spent(what: str, method: str, share: float = 1.0) -> dict[str, float]:
 
 
 def memory(method: str) -> float:
-    """Peak memory in MB of the hungriest training run that a method needs, above that of a process with the
-    start alone.
-    """
+    """Peak memory in MB of the hungriest training run that a method needs, above that of the start alone."""
     return max(costs()[piece]["memory"] - costs()[piece]["idle"] for piece in pieces_of(method))

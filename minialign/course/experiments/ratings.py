@@ -1,9 +1,8 @@
-"""Notebook 04's first lab: is it better to ask people for ratings, or for comparisons? Nothing but numbers
-here, no language model.
+"""Notebook 04's first lab: is it better to ask people for ratings, or for comparisons?
 
-Items have a true quality, N(0, 1). A rater reads an item with noise, and has an offset and a gain of their
-own for writing the impression down as a number. Rating costs one reading, comparing two, and putting m items
-in order m; all methods get the same number of readings.
+Nothing but numbers here, no language model. Items have a true quality, N(0, 1). A rater reads an item with
+noise, and has an offset and a gain of their own for writing the impression down as a number. Rating costs one
+reading, comparing two, and putting m items in order m; all methods get the same number of readings.
 """
 
 from dataclasses import dataclass
@@ -31,26 +30,22 @@ class Crowd:
     def __post_init__(self):
         if self.per_rater % 2 or self.readings % self.per_rater:
             raise ValueError(
-                f"{self.readings} readings cannot be shared out in pairs to raters of "
-                f"{self.per_rater}: choose an even divisor"
+                f"{self.readings} readings cannot be shared out in pairs to raters of {self.per_rater}: "
+                "choose an even divisor"
             )
 
 
 def read(crowd: Crowd, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True qualities (items,), which items each rater read (raters, per_rater), and their impressions of
-    them.
-    """
+    """True qualities (items,), which items each rater read (raters, per_rater), and their impressions."""
     quality = rng.normal(size=crowd.items)
     raters = crowd.readings // crowd.per_rater
+    rounds = 1 + crowd.per_rater // crowd.items
+
     # Each rater gets distinct items as far as there are enough, so that nobody compares an item with itself.
-    shown = np.stack(
-        [
-            np.concatenate([rng.permutation(crowd.items) for _ in range(1 + crowd.per_rater // crowd.items)])[
-                : crowd.per_rater
-            ]
-            for _ in range(raters)
-        ]
-    )
+    def items_of_one() -> np.ndarray:
+        return np.concatenate([rng.permutation(crowd.items) for _ in range(rounds)])[: crowd.per_rater]
+
+    shown = np.stack([items_of_one() for _ in range(raters)])
     return quality, shown, quality[shown] + crowd.noise * rng.normal(size=shown.shape)
 
 
@@ -68,19 +63,16 @@ def z_scored(ratings: np.ndarray) -> np.ndarray:
 
 def item_means(ratings: np.ndarray, shown: np.ndarray, items: int) -> np.ndarray:
     """Mean rating of each item, (items,); the overall mean for an item that nobody read."""
-    sums, counts = (
-        np.bincount(shown.ravel(), weights, minlength=items)
-        for weights in (ratings.ravel(), np.ones(shown.size))
-    )
+    sums = np.bincount(shown.ravel(), ratings.ravel(), minlength=items)
+    counts = np.bincount(shown.ravel(), minlength=items)
     return np.where(counts > 0, sums / np.maximum(counts, 1), ratings.mean())
 
 
 def offsets_fitted(ratings: np.ndarray, shown: np.ndarray, items: int) -> np.ndarray:
-    """Item effects (items,) of rating = item + rater + noise by least squares: what Bradley-Terry is for
-    comparisons, for numbers.
+    """Item effects (items,) of rating = item + rater + noise, by least squares.
 
-    With the raters eliminated, the normal equations are L · items = b: b sums each item's ratings, taken from
-    their rater's mean.
+    This is for numbers what Bradley-Terry is for comparisons. With the raters eliminated, the normal
+    equations are L · items = b: b sums each item's ratings, taken from their rater's mean.
     """
     read = np.zeros((len(shown), items))
     np.add.at(read, (np.arange(len(shown))[:, None], shown), 1)
@@ -89,9 +81,7 @@ def offsets_fitted(ratings: np.ndarray, shown: np.ndarray, items: int) -> np.nda
 
 
 def two_by_two(m: int) -> np.ndarray:
-    """Which of a rater's m items are compared, (2, m/2): the first with the second, the third with the
-    fourth, and so on.
-    """
+    """Which of a rater's m items are compared, (2, m/2): first with second, third with fourth, and so on."""
     return np.arange(m).reshape(-1, 2).T
 
 
@@ -101,8 +91,9 @@ def in_order(m: int) -> np.ndarray:
 
 
 def wins(shown: np.ndarray, impressions: np.ndarray, items: int, places: np.ndarray) -> np.ndarray:
-    """(items, items): how often i beat j when each rater compares their items at `places` (2, K). Offset and
-    gain play no part.
+    """(items, items): how often i beat j when each rater compares their items at `places` (2, K).
+
+    Offset and gain play no part.
     """
     (i, j), (u, v) = ((x[:, places[0]], x[:, places[1]]) for x in (shown, impressions))
     table = np.zeros((items, items))
@@ -112,8 +103,9 @@ def wins(shown: np.ndarray, impressions: np.ndarray, items: int, places: np.ndar
 
 
 def bradley_terry(table: np.ndarray, prior: float = 0.1) -> np.ndarray:
-    """The scores of the items, (items,); `prior` wins of everybody over everybody keep those who always won
-    finite.
+    """The scores of the items, (items,).
+
+    `prior` wins of everybody over everybody keep those who always won finite.
     """
     return bradley_terry_optimum(torch.from_numpy(table + prior * (1 - np.eye(len(table))))).numpy()
 

@@ -49,9 +49,7 @@ def not_scored(prompts: list[str], responses: list[str]) -> list[float]:
 def compared(
     responses: dict[str, list[str]], raters: list[Annotator], per_prompt: int = PER_PROMPT, seed: int = 0
 ) -> list[Preference]:
-    """Some pairs of different responses of each prompt, each shown to one of the raters, who says which is
-    better.
-    """
+    """Some pairs of different responses of each prompt; one of the raters says which is better."""
     rng, pairs = np.random.default_rng(seed), []
     for prompt, texts in responses.items():
         possible = [pair for pair in combinations(texts, 2) if pair[0] != pair[1]]
@@ -63,9 +61,7 @@ def compared(
 
 
 def build_preferences(sft: GPT) -> dict[str, list[Preference]]:
-    """The shipped comparisons: "comparisons" on the prompts kept for reward models, "held_out" on the
-    held-out prompts.
-    """
+    """The shipped pairs: "comparisons" on the prompts for reward models, "held_out" on the held-out ones."""
     train = compared(sampled(sft, [p.text for p in prompts_of("reward")]), crowd())
     test = compared(sampled(sft, [p.text for p in held_out_prompts()], n=4, seed=1), crowd(1), seed=1)
     return {"comparisons": train, "held_out": test}
@@ -75,12 +71,8 @@ def many_comparisons(sft: GPT, seed: int = 0, **changes) -> list[Preference]:
     """24 comparisons on each of the 2,820 prompts that no policy is trained on and nothing is measured on."""
     prompts = [p.text for split in ("reward", "sft", "corpus") for p in prompts_of(split)]
     chosen = np.random.default_rng(seed).permutation(len(prompts))
-    return compared(
-        sampled(sft, [prompts[i] for i in chosen], seed=seed),
-        crowd(seed, **changes),
-        per_prompt=24,
-        seed=seed,
-    )
+    responses = sampled(sft, [prompts[i] for i in chosen], seed=seed)
+    return compared(responses, crowd(seed, **changes), per_prompt=24, seed=seed)
 
 
 def trained(
@@ -91,22 +83,23 @@ def trained(
     model: RewardModel | None = None,
     **options,
 ) -> tuple[RewardModel, History]:
-    """A reward model (by default one that reads surprise) fitted to the pairs, normalised on samples for
-    policy prompts; its history.
+    """A reward model fitted to the pairs, normalised on samples for policy prompts; and its history.
+
+    Left out, `model` is one that reads surprise.
     """
     model = RewardModel(sft, seed=config.seed) if model is None else model
     history = reward_model.train(model, pairs, config, **options)
     stop_if_interrupted(history)
     responses = sampled(sft, [p.text for p in prompts_of("policy")[:128]], n=2, seed=2)
-    model.normalise(
-        [prompt for prompt in responses for _ in range(2)], [y for ys in responses.values() for y in ys]
-    )
+    prompts = [prompt for prompt in responses for _ in range(2)]
+    model.normalise(prompts, [y for ys in responses.values() for y in ys])
     return model, history
 
 
 def preferences(which: str) -> list[Preference]:
-    """The shipped "comparisons", or the "held_out" ones for measuring. Their prompts, and those of policy
-    training, are all different.
+    """The shipped "comparisons", or the "held_out" ones for measuring.
+
+    Their prompts, and those of policy training, are all different.
     """
     name = f"preferences/{which}.jsonl"
     return parse_preferences(read_verified(name).decode(), name)
@@ -124,9 +117,7 @@ def margins_of(pairs: Sequence[Preference], rewards: dict[tuple[str, str], float
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Comparisons to measure on: the pairs, their gold rewards (M, 2), and how probable these labels were,
-    (M,).
-    """
+    """Comparisons to measure on: the pairs, their gold rewards (M, 2), and the labels' probability (M,)."""
 
     pairs: list[Preference]
     gold: np.ndarray
@@ -134,17 +125,11 @@ class HeldOut:
 
     @classmethod
     def of(cls, pairs: list[Preference]) -> "HeldOut":
-        gold = np.stack(
-            [
-                gold_rewards([p.prompt for p in pairs], [getattr(p, which) for p in pairs])
-                for which in ("chosen", "rejected")
-            ],
-            1,
-        )
-        typical = typical_annotator()
-        return cls(
-            pairs, gold, np.array([typical.probability(p.prompt, p.chosen, p.rejected) for p in pairs])
-        )
+        prompts, typical = [p.prompt for p in pairs], typical_annotator()
+        sides = [p.chosen for p in pairs], [p.rejected for p in pairs]
+        gold = np.stack([gold_rewards(prompts, side) for side in sides], 1)
+        probability = [typical.probability(p.prompt, p.chosen, p.rejected) for p in pairs]
+        return cls(pairs, gold, np.array(probability))
 
     def margins(self, model: RewardModel) -> np.ndarray:
         """r(x, y_w) − r(x, y_l), (M,); each different response is scored once."""
@@ -156,9 +141,7 @@ class HeldOut:
         return float((margins > 0).mean())
 
     def order_accuracy(self, margins: np.ndarray, among: np.ndarray | bool = True) -> float:
-        """How often the response with the higher *gold* reward scores higher, among pairs that differ in
-        gold.
-        """
+        """How often the response with the higher *gold* reward scores higher, where the two differ."""
         better = self.gold[:, 0] - self.gold[:, 1]
         rows = (better != 0) & among
         return float(((margins > 0) == (better > 0))[rows].mean())
@@ -192,9 +175,7 @@ def subset(pairs: Sequence[Preference], n: int, seed: int) -> list[Preference]:
 
 
 def reward_model_size(sft: GPT) -> list[dict]:
-    """Reward models from 50 to 3,000 comparisons, with and without reading surprise, measured on the test
-    comparisons.
-    """
+    """Reward models from 50 to 3,000 comparisons, reading surprise or not, on the test comparisons."""
     train, test, rows = preferences("comparisons"), HeldOut.of(preferences("held_out")), []
     for seed in SEEDS:
         for n in SIZES:
@@ -238,9 +219,7 @@ BUGS: dict[str, tuple[type[RewardModel], Callable]] = {
 def halves(
     pairs: Sequence[Preference], n: int, seed: int
 ) -> tuple[list[Preference], list[Preference], list[Preference]]:
-    """n pairs on one half of the prompts, the other pairs on the same half, and all pairs on the other
-    half.
-    """
+    """n pairs on one half of the prompts, the other pairs on that half, and all pairs on the other half."""
     prompts = sorted({p.prompt for p in pairs})
     half = {prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[: len(prompts) // 2]}
     mine = [p for p in pairs if p.prompt in half]
@@ -258,10 +237,9 @@ def reward_model_bugs(sft: GPT) -> list[dict]:
     comparisons, test, rows = preferences("comparisons"), HeldOut.of(preferences("held_out")), []
     for seed in SEEDS:
         pairs, leaked, fresh = halves(comparisons, 2000, seed)
+        config = RewardModelConfig(steps=60, seed=seed)
         for bug, (kind, loss) in BUGS.items():
-            model, _ = trained(
-                sft, pairs, RewardModelConfig(steps=60, seed=seed), model=kind(sft, seed), loss=loss
-            )
+            model, _ = trained(sft, pairs, config, model=kind(sft, seed), loss=loss)
             rows.append({"seed": seed, "bug": bug, **test.measured(model)})
             if bug == "correct":
                 for name, others in {"leaked": leaked, "fresh": fresh}.items():

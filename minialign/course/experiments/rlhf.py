@@ -1,6 +1,4 @@
-"""Notebook 05: PPO against a reward model, best-of-n beside it, and what both do to the gold reward and to
-the rest of the model.
-"""
+"""Notebook 05: PPO against a reward model, best-of-n beside it, and what both do to gold and to the model."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -54,19 +52,15 @@ def measured(
     temperature: float = 1.0,
     prompts: Sequence[Prompt] | None = None,
 ) -> dict[str, float]:
-    """What n samples for each prompt (by default the held-out ones) show: KL from the reference, proxy and
-    gold reward, attributes, habits.
+    """What n samples for each prompt show: KL from the reference, proxy and gold reward, attributes, habits.
 
-    The KL is the sum over a response's tokens of the exact KL of the next-token distributions: less noisy
-    than log-ratios, same mean.
+    The prompts are by default the held-out ones. The KL is the sum over a response's tokens of the exact KL
+    of the next-token distributions: less noisy than log-ratios, same mean.
     """
     texts, rollouts = [p.text for p in (held_out_prompts() if prompts is None else prompts)], []
     for start in range(0, len(texts), 49):
-        rollouts.append(
-            roll_out(
-                policy, texts[start : start + 49], reward, n=n, temperature=temperature, seed=(seed, start)
-            )
-        )
+        sampling = dict(n=n, temperature=temperature, seed=(seed, start))
+        rollouts.append(roll_out(policy, texts[start : start + 49], reward, **sampling))
     judged = [judge(x, y) for r in rollouts for x, y in zip(r.prompts, r.responses)]
     kl = [tokens.sum() for r in rollouts for tokens in token_kl(policy, reference, r.batch)]
     proxy = torch.cat([r.rewards for r in rollouts])
@@ -82,9 +76,7 @@ def measured(
 
 
 def preserved(policy: GPT) -> dict[str, float]:
-    """What of the base model is left: perplexity on its corpus, facts completed (clozes) and facts answered
-    (greedily).
-    """
+    """What of the base model is left: perplexity on its corpus, facts completed (clozes), facts answered."""
     in_corpus = [topic for topic in load_topics() if topic.real]
     asked = questions_by_sort()["sft"] + questions_by_sort()["held-out"]
     replies = answers(policy, asked, temperature=0)
@@ -98,8 +90,9 @@ def preserved(policy: GPT) -> dict[str, float]:
 def optimised(
     sft: GPT, reward: Reward, config: PPOConfig, at: tuple[int, ...] = MEASURED, **options
 ) -> tuple[GPT, list[dict]]:
-    """PPO from `sft`, and one row for each step: the run's own metrics and, after the steps in `at`, what
-    held-out prompts show.
+    """PPO from `sft`, and one row for each step.
+
+    A row has the run's own metrics and, after the steps in `at`, what held-out prompts show.
     """
     policy, rows = copy.deepcopy(sft), [{"step": 0, **measured(sft, sft, reward, config.seed)}]
 
@@ -126,8 +119,9 @@ def sampled_scores(
 
 
 def selected(sft: GPT, reward: Reward, seed: int, n: int = 64, every: int = 4) -> list[dict]:
-    """Best-of-n and the tilted optimum π_ref exp(r/β)/Z, both estimated from n samples for every fourth
-    held-out prompt.
+    """Best-of-n and the tilted optimum π_ref exp(r/β)/Z, both estimated from n samples for a prompt.
+
+    The prompts are every fourth of the held-out ones.
     """
     proxy, gold = sampled_scores(sft, reward, held_out_prompts()[::every], n, seed)
     rows = []
@@ -150,8 +144,9 @@ def selected(sft: GPT, reward: Reward, seed: int, n: int = 64, every: int = 4) -
 
 
 def overoptimisation(sft: GPT, reward: RewardModel) -> list[dict]:
-    """The Goodhart figure: PPO with three β, and with the pre-training mix, against the shipped reward model;
-    best-of-n beside it.
+    """The Goodhart figure: PPO against the shipped reward model, and best-of-n beside it.
+
+    PPO runs with three β, and with the pre-training mix.
     """
     rows = []
     for seed in SEEDS:
@@ -217,8 +212,9 @@ BUGS: dict[str, dict[str, Callable]] = {
 
 @contextmanager
 def bug(name: str):
-    """Inside, minialign.ppo has one of BUGS. The check that would catch two of them is switched off, or there
-    would be no curve.
+    """Inside, minialign.ppo has one of BUGS.
+
+    The check that would catch two of them is switched off, or there would be no curve.
     """
     with ExitStack() as stack:
         for function, wrong in BUGS[name].items():
@@ -242,8 +238,9 @@ def dropping(policy: GPT, p: float = 0.1) -> GPT:
 
 
 def ppo_variants(sft: GPT, reward: RewardModel) -> list[dict]:
-    """Fifteen rollouts with each bug, and with a critic of its own: the run's metrics, and what held-out
-    prompts show at the end.
+    """Fifteen rollouts with each bug, and with a critic of its own.
+
+    The rows have the run's metrics, and what held-out prompts show at the end.
     """
     rows, config = [], replace(LONG, steps=15, beta=0.05)
     for seed in SEEDS:
@@ -271,17 +268,14 @@ def enumerated_ppo(
     epochs: int = 2,
     seed: int = 0,
 ) -> list[float]:
-    """PPO where a whole response is one action: `policy()` gives log π of all responses, (P, N). Returns
-    TV(π, π*) after each round.
+    """PPO where a whole response is one action; returns TV(π, π*) after each round.
 
-    The pieces are those of minialign.ppo; the value of a prompt is the mean reward of its samples, and the
-    learning rate falls to 0.
+    `policy()` gives log π of all responses, (P, N). The pieces are those of minialign.ppo; the value of a
+    prompt is the mean reward of its samples, and the learning rate falls to 0.
     """
     optimum, _ = exact.optimal_policy(reference, rewards, beta)
-    generator, optimizer = (
-        torch.Generator().manual_seed(seed),
-        torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-5),
-    )
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-5)
     mask, distances = torch.ones(len(rewards) * samples, 1, dtype=torch.bool), []
     for done in range(rounds):
         optimizer.param_groups[0]["lr"] = lr * (1 - done / rounds)
@@ -307,8 +301,9 @@ def enumerated_ppo(
 
 
 def total_variation(log_p: torch.Tensor, log_q: torch.Tensor) -> float:
-    """½ Σ_y |p(y) − q(y)|, the mean over prompts: between 0 and 1, the most that two policies can differ
-    about any set of responses.
+    """½ Σ_y |p(y) − q(y)|, the mean over prompts, between 0 and 1.
+
+    It is the most that two policies can differ about any set of responses.
     """
     return float((log_p.exp() - log_q.exp()).abs().sum(-1).mean() / 2)
 
