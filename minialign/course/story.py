@@ -1,14 +1,10 @@
-"""The whole story on one page: a base model, an assistant, a reward model, PPO and DPO, and what it is worth.
-
-python -m minialign.course.story
-"""
+"""The whole story on one page, from a base model to PPO and DPO: python -m minialign.course.story"""
 
 import copy
 from itertools import combinations
 
 import minialign
 from minialign import dpo, ppo, reward_model, sft
-from minialign.language_model import LanguageModel
 from minialign.preferences import Preference
 from minialign.world.annotator import typical_annotator
 from minialign.world.demonstrations import demonstrate
@@ -18,22 +14,20 @@ from minialign.world.prompts import MOON_LANDING, prompts_of, sample_prompts
 
 def story(size: float = 1.0) -> dict[str, float]:
     """From a base model to aligned ones; returns the mean gold reward of each. `size` shortens it all."""
+    held_out, golds = [p.text for p in sample_prompts("evaluation", max(1, round(196 * size)), seed=1)], {}
 
     def few(n: int) -> int:
         return max(1, round(n * size))
 
-    held_out, golds = [p.text for p in sample_prompts("evaluation", few(196), seed=1)], {}
-
-    def show(name: str, model: LanguageModel) -> None:
+    def show(name: str, model) -> None:
         golds[name] = float(gold_rewards(held_out, model.respond(held_out, temperature=1.0)).mean())
         print(f"\n{name}: gold reward {golds[name]:.2f} on held-out prompts\n  {model.respond(MOON_LANDING)}")
 
     # 1. A language model, pre-trained on a small world: asked a question, it goes on with more prompts.
-    base = minialign.load("base")
-    show("base", base)
+    start = minialign.load("base")
+    show("base", start)
 
     # 2. Instruction fine-tuning: imitate what people wrote.
-    start = copy.deepcopy(base)
     sft.introduce_template(start.model)
     demonstrations = [(d.prompt.text, d.response) for d in demonstrate(prompts_of("sft"), few(10_000))]
     sft.train(start, demonstrations, sft.SFTConfig(steps=few(650)))
@@ -41,8 +35,7 @@ def story(size: float = 1.0) -> dict[str, float]:
 
     # 3. People compare answers, two and two.
     prompts, people = [p.text for p in prompts_of("reward")][: few(400)], typical_annotator()
-    samples = [start.respond(prompts, temperature=1.0, seed=seed) for seed in range(4)]
-    pairs = []
+    samples, pairs = [start.respond(prompts, temperature=1.0, seed=seed) for seed in range(4)], []
     for prompt, *answers in zip(prompts, *samples):
         for pair in combinations(dict.fromkeys(answers), 2):
             winner = people.prefer(prompt, *pair)
