@@ -279,3 +279,45 @@ def test_nothing_wanted(model, options):
 def test_a_negative_temperature(model):
     with pytest.raises(ValueError, match="the temperature is -1: .*; 0 is greedy decoding"):
         generate(model, PROMPTS, temperature=-1)
+
+
+# --- what a small change would spoil ---
+
+
+def test_left_out_one_response_of_96_tokens_at_temperature_1():
+    config = GPTConfig(**(vars(TINY) | {"context": 128}))
+    model = lively_gpt(config)
+    plain = generate(model, PROMPTS, ends=())
+    assert plain.batch.response_mask.sum(-1).tolist() == [96] * len(PROMPTS)
+    spelled = generate(model, PROMPTS, n=1, max_new_tokens=96, temperature=1.0, seed=0, ends=())
+    assert torch.equal(plain.batch.ids, spelled.batch.ids)
+
+
+def test_ended_rows_are_laid_aside_when_they_are_half(stopping, monkeypatch):
+    """Not before, for each time the cache is copied; and not never, for they would be computed to the end."""
+    calls, hidden = [], stopping.hidden
+    monkeypatch.setattr(
+        stopping, "hidden", lambda ids, *arguments: calls.append(len(ids)) or hidden(ids, *arguments)
+    )
+    generated = generate(stopping, PROMPTS, n=8, max_new_tokens=30, ends=[END_ID])
+    lengths = list(map(len, responses(generated)))
+    expected, rows = [len(PROMPTS)], len(lengths)
+    for t in range(1, max(lengths)):
+        left = sum(length > t for length in lengths)
+        rows = left if 2 * left <= rows else rows
+        expected.append(rows)
+    assert calls == expected and len(set(expected)) == 3
+
+
+def test_half_precision_samples_by_a_full_softmax():
+    """In bfloat16 the log-probabilities would be wrong by hundredths of a nat."""
+    half = lively_gpt().bfloat16()
+    generated = generate(half, PROMPTS, max_new_tokens=8)
+    scored = token_log_probs(half, generated.batch).detach()
+    logits = half(generated.batch.ids, generated.batch.mask)
+    coarse = logits.log_softmax(-1)[:, :-1].gather(-1, generated.batch.ids[:, 1:, None])[..., 0]
+    seen = generated.batch.response_mask
+    assert generated.log_probs.dtype == torch.float32
+    assert (generated.log_probs - scored)[seen].abs().mean() < (coarse - scored[:, 1:])[
+        seen[:, 1:]
+    ].abs().mean() / 3
