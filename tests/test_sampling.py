@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from minialign.chat import load_chat
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import token_log_probs
-from minialign.sampling import generate, next_token_probabilities
+from minialign.sampling import draw, generate, next_token_probabilities
 from minialign.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("toy_data")
@@ -321,3 +321,13 @@ def test_half_precision_samples_by_a_full_softmax():
     assert (generated.log_probs - scored)[seen].abs().mean() < (coarse - scored[:, 1:])[
         seen[:, 1:]
     ].abs().mean() / 3
+
+
+def test_draws_by_hand():
+    """Each number between 0 and 1 falls into the part of one token: the last is drawn too, <|pad|> is not."""
+    logits = torch.tensor([[0.1, 0.3, 0.2, 0.4]]).log()
+    for uniform, token in ((0.01, 0), (0.14, 0), (0.15, 2), (0.42, 2), (0.44, 3), (1.0, 3)):
+        drawn, log_prob = draw(logits, 1.0, torch.tensor([[uniform]]), pad=1)
+        assert drawn.tolist() == [token] and log_prob.item() == pytest.approx(logits[0, token].item())
+    drawn, log_prob = draw(logits, 0, torch.tensor([[0.01]]), pad=3)
+    assert drawn.tolist() == [1] and log_prob.item() == pytest.approx(logits[0, 1].item())
