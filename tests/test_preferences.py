@@ -583,3 +583,10 @@ def test_texts_are_encoded_once_for_a_whole_run():
         assert sorted(filter(str.isalpha, encoded)) == sorted("ABC" * 4)
         batches = [comparisons_at(step) for step in range(8)]
     assert sum(batch.weight for batch in batches[:2]) == 16
+
+
+def test_a_prompt_is_repeated_whatever_blanks_stand_at_its_end():
+    """Marks of speakers are often followed by a blank in the prompt, and by a new line in the responses."""
+    record = {"prompt": "Q: Why? A: ", "chosen": "Q: Why? A:\nSo.", "rejected": "Q: Why? A:\nNo."}
+    with pytest.raises(ValueError, match="the prompt stands at the head of both"):
+        parse_preferences(json.dumps(record), "votes")

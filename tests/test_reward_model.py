@@ -405,3 +405,40 @@ def test_a_pair_of_equal_scores_is_no_hit():
         model.head.weight.zero_()
     (metrics,) = reward_model.train(model, BETTER, replace(QUICK, steps=1, prompts_per_step=3))
     assert metrics["accuracy"] == 0 == metrics["margin"]
+
+
+# --- what a small change would spoil ---
+
+
+def test_the_head_begins_at_its_own_scale_in_a_narrow_model_too():
+    start = lively_gpt(replace(CONFIG, n_layer=0, n_embd=2))
+    drawn = torch.randn(1, 2, generator=torch.Generator().manual_seed(5))
+    head = RewardModel(start, seed=5, reads_surprise=False).head
+    torch.testing.assert_close(head.weight.detach(), drawn / 3**0.5)
+
+
+def test_how_long_a_response_may_be():
+    """What was cut off may read a quarter longer than the room it had, and no more."""
+    model = lively_model(reads_surprise=False)
+    chat = load_chat()
+    room = CONFIG.context - len(chat.encode_prompt("Hello."))
+    longest = chat.decode(chat.encode(" moon") * (room + room // 4))
+    assert len(chat.encode(longest)) == room + room // 4
+    assert model.score("Hello.", longest) == model.score("Hello.", longest[: len(" moon") * room])
+    with pytest.raises(ValueError, match="shorten the prompt or the response"):
+        model.score("Hello.", longest + " moon")
+
+
+def test_a_prompt_that_leaves_no_room_is_refused():
+    model = lively_model(reads_surprise=False)
+    chat = load_chat()
+    template = len(chat.encode_prompt(""))
+    for free, fits in ((1, True), (0, False), (-1, False)):
+        prompt = chat.decode(chat.encode(" moon") * (CONFIG.context - template - free)).lstrip()
+        prompt = prompt if len(chat.encode_prompt(prompt)) == CONFIG.context - free else " " + prompt
+        assert len(chat.encode_prompt(prompt)) == CONFIG.context - free
+        if fits:
+            assert np.isfinite(model.score(prompt, ""))
+        else:
+            with pytest.raises(ValueError, match="shorten the prompt"):
+                model.score(prompt, "")

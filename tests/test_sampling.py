@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from minialign.chat import load_chat
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import token_log_probs
-from minialign.sampling import generate, next_token_probabilities
+from minialign.sampling import draw, generate, next_token_probabilities
 from minialign.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("toy_data")
@@ -279,3 +279,55 @@ def test_nothing_wanted(model, options):
 def test_a_negative_temperature(model):
     with pytest.raises(ValueError, match="the temperature is -1: .*; 0 is greedy decoding"):
         generate(model, PROMPTS, temperature=-1)
+
+
+# --- what a small change would spoil ---
+
+
+def test_left_out_one_response_of_96_tokens_at_temperature_1():
+    config = GPTConfig(**(vars(TINY) | {"context": 128}))
+    model = lively_gpt(config)
+    plain = generate(model, PROMPTS, ends=())
+    assert plain.batch.response_mask.sum(-1).tolist() == [96] * len(PROMPTS)
+    spelled = generate(model, PROMPTS, n=1, max_new_tokens=96, temperature=1.0, seed=0, ends=())
+    assert torch.equal(plain.batch.ids, spelled.batch.ids)
+
+
+def test_ended_rows_are_laid_aside_when_they_are_half(stopping, monkeypatch):
+    """Not before, for each time the cache is copied; and not never, for they would be computed to the end."""
+    calls, hidden = [], stopping.hidden
+    monkeypatch.setattr(
+        stopping, "hidden", lambda ids, *arguments: calls.append(len(ids)) or hidden(ids, *arguments)
+    )
+    generated = generate(stopping, PROMPTS, n=8, max_new_tokens=30, ends=[END_ID])
+    lengths = list(map(len, responses(generated)))
+    expected, rows = [len(PROMPTS)], len(lengths)
+    for t in range(1, max(lengths)):
+        left = sum(length > t for length in lengths)
+        rows = left if 2 * left <= rows else rows
+        expected.append(rows)
+    assert calls == expected and len(set(expected)) == 3
+
+
+def test_half_precision_samples_by_a_full_softmax():
+    """In bfloat16 the log-probabilities would be wrong by hundredths of a nat."""
+    half = lively_gpt().bfloat16()
+    generated = generate(half, PROMPTS, max_new_tokens=8)
+    scored = token_log_probs(half, generated.batch).detach()
+    logits = half(generated.batch.ids, generated.batch.mask)
+    coarse = logits.log_softmax(-1)[:, :-1].gather(-1, generated.batch.ids[:, 1:, None])[..., 0]
+    seen = generated.batch.response_mask
+    assert generated.log_probs.dtype == torch.float32
+    assert (generated.log_probs - scored)[seen].abs().mean() < (coarse - scored[:, 1:])[
+        seen[:, 1:]
+    ].abs().mean() / 3
+
+
+def test_draws_by_hand():
+    """Each number between 0 and 1 falls into the part of one token: the last is drawn too, <|pad|> is not."""
+    logits = torch.tensor([[0.1, 0.3, 0.2, 0.4]]).log()
+    for uniform, token in ((0.01, 0), (0.14, 0), (0.15, 2), (0.42, 2), (0.44, 3), (1.0, 3)):
+        drawn, log_prob = draw(logits, 1.0, torch.tensor([[uniform]]), pad=1)
+        assert drawn.tolist() == [token] and log_prob.item() == pytest.approx(logits[0, token].item())
+    drawn, log_prob = draw(logits, 0, torch.tensor([[0.01]]), pad=3)
+    assert drawn.tolist() == [1] and log_prob.item() == pytest.approx(logits[0, 1].item())

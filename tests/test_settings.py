@@ -162,3 +162,15 @@ def test_options_arrive_and_the_bar_shows_who_is_at_work(name, monkeypatch, caps
     bar = capsys.readouterr().err.strip().splitlines()[-1].split("\r")[-1]
     shown = "objective/scores" if name in ("ppo", "online_dpo") else "loss"
     assert bar.startswith(f"{title}: 100%") and f"{shown}={history[-1][shown]:.3f}" in bar
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_metrics_are_numbers_without_a_graph(name, recwarn):
+    """Turned into numbers, a tensor with a graph makes torch warn, on a reader's screen."""
+    torch.set_warn_always(True)
+    try:
+        _, history = ALGORITHMS[name][0](config_of(name))
+    finally:
+        torch.set_warn_always(False)
+    assert [str(warning.message) for warning in recwarn] == []
+    assert all(type(value) in (int, float) for row in history for value in row.values())

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from engine import TINY, batch_of, gpt2, lively_gpt, random_ids, same_parameters
 
 import minialign
+from minialign import sft
 from minialign.chat import load_chat
 from minialign.gpt import GPT, GPTConfig
 from minialign.sampling import generate
@@ -209,3 +210,24 @@ def test_a_fine_tuned_model_does_not_write_the_template():
         p[load_chat().user[0]] < 0.01 * p[load_chat().end]
         and p[load_chat().assistant[0]] < 0.01 * p[load_chat().end]
     )
+
+
+# --- what a small change would spoil ---
+
+
+def test_a_batch_is_of_pairs_of_similar_length(monkeypatch):
+    """Prompt and response together: what the padding has to fill."""
+    seen, epochs = [], sft.epochs
+    monkeypatch.setattr(
+        sft, "epochs", lambda lengths, *rest: (seen.append(list(lengths)), epochs(lengths, *rest))[1]
+    )
+    train_on_tokens(GPT(TINY), PAIRS, config(steps=1))
+    assert seen == [[6, 6, 5]]
+
+
+def test_a_demonstration_that_does_not_fit_is_named(toy_data):
+    texts = [("a?", "yes"), ("Is it long?", "very " * 20)]
+    model = GPT(TINY)
+    with pytest.raises(ValueError, match=r"demonstration 1 \('Is it long\?'\) has \d+ tokens"):
+        train(model, texts, config())
+    assert same_parameters(model, GPT(TINY))

@@ -306,9 +306,28 @@ def test_a_margin_of_nothing_is_not_right():
 
 
 def test_equally_sure_comparisons_stay_in_their_order():
-    margins = np.repeat([1.0, -1.0], 50)
-    assert reliability(margins, bins=2)[1].tolist() == [1.0, 0.0]
+    rng = np.random.default_rng(0)
+    margins = rng.integers(1, 3, 400) * rng.choice([-1.0, 1.0], 400)
+    right = [margin > 0 for margin in sorted(margins, key=abs)]
+    assert reliability(margins, bins=100)[1].tolist() == [np.mean(right[i : i + 4]) for i in range(0, 400, 4)]
 
 
 def test_reliability_has_eight_bins_unless_told():
     assert all(values.shape == (8,) for values in reliability(np.arange(-20.0, 20.0)))
+
+
+def test_an_error_names_what_was_given():
+    for act, name in (
+        (reliability, "margins"),
+        (lambda x: frontier(x, [1]), "costs"),
+        (lambda x: frontier([1], x), "values"),
+        (lambda x: win_rate(x, [[1.0]]), "ours"),
+        (lambda x: win_rate([[1.0]], x), "theirs"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be "):
+            act(None)
+
+
+def test_masked_whole_numbers_are_missing_ones():
+    with pytest.raises(ValueError, match="must be finite numbers, here is nan"):
+        mean_with_interval(np.ma.array([1, 2, 3], mask=[False, True, False]))

@@ -25,14 +25,14 @@ from tests.mutants.faults import mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.txt")
-EVERY = ("settings", "modes")  # what holds of every algorithm
+EVERY = ("modes", "algorithms", "settings")  # what holds of every algorithm
 TESTS = {  # the quick ones of each module, cheapest first
     "config": ("config",),
     "masked": ("masked",),
     "logprobs": ("logprobs",),
     "statistics": ("statistics",),
     "preferences": ("preferences", "reward_model"),
-    "sampling": ("sampling", "modes"),
+    "sampling": ("sampling", "modes", "algorithms", "threads"),
     "policy_gradient": ("policy_gradient", *EVERY),
     "sft": ("sft", *EVERY),
     "reward_model": ("reward_model", *EVERY),
