@@ -72,8 +72,9 @@ def passes(module: str, text: str, seconds: int) -> bool:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         sys.meta_path.insert(0, Mutated(module, text))
-        # what caught a mutant before is tried first
+        # what caught a mutant before is tried first; of the settings, the module's own
         options = ["-x", "--failed-first", "-o", f"cache_dir={ROOT}/build/mutants/{module}"]
+        options += ["-k", f"not test_settings or {'sft' if module == 'training' else module}"]
         files = [str(ROOT / f"tests/test_{name}.py") for name in TESTS[module]]
         os._exit(importlib.import_module("pytest").main([*options, *files]))
     return os.waitpid(child, 0)[1] == 0

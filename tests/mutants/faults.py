@@ -53,14 +53,22 @@ def faults(node: ast.AST, parent: ast.AST, imported: set[str]) -> Iterator[tuple
             yield decorator, "(lambda function: function)"
 
 
+def first_line(node: ast.AST) -> str:
+    """What a node says, or a compound statement's head."""
+    return next(line for line in ast.unparse(node).splitlines() if not line.startswith("@"))
+
+
 def mutants(module: str, source: bytes) -> dict[str, str]:
-    """The text of a module with one fault each, by the fault's name: place | line | old -> new."""
+    """The text of a module with one fault each, by the fault's name: place | statement | old -> new.
+
+    The name does not depend on how the lines are broken.
+    """
     lines, tree = source.splitlines(keepends=True), ast.parse(source)
     imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
     imported = {"self"} | {alias.asname or alias.name for node in imports for alias in node.names}
     found, seen = {}, Counter()
 
-    def visit(node: ast.AST, place: str) -> None:
+    def visit(node: ast.AST, place: str, statement: str) -> None:
         for field, value in ast.iter_fields(node):
             for child in value if isinstance(value, list) else [value]:
                 hint = field in ("returns", "decorator_list") or isinstance(node, ast.arg)
@@ -68,15 +76,15 @@ def mutants(module: str, source: bytes) -> dict[str, str]:
                     continue
                 named = isinstance(child, ast.FunctionDef | ast.ClassDef)
                 inner = f"{place}.{child.name}" if named else place
+                said = first_line(child) if isinstance(child, ast.stmt) else statement
                 for part, new in faults(child, node, imported):
                     begin = sum(map(len, lines[: part.lineno - 1])) + part.col_offset
                     end = sum(map(len, lines[: part.end_lineno - 1])) + part.end_col_offset
-                    old = " ".join(source[begin:end].decode().split())
-                    name = f"{inner} | {lines[part.lineno - 1].decode().strip()} | {old} -> {new}"
+                    name = f"{inner} | {said} | {first_line(part)} -> {new}"
                     seen[name] += 1
                     name += f" (no. {seen[name]})" * (seen[name] > 1)
                     found[name] = source[:begin].decode() + new + source[end:].decode()
-                visit(child, inner)
+                visit(child, inner, said)
 
-    visit(tree, module)
+    visit(tree, module, "")
     return found
