@@ -375,10 +375,18 @@ def test_lab_opens_for_root_too(setup, clone, user, allowed):
     (clone.parent / "bin/id").write_text(f"#!/bin/sh\necho {user}\n")
     (clone.parent / "bin/id").chmod(0o755)
     setup()
-    status, printed = setup("lab", PATH=f"{clone.parent / 'bin'}:{os.environ['PATH']}")
+    found = f"{clone.parent / 'bin'}:{os.environ['PATH']}"
+    status, printed = setup("lab", PATH=found, HOME=str(clone.parent))
     assert not status and printed.startswith("ran -c import sys, minialign; from jupyterlab")
     assert " --notebook-dir=notebooks" in printed
     assert ("--allow-root" in printed) == allowed
+
+
+@pytest.mark.parametrize("home", ["", "/proc/nope"])
+def test_lab_without_a_home_says_what_to_do(setup, home):
+    setup()
+    status, printed = setup("lab", HOME=home)
+    assert status and printed.count("\n") == 1 and printed.endswith("HOME=/tmp make lab\n")
 
 
 @pytest.fixture
