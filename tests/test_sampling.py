@@ -331,3 +331,14 @@ def test_draws_by_hand():
         assert drawn.tolist() == [token] and log_prob.item() == pytest.approx(logits[0, token].item())
     drawn, log_prob = draw(logits, 0, torch.tensor([[0.01]]), pad=3)
     assert drawn.tolist() == [1] and log_prob.item() == pytest.approx(logits[0, 1].item())
+
+
+def test_what_is_drawn_does_not_depend_on_the_default_dtype(model):
+    expected = generate(model, PROMPTS, n=3, max_new_tokens=6)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = generate(model, PROMPTS, n=3, max_new_tokens=6)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found.batch.ids, expected.batch.ids)
+    assert found.log_probs.dtype == torch.float32 and torch.equal(found.log_probs, expected.log_probs)

@@ -22,6 +22,8 @@ from minialign.training import (
     fit,
     learning_rate_at,
     repeat,
+    require_apart,
+    stop_if_interrupted,
     weight_of,
 )
 
@@ -404,3 +406,63 @@ def test_epochs_see_everything_once_each_and_can_be_entered_anywhere():
 def test_no_data():
     with pytest.raises(ValueError, match="the data set is empty: there is nothing to train on"):
         epochs([], 4, 0)
+
+
+# --- what a small change would spoil ---
+
+
+def test_a_history_is_written_as_bytes_one_line_a_step():
+    content = History([{"step": 1, "note": "ä"}, {"step": 2}]).to_json_lines()
+    assert type(content) is bytes and content.count(b"\n") == 2 and content.endswith(b"}\n")
+
+
+def test_an_interrupt_is_passed_on_where_half_a_run_is_of_no_use():
+    history = History()
+    assert stop_if_interrupted(history) is None
+    history.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        stop_if_interrupted(history)
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, math.nan])
+def test_a_norm_that_clips_everything_is_refused(wrong):
+    with pytest.raises(ValueError, match="max_grad_norm is "):
+        TrainingConfig(max_grad_norm=wrong)
+
+
+def test_weights_that_are_a_part_of_others_are_not_apart():
+    """Another parameter, at another address, in the same memory."""
+    learner, part, other = (torch.nn.Linear(3, 4) for _ in range(3))
+    part.weight = torch.nn.Parameter(learner.weight.detach()[1:])
+    assert part.weight.data_ptr() != learner.weight.data_ptr()
+    with pytest.raises(ValueError, match="the reference is the model that is trained, or shares its weights"):
+        require_apart(learner, reward=other, reference=part)
+    require_apart(learner, reference=other, reward=lambda x, y: 0.0)
+
+
+class Line(torch.nn.Module):
+    """One matrix."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.arange(6.0).view(2, 3))
+
+
+def test_a_state_is_saved_every_200_steps_unless_told(tmp_path):
+    model, path, saved = Line(), tmp_path / "run.state", []
+
+    def loss_fn(batch):
+        return model.weight.square().sum(), {}
+
+    def batches(step):
+        saved.append(path.exists())
+        return [batch_of([([1], [2])])]
+
+    config = TrainingConfig(steps=202, warmup=0)
+    history = fit(model, batches, loss_fn, config, resume_from=path)
+    assert saved.index(True) == 200
+    again = Line()
+    resumed = fit(again, batches, lambda batch: (again.weight.square().sum(), {}), config, resume_from=path)
+    assert len(saved) == 202 + 2 and resumed == history and same_parameters(again, model)
