@@ -96,7 +96,7 @@ class RewardModel(torch.nn.Module):
         if isinstance(prompts, str):
             return float(self.score([prompts], [responses])[0])
         pairs = [self._encoded(x, y) for x, y in zip(prompts, responses, strict=True)]
-        batch = collate(pairs, self.trunk.chat.pad, self.trunk.config.context).to(self.device)
+        batch = collate(pairs, self.trunk.chat.pad).to(self.device)
         with evaluating(self):
             scores = batch.by_parts(self, batch_size)
         require_finite(scores, "scores")
@@ -109,7 +109,7 @@ class RewardModel(torch.nn.Module):
         # What was cut off has no room for its end token. And as a text it may read a little longer than the
         # tokens it was sampled as: they need not be the encoder's own, and half a character comes back as a
         # whole one.
-        if room < 1 or len(chat.encode(response.replace("\ufffd", ""))) > room + room // 4:
+        if room < 1 or len(chat.encode(response.replace("\ufffd", ""))) > 1.25 * room:
             raise ValueError(
                 f"the prompt {prompt[:60]!r} and its response have {len(x) + len(y)} tokens, the model's "
                 f"context holds {context}: shorten the prompt or the response"
@@ -164,8 +164,7 @@ def train(
         raise TypeError(
             f"a reward model is trained here, not {type(model).__name__}: give RewardModel(model)"
         )
-    if model.reader is not None:
-        require_apart(model.trunk, reader=model.reader)
+    require_apart(model.trunk, reader=model.reader)
     comparisons_at = batches_of_comparisons(pairs, config.prompts_per_step, config.seed, model.trunk)
 
     def loss_fn(comparisons: Comparisons):

@@ -93,8 +93,6 @@ def generate(
     """
     model = network_of(model)
     room = room_for(prompts, n, max_new_tokens, model.config.context)
-    if temperature != 0:
-        require_temperature(temperature)
     with evaluating(model), one_thread(model):
         return continued(model, prompts, n, room, temperature, seed, ends)
 
@@ -189,14 +187,12 @@ def draw(
 
 def packed(chat: Chat, prompt, response, log_probs, finished) -> Generation:
     """Prompt and response, (ids, mask) each, side by side, padded on the right: a learner's fast path."""
-    longest = int(response[1].sum(-1).max())
-    response, log_probs = tuple(x[:, :longest] for x in response), log_probs[:, :longest]
     rows = [ids[real].tolist() for ids, real in zip(*response)]
     texts = [chat.decode(row[:-1] if done else row) for row, done in zip(rows, finished.tolist())]
     ids, mask = (torch.cat(pair, 1) for pair in zip(prompt, response))
     nothing = torch.zeros_like(prompt[0])
     response_mask = torch.cat([nothing.bool(), response[1]], 1)
     log_probs = torch.cat([nothing.float(), log_probs], 1)
-    order = mask.int().argsort(dim=-1, descending=True, stable=True)[:, : int(mask.sum(-1).max())]
+    order = mask.int().argsort(descending=True, stable=True)[:, : int(mask.sum(-1).max())]
     ids, mask, response_mask, log_probs = (x.gather(1, order) for x in (ids, mask, response_mask, log_probs))
     return Generation(texts, Batch(ids, mask, response_mask), log_probs, finished)

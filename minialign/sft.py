@@ -101,7 +101,7 @@ def train_on_tokens(
     collate(pairs, model.chat.pad, model.config.context)
 
     def batch_at(step: int) -> list[Batch]:
-        return [collate((pairs[i] for i in rows_at(step)), model.chat.pad, model.config.context)]
+        return [collate((pairs[i] for i in rows_at(step)), model.chat.pad)]
 
     def loss_fn(batch: Batch):
         return loss(model(batch.ids, batch.mask), batch.ids, batch.response_mask), {}

@@ -442,3 +442,29 @@ def test_a_prompt_that_leaves_no_room_is_refused():
         else:
             with pytest.raises(ValueError, match="shorten the prompt"):
                 model.score(prompt, "")
+
+
+def test_who_does_not_read_surprise_has_no_reader_and_learns_no_embedding():
+    told, plain = (RewardModel(lively_gpt(CONFIG), reads_surprise=told) for told in (True, False))
+    trained = {name for name, parameter in told.named_parameters() if parameter.requires_grad}
+    assert trained - dict(plain.named_parameters()).keys() == {"surprise_embedding"}
+    assert all(parameter.requires_grad for parameter in plain.parameters())
+
+
+def test_the_scale_is_in_single_precision_whatever_the_default_is():
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = RewardModel(lively_gpt(CONFIG).float())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert model.gain.dtype == model.bias.dtype == torch.float32
+
+
+def test_scores_are_made_a_few_rows_at_a_time(monkeypatch):
+    model, seen = lively_model(reads_surprise=False), []
+    hidden = model.trunk.hidden
+    monkeypatch.setattr(
+        model.trunk, "hidden", lambda ids, *a, **k: seen.append(len(ids)) or hidden(ids, *a, **k)
+    )
+    model.score(ASKED, ANSWERED, batch_size=3)
+    assert seen == [3, 1]

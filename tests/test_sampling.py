@@ -342,3 +342,18 @@ def test_what_is_drawn_does_not_depend_on_the_default_dtype(model):
         torch.set_default_dtype(torch.float32)
     assert torch.equal(found.batch.ids, expected.batch.ids)
     assert found.log_probs.dtype == torch.float32 and torch.equal(found.log_probs, expected.log_probs)
+
+
+def test_whether_a_response_has_ended_is_a_mask(stopping):
+    generated = generate(stopping, PROMPTS, n=4, max_new_tokens=6, ends=[END_ID])
+    assert generated.finished.dtype == torch.bool and len(set(generated.finished.tolist())) == 2
+
+
+def test_what_has_no_probability_is_never_drawn_not_even_at_the_end():
+    """The probabilities add up to a little less than 1, and the last tokens have none."""
+    logits = torch.randn(64, 4096, generator=torch.Generator().manual_seed(0))
+    logits[:, -3:] = -torch.inf
+    sums = logits.softmax(-1).cumsum(-1)[:, -1]
+    assert (sums < 1).any() and (sums > 1).any()
+    drawn, log_prob = draw(logits, 1.0, torch.ones(64, 1), pad=0)
+    assert log_prob.isfinite().all() and (drawn < 4093).all()

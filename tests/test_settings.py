@@ -19,6 +19,7 @@ from minialign.pretraining import PretrainingConfig
 from minialign.reward_model import RewardModel, RewardModelConfig
 from minialign.sft import SFTConfig
 from minialign.tokenizer import load_tokenizer
+from minialign.training import TrainingConfig
 from tests.engine import favour, lively_gpt
 
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=16)
@@ -136,6 +137,34 @@ def plain_run(name: str) -> torch.nn.Module:
 
 def distance(a: torch.nn.Module, b: torch.nn.Module) -> float:
     return max(float((p - q).abs().max().detach()) for p, q in zip(a.parameters(), b.parameters()))
+
+
+COMMON = dict(final_lr=0.1, decay="cosine", weight_decay=0.0, betas=(0.9, 0.95), eps=1e-8, max_grad_norm=1.0)
+COMMON |= dict(muon=False, seed=0)
+DEFAULTS = {
+    TrainingConfig: dict(steps=1000, learning_rate=1e-3, warmup=20, weight_decay=0.1),
+    PretrainingConfig: dict(steps=4200, learning_rate=6e-3, warmup=100, final_lr=0.01, weight_decay=0.01)
+    | dict(betas=(0.9, 0.99), muon=True, batch_size=24),
+    SFTConfig: dict(steps=650, learning_rate=1.5e-4, warmup=20, weight_decay=0.01, betas=(0.9, 0.99))
+    | dict(batch_size=16),
+    RewardModelConfig: dict(steps=150, learning_rate=1e-3, warmup=20, weight_decay=0.01, prompts_per_step=8),
+    PolicyGradientConfig: dict(steps=25, learning_rate=5e-4, warmup=3, final_lr=1.0, baseline="rloo")
+    | dict(prompts_per_step=16, samples_per_prompt=8, max_new_tokens=96, temperature=1.0),
+    DPOConfig: dict(steps=60, learning_rate=3e-4, warmup=10, prompts_per_step=8, beta=0.1),
+    OnlineDPOConfig: dict(steps=40, learning_rate=3e-4, warmup=5, prompts_per_step=32, beta=0.1)
+    | dict(samples_per_prompt=2, max_new_tokens=96, missing_end_penalty=1.0),
+    PPOConfig: dict(steps=25, learning_rate=3e-4, warmup=0, decay="linear", eps=1e-5)
+    | dict(prompts_per_step=16, samples_per_prompt=4, max_new_tokens=96, temperature=1.0)
+    | dict(epochs=2, minibatches=2, rows_per_pass=16, beta=0.05, kl_target=None, horizon=10_000)
+    | dict(max_approx_kl=None, gamma=1.0, lam=0.95, clip=0.2, value_clip=0.2, value_coef=0.1)
+    | dict(missing_end_penalty=1.0, whiten_rewards=False, ptx_coef=0.0),
+}
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_the_defaults_are_those_of_models_and_tables(kind):
+    """Who changes one builds them anew."""
+    assert vars(kind()) == COMMON | DEFAULTS[kind]
 
 
 NO_EFFECT = {("ppo", "rows_per_pass")}  # what the memory holds at a time: test_ppo has it

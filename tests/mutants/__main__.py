@@ -25,14 +25,14 @@ from tests.mutants.faults import mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.txt")
-EVERY = ("modes", "algorithms", "settings")  # what holds of every algorithm
+EVERY = ("modes", "algorithms", "settings", "elsewhere")  # what holds of every algorithm
 TESTS = {  # the quick ones of each module, cheapest first
     "config": ("config",),
     "masked": ("masked",),
-    "logprobs": ("logprobs",),
+    "logprobs": ("logprobs", "elsewhere"),
     "statistics": ("statistics",),
-    "preferences": ("preferences", "reward_model"),
-    "sampling": ("sampling", "modes", "algorithms", "threads"),
+    "preferences": ("preferences", "reward_model", "elsewhere"),
+    "sampling": ("sampling", "modes", "algorithms", "threads", "elsewhere"),
     "policy_gradient": ("policy_gradient", *EVERY),
     "sft": ("sft", *EVERY),
     "reward_model": ("reward_model", *EVERY),
@@ -74,7 +74,7 @@ def passes(module: str, text: str, seconds: int) -> bool:
         sys.meta_path.insert(0, Mutated(module, text))
         # what caught a mutant before is tried first; of the settings, the module's own
         options = ["-x", "--failed-first", "-o", f"cache_dir={ROOT}/build/mutants/{module}"]
-        options += ["-k", f"not test_settings or {'sft' if module == 'training' else module}"]
+        options += ["-k", f"not test_settings or defaults or {'sft' if module == 'training' else module}"]
         files = [str(ROOT / f"tests/test_{name}.py") for name in TESTS[module]]
         os._exit(importlib.import_module("pytest").main([*options, *files]))
     return os.waitpid(child, 0)[1] == 0
