@@ -489,3 +489,30 @@ def test_what_on_step_records_may_be_numpys_or_torchs(foreign, tmp_path):
         TypeError, match="cannot be recorded: a history holds numbers, texts, and lists of them"
     ):
         History([{"a": object()}]).to_json_lines()
+
+
+# --- chance ---
+
+
+@pytest.mark.parametrize("name", ["policy_gradient", "ppo", "online dpo"])
+def test_every_step_and_every_seed_draws_other_responses(foreign, name):
+    """To the same prompt, of a policy that hardly changes."""
+
+    def drawn(seed):
+        steps = []
+
+        def reward(prompts, responses):
+            steps.append(responses)
+            return count_words(prompts, responses)
+
+        train, kind = {
+            "policy_gradient": (policy_gradient.train, PolicyGradientConfig),
+            "ppo": (ppo.train, PPOConfig),
+            "online dpo": (dpo.train_online, OnlineDPOConfig),
+        }[name]
+        config = dict(steps=3, learning_rate=1e-9, samples_per_prompt=8, max_new_tokens=8, seed=seed)
+        train(copy.deepcopy(foreign), ["why"], reward, kind(**config))
+        return steps
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert first == again and len({tuple(step) for step in first + other}) == 6
