@@ -56,18 +56,23 @@ def read_manifest() -> dict:
     return json.loads(MANIFEST.read_text("utf-8")) if MANIFEST.exists() else {}
 
 
-def read_verified(name: str) -> bytes:
-    """The bytes of data/`name`, if they are the ones MANIFEST.json vouches for.
-
-    Raises FileNotFoundError when the file is missing and ValueError when its SHA-256 is not the recorded one.
-    """
+def read_data(name: str) -> bytes:
+    """The bytes of data/`name`. Raises FileNotFoundError when there is no such file."""
     path = DATA / name
     if not path.exists():
         raise FileNotFoundError(
             f"data/{name} is missing: restore it with `git checkout data`, "
             "build it with `make artifacts` or get minialign again"
         )
-    content = path.read_bytes()
+    return path.read_bytes()
+
+
+def read_verified(name: str) -> bytes:
+    """The bytes of data/`name`, if they are the ones MANIFEST.json vouches for.
+
+    Raises FileNotFoundError when the file is missing and ValueError when its SHA-256 is not the recorded one.
+    """
+    content = read_data(name)
     expected = read_manifest().get(name, {}).get("sha256")
     if hashlib.sha256(content).hexdigest() != expected:
         raise ValueError(

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from torch.nn.utils import skip_init
 
 from minialign.chat import Batch, collate
 from minialign.config import Count, Natural, NonNegative, Positive, Share, Temperature, at_least
@@ -63,7 +64,8 @@ class Critic(torch.nn.Module):
         super().__init__()
         weight = next(trunk.parameters())
         self.trunk = trunk
-        self.head = torch.nn.Linear(trunk.config.n_embd, 1, device=weight.device, dtype=weight.dtype)
+        options = dict(device=weight.device, dtype=weight.dtype)
+        self.head = skip_init(torch.nn.Linear, trunk.config.n_embd, 1, **options)  # draws no random numbers
         # At first it expects nothing.
         self.head.load_state_dict({name: torch.zeros_like(p) for name, p in self.head.state_dict().items()})
 

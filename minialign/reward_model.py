@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.utils import skip_init
 
 from minialign.chat import Batch, collate
 from minialign.config import Count, Natural, NonNegative, Positive
@@ -49,7 +50,7 @@ class RewardModel(torch.nn.Module):
         super().__init__()
         start = network_of(start)
         width, dtype = start.config.n_embd, next(start.parameters()).dtype
-        self.trunk, self.head = copy.deepcopy(start), torch.nn.Linear(width, 1, dtype=dtype)
+        self.trunk, self.head = copy.deepcopy(start), skip_init(torch.nn.Linear, width, 1, dtype=dtype)
         self.reader = copy.deepcopy(start).requires_grad_(False).eval() if reads_surprise else None
         embedding = torch.nn.Parameter(torch.zeros(width, dtype=dtype))
         self.surprise_embedding = embedding if reads_surprise else None

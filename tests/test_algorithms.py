@@ -516,3 +516,11 @@ def test_every_step_and_every_seed_draws_other_responses(foreign, name):
 
     first, again, other = drawn(0), drawn(0), drawn(1)
     assert first == again and len({tuple(step) for step in first + other}) == 6
+
+
+def test_the_global_random_state_stays_put(foreign):
+    """A reader's own random numbers do not depend on what was trained before."""
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    everything(foreign)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()

@@ -5,7 +5,8 @@ from itertools import chain
 
 import pytest
 
-from minialign.world import topics as topics_module
+from minialign import files
+from minialign.files import read_data
 from minialign.world.judge import sentences_of, words_of
 from minialign.world.topics import REGISTERS, invent, load_contested, load_topics, read_lines, to_json_line
 
@@ -123,7 +124,7 @@ def test_a_couplet_ends_in_two_different_words_and_names_the_topic():
 
 
 def test_the_invented_lines_of_the_file_are_what_the_kinds_draw():
-    stored = (topics_module.DATA / "world" / "topics.jsonl").read_text("utf-8").splitlines()
+    stored = read_data("world/topics.jsonl").decode().splitlines()
     drawn = [to_json_line(topic) for topic in invent(read_lines("kinds.jsonl"))]
     assert stored[-len(drawn) :] == drawn
     assert len(drawn) == sum(not t.real for t in TOPICS)
@@ -156,7 +157,7 @@ def test_contested_facts_have_two_values_and_spread_frequencies():
 def test_a_broken_line_is_named_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "some.jsonl").write_text('{"a": 1}\n{"a": \n')
-    monkeypatch.setattr(topics_module, "DATA", tmp_path)
+    monkeypatch.setattr(files, "DATA", tmp_path)
     with pytest.raises(
         ValueError,
         match=r"^data/world/some\.jsonl, line 2 is not JSON .*mend that "
@@ -164,3 +165,5 @@ def test_a_broken_line_is_named_in_one_line(tmp_path, monkeypatch):
     ) as error:
         read_lines("some.jsonl")
     assert error.value.__suppress_context__
+    with pytest.raises(FileNotFoundError, match="^data/world/other.jsonl is missing: restore it with `git"):
+        read_lines("other.jsonl")

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from minialign.files import DATA
+from minialign.files import read_data
 
 REGISTERS = ("child", "teen", "expert")
 
@@ -89,7 +89,7 @@ def capitalised(text: str) -> str:
 def read_lines(name: str) -> list[dict]:
     """The records of data/world/`name`. Raises ValueError with the line number when one is not JSON."""
     records = []
-    for number, line in enumerate((DATA / "world" / name).read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(read_data(f"world/{name}").decode().splitlines(), 1):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
