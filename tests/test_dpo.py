@@ -590,3 +590,22 @@ def test_online_dpo_unlearns_a_missing_end_without_any_other_reward():
         finished[penalty] = history.column("finished")
     assert finished[1.0][:2].mean() < 0.7 and finished[1.0][-3:].mean() > 0.9
     assert finished[0.0][-3:].mean() < 0.7
+
+
+# --- what a small change would spoil ---
+
+
+def test_the_reference_is_read_without_a_graph(policy, monkeypatch):
+    """It would hold the activations of every response in memory."""
+    seen, inner = [], dpo.sequence_log_probs
+    monkeypatch.setattr(
+        dpo, "sequence_log_probs", lambda *args: seen.append(inner(*args)) or seen[-1].detach()
+    )
+    dpo.reference_log_probs(policy, BETTER)
+    assert seen and not any(log_probs.requires_grad for log_probs in seen)
+
+
+def test_a_reference_says_which_response_is_too_long(policy):
+    pairs = [BETTER[0], Preference("Hello.", "Yes! " * 20, "No.")]
+    with pytest.raises(ValueError, match=r"pair 2 .*context holds 32: shorten the prompt or the response"):
+        dpo.reference_log_probs(policy, pairs)
