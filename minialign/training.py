@@ -264,12 +264,12 @@ def progress_hidden() -> bool:
 
 def save_state(path: Path, optimizer: Optimizer, history: History) -> None:
     """Everything needed to go on, in one safetensors file: parameters, moments, the step, the history."""
-    tensors = {f"model.{name}": p.detach().contiguous() for name, p in optimizer.model.state_dict().items()}
+    tensors = {f"model.{name}": p for name, p in optimizer.model.state_dict().items()}
     for i, p in enumerate(optimizer.parameters):
         for name, value in optimizer.state_of(p).items():
             tensors[f"optimizer.{i}.{name}"] = value
     metadata = {"step": str(optimizer.step), "history": json.dumps(history, default=plain)}
-    write_atomically(path, save(tensors, metadata))
+    write_atomically(path, save({name: value.contiguous() for name, value in tensors.items()}, metadata))
 
 
 def load_state(path: Path, optimizer: Optimizer) -> History:

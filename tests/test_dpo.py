@@ -166,6 +166,12 @@ def test_ipo_is_a_square_around_its_goal():
     torch.testing.assert_close((chosen, rejected), dpo_loss(*LOGPS, BETA)[1:])
 
 
+@pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
+def test_implicit_rewards_are_constants(loss):
+    losses, chosen, rejected = loss(*(x.clone().requires_grad_() for x in LOGPS[:2]), *LOGPS[2:], BETA)
+    assert losses.requires_grad and not chosen.requires_grad and not rejected.requires_grad
+
+
 def best_of_two(loss, beta: float, steps: int = 4000) -> float:
     """π(y_w) of a table of two responses, the first always preferred, after training; it starts from a
     uniform reference.
@@ -387,6 +393,23 @@ def test_the_readers_own_file(policy, tmp_path):
 def test_other_losses_train_too(policy, loss):
     history = dpo.train(policy, BETTER, replace(QUICK, steps=20, prompts_per_step=3), loss=loss)
     assert history[-1]["loss"] < history[0]["loss"] and history[-1]["rewards/accuracies"] == 1
+
+
+def test_the_loss_that_is_given_is_the_one_that_is_trained_with(policy):
+    """One that teaches nothing, in both loops."""
+
+    def flat(policy_chosen_logps, *others):
+        return policy_chosen_logps * 0.0, policy_chosen_logps.detach(), policy_chosen_logps.detach()
+
+    def length(prompts, responses):
+        return [len(text) / 10 for text in responses]
+
+    online = OnlineDPOConfig(**(vars(QUICK) | dict(samples_per_prompt=4, max_new_tokens=3)))
+    for train, *arguments in ((dpo.train, BETTER, QUICK), (dpo.train_online, PROMPTS, length, online)):
+        learner, other = copy.deepcopy(policy), copy.deepcopy(policy)
+        assert train(learner, *arguments, loss=flat).column("loss").tolist() == [0.0] * 3
+        train(other, *arguments)
+        assert same_parameters(learner, policy) and not same_parameters(other, policy)
 
 
 def test_errors_say_what_to_do(policy):

@@ -11,6 +11,8 @@ from engine import TINY, batch_of, lively_gpt, random_ids, same_parameters
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minialign import training
+from minialign.files import DATA
 from minialign.gpt import GPT
 from minialign.sft import sft_loss
 from minialign.training import (
@@ -21,6 +23,7 @@ from minialign.training import (
     epochs,
     fit,
     learning_rate_at,
+    load_history,
     repeat,
     require_apart,
     stop_if_interrupted,
@@ -437,6 +440,8 @@ def test_weights_that_are_a_part_of_others_are_not_apart():
     assert part.weight.data_ptr() != learner.weight.data_ptr()
     with pytest.raises(ValueError, match="the reference is the model that is trained, or shares its weights"):
         require_apart(learner, reward=other, reference=part)
+    with pytest.raises(ValueError, match="the reference is the model that is trained"):
+        require_apart(part, reference=learner)
     require_apart(learner, reference=other, reward=lambda x, y: 0.0)
 
 
@@ -466,3 +471,57 @@ def test_a_state_is_saved_every_200_steps_unless_told(tmp_path):
     again = Line()
     resumed = fit(again, batches, lambda batch: (again.weight.square().sum(), {}), config, resume_from=path)
     assert len(saved) == 202 + 2 and resumed == history and same_parameters(again, model)
+
+
+def test_a_state_with_weights_that_lie_across_memory(tmp_path):
+    model, path = Line(), tmp_path / "run.state"
+    model.weight = torch.nn.Parameter(torch.arange(6.0).view(3, 2).T)
+    assert not model.weight.is_contiguous()
+    config = TrainingConfig(steps=2, warmup=0)
+
+    def loss_fn(batch):
+        return model.weight.square().sum(), {}
+
+    fit(model, lambda step: [batch_of([([1], [2])])], loss_fn, config, resume_from=path, save_every=2)
+    trained = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.zero_()
+    training.load_state(path, Optimizer(model, config))
+    assert torch.equal(model.weight, trained)
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt(), ValueError("broken")])
+def test_the_bar_is_told_every_step_and_closed_at_the_end(monkeypatch, end):
+    """It decides itself when to draw: drawn at every step, it would be the slowest part of a small model."""
+    told = []
+
+    class Bar:
+        def __init__(self, **options):
+            told.append(("open", options["total"], options["initial"], options["desc"]))
+
+        def update(self):
+            told.append("update")
+
+        def set_postfix(self, shown, refresh=True):
+            told.append((shown, refresh))
+
+        def close(self):
+            told.append("close")
+
+    def update(step):
+        if step == 2 and end is not None:
+            raise end
+        return {"loss": float(step)}
+
+    monkeypatch.setattr(training, "tqdm", Bar)
+    try:
+        repeat(update, 3, History([{"loss": 7.0}]), title="a title")
+    except ValueError as error:
+        assert error is end
+    steps = [["update", ({"loss": f"{step}.000"}, False)] for step in (1, 2)][: 2 if end is None else 1]
+    assert told == [("open", 3, 1, "a title"), *sum(steps, []), "close"]
+
+
+def test_a_log_is_its_rows():
+    rows = load_history("base")
+    assert type(rows) is History and rows.to_json_lines() == (DATA / "logs/base.jsonl").read_bytes()
