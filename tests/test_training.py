@@ -497,7 +497,7 @@ def test_the_bar_is_told_every_step_and_closed_at_the_end(monkeypatch, end):
 
     class Bar:
         def __init__(self, **options):
-            told.append(("open", options["total"], options["initial"], options["desc"]))
+            told.append([options[name] for name in ("total", "initial", "desc", "unit")])
 
         def update(self):
             told.append("update")
@@ -519,9 +519,24 @@ def test_the_bar_is_told_every_step_and_closed_at_the_end(monkeypatch, end):
     except ValueError as error:
         assert error is end
     steps = [["update", ({"loss": f"{step}.000"}, False)] for step in (1, 2)][: 2 if end is None else 1]
-    assert told == [("open", 3, 1, "a title"), *sum(steps, []), "close"]
+    assert told == [[3, 1, "a title", "step"], *sum(steps, []), "close"]
 
 
 def test_a_log_is_its_rows():
     rows = load_history("base")
     assert type(rows) is History and rows.to_json_lines() == (DATA / "logs/base.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_a_run_that_is_all_warm_up_ends_at_its_peak(decay):
+    config = TrainingConfig(steps=5, learning_rate=0.3, warmup=5, decay=decay)
+    assert [learning_rate_at(step, config) for step in (4, 5)] == pytest.approx([0.3, 0.3])
+
+
+def test_weight_decay_is_on_matrices_only_muons_too():
+    def decays(muon):
+        optimizers = Optimizer(lively_gpt(), TrainingConfig(weight_decay=0.3, muon=muon)).optimizers
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        return {(p.dim() >= 2, group["weight_decay"]) for group in groups for p in group["params"]}
+
+    assert decays(False) == decays(True) == {(True, 0.3), (False, 0.0)}
