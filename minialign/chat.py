@@ -180,13 +180,15 @@ def require_fit(
 ) -> None:
     """Raise ValueError when (prompt ids, response ids) pairs are longer than `context`.
 
-    It is one error for all of them, which calls the i-th `name(i)`.
+    It is one error for all of them, which calls the i-th `name(i)`. A document is a pair without a prompt.
     """
-    faults = [
-        f"{name(i)} has {len(x) + len(y)} tokens ({len(x)} of the prompt, {len(y)} of the response), the "
-        f"model's context holds {context}: shorten the prompt or the response"
-        for i, (x, y) in enumerate(pairs)
-        if len(x) + len(y) > context
-    ]
+
+    def fault(i, x, y) -> str:
+        parts, what = f" ({len(x)} of the prompt, {len(y)} of the response)", "the prompt or the response"
+        parts, what = (parts, what) if x else ("", "it")
+        has = f"{name(i)} has {len(x) + len(y)} tokens{parts}"
+        return f"{has}, the model's context holds {context}: shorten {what}"
+
+    faults = [fault(i, x, y) for i, (x, y) in enumerate(pairs) if len(x) + len(y) > context]
     if faults:
         raise one_error(faults)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.utils import skip_init
 
-from minialign.chat import Batch, collate
+from minialign.chat import Batch, collate, require_fit
 from minialign.config import Count, Natural, NonNegative, Positive, Share, Temperature, at_least
 from minialign.gpt import GPT, network_of
 from minialign.logprobs import full_precision, on_response, require_same, response_states, token_log_probs
@@ -236,7 +236,7 @@ def minibatches(n: int, config: PPOConfig, rng: np.random.Generator) -> list[tor
 def ptx_loss(policy: GPT, documents: Sequence[list[int]]) -> torch.Tensor:
     """Mean −log π_θ(x_t | x_<t) of some documents in nats a token: what PPO-ptx mixes in."""
     pairs = ((ids[:1], ids[1:]) for ids in documents)
-    batch = collate(pairs, policy.chat.pad, policy.config.context).to(policy.device)
+    batch = collate(pairs, policy.chat.pad).to(policy.device)
     return -masked_mean(token_log_probs(policy, batch), batch.response_mask)
 
 
@@ -295,6 +295,7 @@ def train(
     torch.nn.ModuleList([policy, reference, critic]).eval()  # no dropout, from here on
 
     encoded = [policy.chat.encode_document(text) for text in documents]
+    require_fit((((), ids) for ids in encoded), policy.config.context, "document {}".format)
     prompts = as_prompts(prompts)
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
     sampling = {name: getattr(config, name) for name in ("max_new_tokens", "temperature")}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from minialign.chat import Batch, Chat, collate
+from minialign.chat import Batch, Chat, collate, require_fit
 from minialign.config import Count, Momentum, Natural, NonNegative, Positive
 from minialign.gpt import GPT, network_of
 from minialign.logprobs import full_precision
@@ -56,15 +56,16 @@ def train(
 
     Every document is a row of its own, beside others of similar length, so that no token is spent on guessing
     across the border of two documents. `shift` makes inputs and targets; `options` go to `training.fit`.
-    Raises ValueError for an empty corpus.
+    Raises ValueError for an empty corpus, and for documents that do not fit the context.
     """
     model = network_of(model)
     documents = [encode_corpus([d], model.chat)[0] if isinstance(d, str) else d for d in documents]
+    require_fit((((), ids) for ids in documents), model.config.context, "document {}".format)
     rows_at = epochs([len(ids) for ids in documents], config.batch_size, config.seed)
 
     def batch_at(step: int) -> list[Batch]:
         rows = (documents[i] for i in rows_at(step))
-        return [collate(((ids[:1], ids[1:]) for ids in rows), model.chat.pad, model.config.context)]
+        return [collate(((ids[:1], ids[1:]) for ids in rows), model.chat.pad)]
 
     def loss_fn(batch: Batch):
         inputs, targets = shift(batch.ids)

@@ -104,15 +104,15 @@ def test_pairs_that_are_too_long_are_named():
 
 
 def test_many_pairs_that_are_too_long_are_told_together_under_the_callers_names():
-    pairs = [([1] * (i % 2), [2] * i) for i in range(20)]  # 0, 2, 2, 4, 4, … tokens
+    pairs = [([1] * (i % 2 + 1), [2] * i) for i in range(20)]  # 1, 3, 3, 5, 5, … tokens
     with pytest.raises(ValueError) as error:
         require_fit(pairs, 7, lambda i: f"demonstration {i}")
     head, *lines = str(error.value).split("\n")
     assert head == "13 faults, the first five:"
     assert [line.partition(" (")[0] for line in lines] == [
-        f"demonstration {i} has {i + i % 2} tokens" for i in (7, 8, 9, 10, 11)
+        f"demonstration {i} has {i + i % 2 + 1} tokens" for i in (7, 8, 9, 10, 11)
     ]
-    require_fit(iter(pairs[:7]), 6)
+    require_fit(iter(pairs[:7]), 7)
 
 
 # --- texts that the tokenizer cannot take ---

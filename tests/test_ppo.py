@@ -3,6 +3,7 @@ where it is known.
 """
 
 import copy
+import inspect
 import itertools
 import math
 from dataclasses import replace
@@ -1063,3 +1064,62 @@ def test_ppo_converges_to_the_tilted_optimum(whitened):
 )
 def test_wrong_rewards_converge_elsewhere(wrong):
     assert trained_on_the_micro_world(1.0, rewards_of=wrong) > 0.05
+
+
+# --- what a small change would spoil ---
+
+
+def test_left_out_the_settings_are_the_configs():
+    for function, names in {
+        gae: {"gamma": "gamma", "lam": "lam"},
+        clipped_policy_loss: {"clip": "clip"},
+        clipped_value_loss: {"clip": "value_clip"},
+    }.items():
+        parameters = inspect.signature(function).parameters
+        assert {n: parameters[n].default for n in names} == {n: getattr(PPOConfig(), names[n]) for n in names}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_policy_and_critic_on_one_trunk_read_a_batch_once(shared, monkeypatch):
+    policy = small_policy()
+    critic, calls = Critic(policy if shared else small_policy(1)), []
+    for trunk in {policy, critic.trunk}:
+        monkeypatch.setattr(
+            trunk, "hidden", lambda *a, inner=trunk.hidden, **k: calls.append(inner) or inner(*a, **k)
+        )
+    ppo.act(policy, critic, batch_of([([1, 2], [3, 4])]), 1.0)
+    assert len(calls) == len(set(calls)) == (1 if shared else 2)
+
+
+def test_the_critic_is_one_linear_map_on_its_trunk():
+    critic = Critic(small_policy())
+    assert [tuple(p.shape) for p in critic.head.parameters()] == [(1, CONFIG.n_embd), (1,)]
+
+
+def test_a_rollout_of_more_than_the_horizon_changes_beta_by_a_fifth_at_most():
+    config = PPOConfig(kl_target=6.0, horizon=10)
+    assert adapted(0.5, 600.0, 40, config) == pytest.approx(0.6)
+    assert adapted(0.5, 0.0, 40, config) == pytest.approx(0.4)
+
+
+def test_returns_that_do_not_vary_have_no_share_that_is_explained():
+    values, nearly = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3.0, 3.0, 3.0 + 3e-7])
+    assert nearly.var() > 0
+    for returns in (torch.full((3,), 3.0), nearly):
+        assert math.isnan(ppo.explained_variance(values, returns))
+    assert ppo.explained_variance(values, values + 7.0) == 1.0
+    assert ppo.explained_variance(torch.zeros(3), values) == 0.0
+
+
+def test_a_document_that_does_not_fit_is_named_before_the_run():
+    """In words that speak of documents: of prompts and responses the reader has given none."""
+    documents = [*DOCUMENTS, "very " * 40]
+    asked = []
+
+    def reward(prompts, responses):
+        asked.append(prompts)
+        return length(prompts, responses)
+
+    with pytest.raises(ValueError, match=r"^document 3 has \d+ tokens, the model's context .*: shorten it$"):
+        ppo.train(small_policy(), PROMPTS, reward, replace(QUICK, ptx_coef=0.1), documents=documents)
+    assert not asked
