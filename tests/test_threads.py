@@ -63,6 +63,14 @@ def test_a_small_model_is_sampled_by_one_thread(threads_of, toy_data, monkeypatc
     assert threads_of(lively_gpt()) == {2}, "unless the reader says how many"
 
 
+def test_many_rows_are_shared_by_all_of_them(threads_of):
+    model = GPT(GPTConfig(n_layer=1))
+    parameters = sum(p.numel() for p in model.parameters())
+    many = 300_000_000 // (2 * parameters)  # samples of each of two prompts
+    assert threads_of(model, n=many) == {1}
+    assert threads_of(model, n=many + 1) == {2}
+
+
 def test_a_large_model_is_sampled_by_all_of_them(threads_of):
     model = GPT(GPTConfig(n_layer=1, n_head=8, n_embd=1024))
     assert sum(p.numel() for p in model.parameters()) > 10_000_000

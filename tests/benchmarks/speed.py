@@ -357,21 +357,21 @@ def main() -> None:
         ("DPO", "DPOTrainer", dpo_step),
     ):
         version, n, times = step(32, 2, rounds, 4)
-        print(row(f"{name} step, {n} pairs", f"TRL {version} `{trainer}`", "pairs/s", n, times), flush=True)
+        what = f"{name} step, {n} pairs of different prompts"
+        print(row(what, f"TRL {version} `{trainer}`", "pairs/s", n, times), flush=True)
         version, n, times = step(8, 8, rounds, 1)
         what = f"{name} step, all {n} pairs of 8 prompts × 8 responses (ours reads each response once)"
         print(row(what, f"TRL {version} `{trainer}`", "pairs/s", n, times), flush=True)
 
     of_the_course = minialign.load("sft", "cpu").model, [p.text for p in sample_prompts("policy", RESPONSES)]
-    for policy, prompts, limit in (
-        (endless_writer(), texts(RESPONSES, 6, 16, seed=0), LENGTH),
-        (*of_the_course, LIMIT),
+    for who, policy, prompts, limit in (
+        ("the course's model", *of_the_course, LIMIT),
+        ("a model that never ends", endless_writer(), texts(RESPONSES, 6, 16, seed=0), LENGTH),
     ):
         version, length, *both = ppo_updates(policy, prompts, limit, rounds)
-        for critic, times in zip(
-            ("a critic of its own", "a critic on the policy's trunk (theirs: of its own)"), both
-        ):
-            name = f"PPO update, {RESPONSES} responses of {length:.0f} tokens ({limit} at most), {critic}"
+        what = f"{RESPONSES} responses of {who} ({length:.0f} tokens, {limit} at most), a critic of its own"
+        for name, times in zip((what, "the same, our critic on the policy's trunk"), both):
+            name = f"PPO update, {name}"
             print(row(name, f"TRL {version} `PPOTrainer`", "responses/s", RESPONSES, times), flush=True)
 
 
