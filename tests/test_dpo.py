@@ -624,7 +624,8 @@ def test_the_reference_is_read_without_a_graph(policy, monkeypatch):
     monkeypatch.setattr(
         dpo, "sequence_log_probs", lambda *args: seen.append(inner(*args)) or seen[-1].detach()
     )
-    dpo.reference_log_probs(policy, BETTER)
+    cached = dpo.reference_log_probs(policy, BETTER)
+    assert {type(log_prob) for log_prob in cached.values()} == {float}
     assert seen and not any(log_probs.requires_grad for log_probs in seen)
 
 

@@ -211,6 +211,7 @@ def test_the_head_begins_as_in_the_literature():
     assert heads[0].weight.std().item() == pytest.approx(4097**-0.5, rel=0.05)
     assert abs(heads[0].weight.mean().item()) < 4 * 4097**-0.5 / 64 and not heads[0].bias.any()
     assert same_parameters(heads[0], heads[1]) and not same_parameters(heads[0], heads[2])
+    assert same_parameters(heads[0], RewardModel(start, reads_surprise=False).head)
 
 
 # --- normalisation ---
@@ -427,6 +428,21 @@ def test_how_long_a_response_may_be():
     assert model.score("Hello.", longest) == model.score("Hello.", longest[: len(" moon") * room])
     with pytest.raises(ValueError, match="shorten the prompt or the response"):
         model.score("Hello.", longest + " moon")
+    half_characters = "\ufffd" * room  # each was a token, and is written as several
+    assert len(chat.encode(half_characters)) > 2 * room and np.isfinite(
+        model.score("Hello.", half_characters)
+    )
+
+
+@pytest.mark.parametrize("context", [30, 31, 32, 33])
+def test_a_quarter_longer_is_just_allowed(context):
+    model = lively_model(reads_surprise=False, config=replace(CONFIG, context=context))
+    chat = load_chat()
+    room = context - len(chat.encode_prompt("Hello."))
+    just, more = (chat.decode(chat.encode(" moon") * (room + room // 4 + k)) for k in (0, 1))
+    assert np.isfinite(model.score("Hello.", just))
+    with pytest.raises(ValueError, match="shorten the prompt or the response"):
+        model.score("Hello.", more)
 
 
 def test_a_prompt_that_leaves_no_room_is_refused():
