@@ -4,9 +4,10 @@
 
 Each mutant is a fork of this process, which has imported the libraries; the module is compiled from changed
 text, and no file changes. Results stay in build/mutants/ as long as the engine and the module's tests do, so
-an interrupted run goes on. A mutant that lives and is not in survivors.txt (with the reason above it) is an
-error, as is an entry there that is caught or gone. (A tool of our own, because mutmut 3 leaves out decorated functions, class bodies and
-deleted calls, and cosmic-ray starts a new Python, with all imports, for every mutant.)
+an interrupted run goes on. A mutant that lives and is not in survivors.txt, with the reason above it, is an
+error, as is an entry there that is caught or gone. (A tool of our own, because mutmut 3 leaves out decorated
+functions, class bodies and deleted calls, and cosmic-ray starts a new Python, with all imports, for every
+mutant.)
 """
 
 import gc
