@@ -184,10 +184,13 @@ def require_fit(
     """
 
     def fault(i, x, y) -> str:
-        parts, what = f" ({len(x)} of the prompt, {len(y)} of the response)", "the prompt or the response"
-        parts, what = (parts, what) if x else ("", "it")
-        has = f"{name(i)} has {len(x) + len(y)} tokens{parts}"
-        return f"{has}, the model's context holds {context}: shorten {what}"
+        has, limit = (
+            f"{name(i)} has {len(x) + len(y)} tokens",
+            f"the model's context holds {context}: shorten",
+        )
+        if not x:
+            return f"{has}, {limit} it"
+        return f"{has} ({len(x)} of the prompt, {len(y)} of the response), {limit} the prompt or the response"
 
     faults = [fault(i, x, y) for i, (x, y) in enumerate(pairs) if len(x) + len(y) > context]
     if faults:
