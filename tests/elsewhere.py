@@ -5,8 +5,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 CPU, DEVICE = torch.device("cpu"), torch.device("privateuseone")  # the name that torch keeps for others'
-NAMES = DEVICE, DEVICE.type
 MOVES = "to", "copy_", "__set__", "_has_compatible_shallow_copy_type"  # take from one device to the other
+
+
+def names(argument, device: torch.device) -> bool:
+    """Whether an argument is the device, or its name."""
+    return isinstance(argument, (torch.device, str)) and argument in (device, device.type)
 
 
 class Elsewhere(TorchFunctionMode):
@@ -49,14 +53,11 @@ class Elsewhere(TorchFunctionMode):
             for x in tensors:
                 if x.ndim and not self.holds(x) and id(x) not in indices:
                     raise RuntimeError(f"{name} of tensors on two devices; on the CPU is {tuple(x.shape)}")
-        wanted = [x for x in values if isinstance(x, (torch.device, str))]
-        home = name == "cpu" or CPU in wanted or CPU.type in wanted
-        there = any(x in NAMES for x in wanted) or there and not home
-        on_the_cpu = tree_map(
-            lambda x: CPU if any(x is y for y in wanted if y in NAMES) else x, (args, kwargs)
-        )
+        home = name == "cpu" or any(names(x, CPU) for x in values)
+        there = any(names(x, DEVICE) for x in values) or there and not home
+        args, kwargs = tree_map(lambda x: CPU if names(x, DEVICE) else x, (args, kwargs))
         taken = [x.untyped_storage().data_ptr() for x in tensors]
-        result = function(*on_the_cpu[0], **(on_the_cpu[1] or {}))
+        result = function(*args, **(kwargs or {}))
         if name in ("copy_", "__set__"):
             return result
         return tree_map(lambda x: self.placed(x, there, taken), result)

@@ -2,6 +2,8 @@
 transformers builds it.
 """
 
+from contextlib import contextmanager
+
 import torch
 
 from minialign.chat import Batch
@@ -21,6 +23,17 @@ def lively_gpt(config: GPTConfig = TINY, seed: int = 0) -> GPT:
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = noise * 0.3 + parameter.data.round()  # the LayerNorm weights are 1
     return model
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype):
+    """Another default for what is made anew; afterwards it is as it was."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def favour(model: GPT, token: int, logit: float) -> GPT:

@@ -7,57 +7,36 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engine import favour, lively_gpt, same_parameters
+from engine import default_dtype, same_parameters
+from foreign import (
+    ALGORITHMS,
+    CONFIG,
+    DEMONSTRATIONS,
+    FOREIGN,
+    PAIRS,
+    PROMPTS,
+    WORDS,
+    count_words,
+    everything,
+    speaker,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minialign import dpo, policy_gradient, ppo, pretraining, reward_model, sft
 from minialign.best_of_n import best_of_n
-from minialign.chat import Chat
 from minialign.dpo import DPOConfig, OnlineDPOConfig
-from minialign.gpt import GPT, GPTConfig
 from minialign.language_model import LanguageModel
 from minialign.logprobs import sequence_log_probs
 from minialign.policy_gradient import PolicyGradientConfig
 from minialign.ppo import Critic, PPOConfig
-from minialign.preferences import Preference
-from minialign.pretraining import PretrainingConfig
 from minialign.reward_model import RewardModel, RewardModelConfig
 from minialign.rollouts import roll_out
 from minialign.sampling import generate
 from minialign.sft import SFTConfig
 from minialign.training import History
 
-# --- a model of its own: another tokenizer, another template, other special tokens ---
-
-WORDS = "yes no maybe so why how who me you it is not".split()
-
-
-class Words:
-    """A tokenizer whose every token is a word; those below 20 are x0, x1, …"""
-
-    names = [*(f"x{i}" for i in range(20)), *WORDS]
-
-    def encode_ordinary(self, text):
-        return [self.names.index(word) for word in text.split()]
-
-    def decode(self, ids):
-        return " ".join(self.names[i] for i in ids)
-
-
-# A template of several tokens on either side, an end and a padding in the middle of the vocabulary.
-FOREIGN = Chat(Words(), user=(3, 4), assistant=(5, 6, 3), end=9, separator=11, pad=10)
-CONFIG = GPTConfig(vocab_size=20 + len(WORDS), context=24, n_layer=1, n_head=2, n_embd=16)
-PROMPTS = ["why", "how is it", "who is it not"]
-PAIRS = [Preference(x, "yes it is", "no") for x in PROMPTS] + [Preference("why", "maybe so", "not me")]
-DEMONSTRATIONS = [(pair.prompt, pair.chosen) for pair in PAIRS]
-
-
-def speaker(seed=0):
-    """A small model that speaks FOREIGN and ends a response after a few words."""
-    model = GPT(CONFIG, chat=FOREIGN).eval()
-    model.load_state_dict(favour(lively_gpt(CONFIG, seed), FOREIGN.end, 2.0).state_dict())
-    return model
+# --- another tokenizer, another template, other special tokens ---
 
 
 @pytest.fixture
@@ -72,52 +51,6 @@ def foreign(monkeypatch):
     for module in ("chat", "gpt"):
         monkeypatch.setattr(f"minialign.{module}.load_chat", forbidden)
     return speaker()
-
-
-def count_words(prompts, responses):
-    return [len(response.split()) for response in responses]
-
-
-def everything(policy, **options):
-    """Each algorithm, one step, on a copy of the policy: {its name: (the trained module, its history)}."""
-    found = {}
-
-    def run(name, train, model, *arguments, **more):
-        found[name] = model, train(model, *arguments, **more, **options)
-
-    small = dict(steps=1, warmup=0)
-    sampling = dict(small, prompts_per_step=2, max_new_tokens=8)
-    run("pretraining", pretraining.train, copy.deepcopy(policy), PROMPTS, PretrainingConfig(**small))
-    run("sft", sft.train, copy.deepcopy(policy), DEMONSTRATIONS, SFTConfig(**small))
-    for told in (False, True):
-        judge = RewardModel(policy, reads_surprise=told)
-        run(f"reward_model {told}", reward_model.train, judge, PAIRS, RewardModelConfig(**small))
-    run("dpo", dpo.train, copy.deepcopy(policy), PAIRS, DPOConfig(**small))
-    run(
-        "policy_gradient",
-        policy_gradient.train,
-        copy.deepcopy(policy),
-        PROMPTS,
-        count_words,
-        PolicyGradientConfig(**sampling, samples_per_prompt=4),
-    )
-    config = PPOConfig(**sampling, samples_per_prompt=4, ptx_coef=0.1)
-    run("ppo", ppo.train, copy.deepcopy(policy), PROMPTS, count_words, config, documents=PROMPTS)
-    online = OnlineDPOConfig(**sampling, samples_per_prompt=4)
-    run("online dpo", dpo.train_online, copy.deepcopy(policy), PROMPTS, count_words, online)
-    return found
-
-
-ALGORITHMS = {
-    "pretraining",
-    "sft",
-    "reward_model False",
-    "reward_model True",
-    "dpo",
-    "policy_gradient",
-    "ppo",
-    "online dpo",
-}
 
 
 def test_every_algorithm_trains_a_model_with_another_tokenizer(foreign):
@@ -419,14 +352,10 @@ def test_temperatures_at_the_edge_still_give_probabilities(foreign, temperature)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_another_default_dtype(foreign, dtype):
     """The default decides what is made anew, and stops nobody."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         everything(foreign)
         LanguageModel(foreign).respond(PROMPTS, temperature=1.0)
         RewardModel(foreign).score("why", "yes")
-    finally:
-        torch.set_default_dtype(before)
 
 
 def test_a_model_in_double_precision(foreign):
@@ -494,8 +423,15 @@ def test_what_on_step_records_may_be_numpys_or_torchs(foreign, tmp_path):
 # --- chance ---
 
 
-@pytest.mark.parametrize("name", ["policy_gradient", "ppo", "online dpo"])
-def test_every_step_and_every_seed_draws_other_responses(foreign, name):
+@pytest.mark.parametrize(
+    ("train", "kind"),
+    [
+        (policy_gradient.train, PolicyGradientConfig),
+        (ppo.train, PPOConfig),
+        (dpo.train_online, OnlineDPOConfig),
+    ],
+)
+def test_every_step_and_every_seed_draws_other_responses(foreign, train, kind):
     """To the same prompt, of a policy that hardly changes."""
 
     def drawn(seed):
@@ -505,11 +441,6 @@ def test_every_step_and_every_seed_draws_other_responses(foreign, name):
             steps.append(responses)
             return count_words(prompts, responses)
 
-        train, kind = {
-            "policy_gradient": (policy_gradient.train, PolicyGradientConfig),
-            "ppo": (ppo.train, PPOConfig),
-            "online dpo": (dpo.train_online, OnlineDPOConfig),
-        }[name]
         config = dict(steps=3, learning_rate=1e-9, samples_per_prompt=8, max_new_tokens=8, seed=seed)
         train(copy.deepcopy(foreign), ["why"], reward, kind(**config))
         return steps

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from elsewhere import DEVICE, Elsewhere
-from test_algorithms import (
+from foreign import (
     ALGORITHMS,
     DEMONSTRATIONS,
     FOREIGN,

@@ -11,6 +11,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 import torch
+from engine import default_dtype
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -361,15 +362,12 @@ def test_the_readers_errors_in_words(capsys):
 @pytest.mark.parametrize("setting", [torch.inference_mode, torch.no_grad, lambda: torch.device("meta")])
 def test_a_check_does_not_depend_on_what_the_reader_has_set(setting):
     detached = EXERCISES["implicit_reward"].mistakes[-1]
-    try:
-        torch.set_default_dtype(torch.float64)
+    with default_dtype(torch.float64):
         with setting():
             for name, exercise in EXERCISES.items():
                 assert lesson.diagnose(exercise, exercise.solution) is None, name
             assert lesson.diagnose(EXERCISES["implicit_reward"], detached.function) == detached.diagnosis
         assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def test_a_model_that_an_attempt_changes_is_its_own():

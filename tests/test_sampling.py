@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engine import TINY, favour, gpt2, lively_gpt, random_ids, same_parameters
+from engine import TINY, default_dtype, favour, gpt2, lively_gpt, random_ids, same_parameters
 from scipy.stats import chisquare
 
 from minialign.chat import load_chat
@@ -335,11 +335,8 @@ def test_draws_by_hand():
 
 def test_what_is_drawn_does_not_depend_on_the_default_dtype(model):
     expected = generate(model, PROMPTS, n=3, max_new_tokens=6)
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         found = generate(model, PROMPTS, n=3, max_new_tokens=6)
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert torch.equal(found.batch.ids, expected.batch.ids)
     assert found.log_probs.dtype == torch.float32 and torch.equal(found.log_probs, expected.log_probs)
 

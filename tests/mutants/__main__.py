@@ -3,11 +3,10 @@
     OMP_NUM_THREADS=1 python -m tests.mutants [module ...]
 
 Each mutant is a fork of this process, which has imported the libraries; the module is compiled from changed
-text, and no file changes. Results stay in build/mutants/ as long as the engine and the module's tests do, so
-an interrupted run goes on. A mutant that lives and is not in survivors.txt, with the reason above it, is an
-error, as is an entry there that is caught or gone. (A tool of our own, because mutmut 3 leaves out decorated
-functions, class bodies and deleted calls, and cosmic-ray starts a new Python, with all imports, for every
-mutant.)
+text, and no file changes. Results stay in build/mutants/ as long as engine and tests do, so an interrupted
+run goes on. A mutant that lives and is not in survivors.txt, with the reason above it, is an error, as is an
+entry there that is caught or gone. (A tool of our own, because mutmut 3 leaves out decorated functions, class
+bodies and deleted calls, and cosmic-ray starts a new Python, with all imports, for every mutant.)
 """
 
 import gc
@@ -85,9 +84,10 @@ def survivors(module: str) -> tuple[set[str], int]:
     """The names of the mutants that live, and how many there are in all."""
     original = (ROOT / f"minialign/{module}.py").read_bytes()
     texts = mutants(module, original)
-    files = [Path(__file__), *sorted((ROOT / "minialign").glob("*.py"))]
-    files += [
-        ROOT / f"tests/{name}.py" for name in ("conftest", "engine", *map("test_{}".format, TESTS[module]))
+    files = [
+        Path(__file__),
+        *sorted((ROOT / "minialign").glob("*.py")),
+        *sorted((ROOT / "tests").glob("*.py")),
     ]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
     log = ROOT / f"build/mutants/{module}-{state}.jsonl"
