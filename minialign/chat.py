@@ -184,10 +184,8 @@ def require_fit(
     """
 
     def fault(i, x, y) -> str:
-        has, limit = (
-            f"{name(i)} has {len(x) + len(y)} tokens",
-            f"the model's context holds {context}: shorten",
-        )
+        has = f"{name(i)} has {len(x) + len(y)} tokens"
+        limit = f"the model's context holds {context}: shorten"
         if not x:
             return f"{has}, {limit} it"
         return f"{has} ({len(x)} of the prompt, {len(y)} of the response), {limit} the prompt or the response"
