@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from minialign.course import lesson
 from minialign.course.exercises import EXERCISES
-from minialign.course.exercises.diagnosis import contrast, same
+from minialign.course.exercises.diagnosis import IMPORTS, contrast, same
 
 MISTAKES = [
-    pytest.param(name, mistake, id=f"{name}: {mistake.diagnosis[:40]}")
+    pytest.param(name, mistake, wrong, id=f"{name}: {mistake.diagnosis[:40]}")
     for name, e in EXERCISES.items()
-    for mistake in e.mistakes
+    for mistake in e.mistakes + e.errors
+    for wrong in mistake.functions
 ]
 
 
@@ -33,9 +34,9 @@ def test_the_engine_passes(name, capsys):
     assert capsys.readouterr().out == f"{name}: right. The notebook goes on with your function.\n"
 
 
-@pytest.mark.parametrize(("name", "mistake"), MISTAKES)
-def test_a_known_wrong_answer_is_named(name, mistake, capsys):
-    assert lesson.check(name, mistake.function) is EXERCISES[name].solution
+@pytest.mark.parametrize(("name", "mistake", "wrong"), MISTAKES)
+def test_a_known_wrong_answer_is_named(name, mistake, wrong, capsys):
+    assert lesson.check(name, wrong) is EXERCISES[name].solution
     assert mistake.diagnosis in capsys.readouterr().out
 
 
@@ -55,14 +56,47 @@ def test_any_other_wrong_answer_is_shown_beside_the_right_one(name, capsys):
     assert "you return 12345, the engine" in capsys.readouterr().out
 
 
-def test_two_results_may_come_as_a_list_and_one_is_told_that_it_takes_two(capsys):
+def test_two_results_may_come_as_a_list():
     right = EXERCISES["gae"].solution
     assert lesson.diagnose(EXERCISES["gae"], lambda *arguments: list(right(*arguments))) is None
     assert lesson.diagnose(
         EXERCISES["gae"], lambda *arguments: [x + 1 for x in right(*arguments)]
     ).startswith("not yet: in part 1 of the result")
-    assert "the engine 2 results, a tensor of shape" in lesson.diagnose(
-        EXERCISES["gae"], lambda *arguments: right(*arguments)[0]
+
+
+FEWER = [  # (exercise, what is made of its results, words)
+    ("dpo_loss", lambda losses, w, lose: losses, "3 results are wanted, separated by commas; what you"),
+    ("dpo_loss", lambda losses, w, lose: lose, "what you return is right, but only the third of them."),
+    ("dpo_loss", lambda losses, w, lose: (losses, w), "you return 2 results, a tensor of shape (6,) that"),
+    ("dpo_loss", lambda losses, w, lose: losses.mean(), "the engine 3 results, a tensor of shape (6,)"),
+    ("dpo_loss", lambda *three: torch.stack(three), "your numbers are right, but stacked in a tensor."),
+    ("optimal_policy", lambda log_pi, z: log_pi, "2 results are wanted, separated by commas; what you"),
+    ("optimal_policy", lambda log_pi, z: z, "what you return is right, but only the second of them."),
+    ("gae", lambda advantages, returns: advantages, "is right, but only the first of them."),
+    ("gae", lambda *two: torch.stack(two, -1), "your numbers are right, but stacked in a tensor."),
+    ("shifted", lambda inputs, targets: targets, "is right, but only the second of them."),
+    ("reliability", lambda *two: np.column_stack(two), "right, but stacked in a numpy array."),
+    ("reliability", lambda sure, right: {"sure": sure}, "wanted, separated by commas; you return something"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "words"), FEWER)
+def test_who_returns_fewer_results_is_told_how_many_are_wanted(name, change, words):
+    exercise = EXERCISES[name]
+    said = lesson.diagnose(exercise, lambda *arguments: change(*exercise.solution(*arguments)))
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("name", "attempt"),
+    [
+        ("bradley_terry_loss", lambda *rewards: EXERCISES["bradley_terry_loss"].solution(*rewards).item()),
+        ("last_states", lambda *arguments: EXERCISES["last_states"].solution(*arguments).detach()),
+    ],
+)
+def test_a_value_without_any_gradient_is_told_what_cuts_it_off(name, attempt):
+    assert ".item(), float(), .detach(), numpy and torch.no_grad() do that" in lesson.diagnose(
+        EXERCISES[name], attempt
     )
 
 
@@ -89,7 +123,7 @@ def test_the_checks_inputs_differ_from_seed_to_seed():
 
 def test_every_mistake_differs_from_the_solution_and_from_its_siblings():
     for name, exercise in EXERCISES.items():
-        diagnoses = [mistake.diagnosis for mistake in exercise.mistakes]
+        diagnoses = [mistake.diagnosis for mistake in exercise.mistakes + exercise.errors]
         assert len(set(diagnoses)) == len(diagnoses) >= 3, name
 
 
@@ -333,6 +367,20 @@ def test_numbers_that_differ_are_printed_differently(right, by, in_array):
     assert float(mine) != float(engine)
 
 
+TRUTHS = [
+    (np.array([True, True]), "the entry [1] you return is True, the engine's is False"),
+    ([False, False], "the entry [0] you return is False, the engine's is True"),
+    (np.array([2, 0]), "the entry [0] you return is 2, the engine's is True"),
+    (False, "you return False, the engine a numpy array of shape (2,) that starts with True"),
+    (torch.zeros(3) > 0, "you return a tensor of shape (3,) that starts with False, the engine a numpy"),
+]
+
+
+@pytest.mark.parametrize(("value", "said"), TRUTHS)
+def test_true_and_false_are_not_printed_as_numbers(value, said):
+    assert contrast(value, np.array([True, False])).startswith(said)
+
+
 def test_texts_are_shown_from_where_they_differ():
     said = contrast("a" * 200 + "b" + "c" * 200, "a" * 200 + "d")
     assert said == f"from character 201 on you return {'b' + 'c' * 59!r}, the engine 'd'"
@@ -359,14 +407,42 @@ def test_the_readers_errors_in_words(capsys):
         assert words in capsys.readouterr().out
 
 
+NAMES = [
+    (
+        "F.relu(1)",
+        "name 'F' is not defined. F is not imported here: run `import torch.nn.functional as F` first",
+    ),
+    ("Counter('a')", "Counter is not imported here: run `from collections import Counter` first."),
+    ("my_merge", "The usual cause: a cell above has not been run, or the name is misspelt."),
+]
+
+
+@pytest.mark.parametrize(("code", "words"), NAMES)
+def test_a_name_that_is_missing_is_explained(code, words):
+    assert words in lesson.diagnose(EXERCISES["merge"], lambda *arguments: eval(code, {}))
+
+
+def test_the_imports_that_are_recommended_bring_the_name():
+    for name, line in IMPORTS.items():
+        scope = {}
+        exec(line, scope)
+        assert name in scope
+
+
+def test_an_error_without_a_usual_cause_is_reported_as_it_is():
+    said = lesson.diagnose(EXERCISES["rloo_advantages"], lambda rewards: rewards[7])
+    assert said == "your function raised IndexError: index 7 is out of bounds for dimension 0 with size 3."
+
+
 @pytest.mark.parametrize("setting", [torch.inference_mode, torch.no_grad, lambda: torch.device("meta")])
 def test_a_check_does_not_depend_on_what_the_reader_has_set(setting):
-    detached = EXERCISES["implicit_reward"].mistakes[-1]
+    (detached,) = (m for m in EXERCISES["implicit_reward"].mistakes if "no gradient flows" in m.diagnosis)
     with default_dtype(torch.float64):
         with setting():
             for name, exercise in EXERCISES.items():
                 assert lesson.diagnose(exercise, exercise.solution) is None, name
-            assert lesson.diagnose(EXERCISES["implicit_reward"], detached.function) == detached.diagnosis
+            for function in detached.functions:
+                assert lesson.diagnose(EXERCISES["implicit_reward"], function) == detached.diagnosis
         assert torch.get_default_dtype() == torch.float64
 
 
