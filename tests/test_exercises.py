@@ -14,6 +14,7 @@ import torch
 from engine import default_dtype
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from wrong_answers import WRONG
 
 from minialign.course import lesson
 from minialign.course.exercises import EXERCISES
@@ -38,6 +39,13 @@ def test_the_engine_passes(name, capsys):
 def test_a_known_wrong_answer_is_named(name, mistake, wrong, capsys):
     assert lesson.check(name, wrong) is EXERCISES[name].solution
     assert mistake.diagnosis in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "answer", "words"), WRONG, ids=[f"{row[0]}: {row[2]}" for row in WRONG])
+def test_a_wrong_answer_as_readers_write_it_is_named(name, answer, words):
+    exercise = EXERCISES[name]
+    assert words in lesson.diagnose(exercise, answer)
+    assert sum(words in mistake.diagnosis for mistake in exercise.mistakes + exercise.errors) == 1
 
 
 @pytest.mark.parametrize("name", EXERCISES)

@@ -8,21 +8,98 @@ from minialign.logprobs import perplexity_of
 from minialign.pretraining import pretraining_loss, shifted
 from minialign.tokenizer import merge
 
+
+def _sequence_and_pair(generator):
+    """A sequence that ends in three ones, and a pair to merge: by turns two equal tokens and two others."""
+    pair = (1, 1 + generator.initial_seed() % 2)
+    return torch.randint(1, 3, (14,), generator=generator).tolist() + [1, 1, 1], pair, 9
+
+
+def _merge_first(sequence, pair, new):
+    for i in range(len(sequence) - 1):
+        if tuple(sequence[i : i + 2]) == pair:
+            return [*sequence[:i], new, *sequence[i + 2 :]]
+    return list(sequence)
+
+
+def _matches(sequence, pair) -> list[bool]:
+    """For each place whether a pair begins there."""
+    return [tuple(sequence[i : i + 2]) == pair for i in range(len(sequence))]
+
+
+def _merge_keeping_the_second(sequence, pair, new):
+    return [new if match else token for token, match in zip(sequence, _matches(sequence, pair))]
+
+
+def _merge_overlapping(sequence, pair, new):
+    matches = _matches(sequence, pair)
+    merged = zip(_merge_keeping_the_second(sequence, pair, new), matches, [False, *matches])
+    return [token for token, begins, ends in merged if begins or not ends]
+
+
+def _merge_dropping_the_last(sequence, pair, new):
+    merged = merge(sequence, pair, new)
+    return merged if merged[-1] == new else merged[:-1]
+
+
+def _merge_by_the_first_token(sequence, pair, new):
+    rest = iter(sequence)
+    return [new if token == pair[0] and next(rest, new) else token for token in rest]
+
+
+def _in_twos(sequence) -> list[list[int]]:
+    """Cut after every second token; the last part is a single one."""
+    return [sequence[i : i + 2] for i in range(0, len(sequence), 2)]
+
+
 PRETRAINING = {
     "merge": Exercise(
         merge,
-        lambda generator: (torch.randint(2, (14,), generator=generator).tolist() + [1, 1, 1], (1, 1), 9),
+        _sequence_and_pair,
         (
             Mistake(
                 "only the first pair is merged: go on to the end of the sequence.",
-                lambda s, p, new: _merge_first(s, p, new),
+                _merge_first,
             ),
             Mistake(
                 "two merges share a token: after a merge go on "
                 "behind both of its tokens, so that 1 1 1 becomes 9 1.",
-                lambda s, p, new: _merge_overlapping(s, p, new),
+                _merge_overlapping,
             ),
             Mistake("nothing is merged: replace the two tokens by the new one.", lambda s, p, new: list(s)),
+            Mistake(
+                "the pair's second token is not looked at: both must fit, one after the other.",
+                lambda s, p, new: merge(s, (p[0], p[0]), new),
+                _merge_by_the_first_token,
+            ),
+            Mistake(
+                "the last token is lost where it is in no pair: go on to the very end of the sequence.",
+                _merge_dropping_the_last,
+            ),
+            Mistake(
+                "the pair's second token is still there: the new token stands for both, so go on by two.",
+                _merge_keeping_the_second,
+            ),
+            Mistake(
+                "the pair's second token is still there, and the last token is lost: "
+                "go on by two after a merge, and to the very end.",
+                lambda s, p, new: _merge_keeping_the_second(s, p, new)[:-1],
+            ),
+            Mistake(
+                "you go on by two everywhere: a pair may begin at any place, "
+                "so go on by two after a merge and by one otherwise.",
+                lambda s, p, new: [token for part in _in_twos(s) for token in merge(part, p, new)],
+                lambda s, p, new: [token for part in _in_twos(s)[:-1] for token in merge(part, p, new)],
+                lambda s, p, new: [merge(part, p, new)[0] for part in _in_twos(s)],
+                lambda s, p, new: [merge(part, p, new)[0] for part in _in_twos(s)[:-1]],
+            ),
+        ),
+        errors=(
+            Mistake(
+                "nothing comes after the last token: look at the slice sequence[i : i + 2], "
+                "which may be shorter, instead of sequence[i + 1].",
+                lambda s, p, new: s[len(s)],
+            ),
         ),
     ),
     "shifted": Exercise(
@@ -41,6 +118,20 @@ PRETRAINING = {
             Mistake("you shift by two: the target is the very next token.", lambda x: (x[:, :-2], x[:, 2:])),
             Mistake(
                 "you shift along the batch: the tokens run along the second axis.", lambda x: (x[:-1], x[1:])
+            ),
+            Mistake(
+                "roll brings the first token round to the end, as if it came after the last one: "
+                "cut, do not roll.",
+                lambda x: (x, x.roll(-1, 1)),
+                lambda x: (x, x.roll(-1)),
+            ),
+            Mistake(
+                "the inputs are not cut: nothing comes after the last token, so it is no input.",
+                lambda x: (x, shifted(x)[1]),
+            ),
+            Mistake(
+                "the targets are not cut: nothing comes before the first token, so it is no target.",
+                lambda x: (shifted(x)[0], x),
             ),
         ),
     ),
@@ -68,6 +159,41 @@ PRETRAINING = {
                 "this is in bits: use the natural logarithm.",
                 lambda x, y: pretraining_loss(x, y) / torch.log(torch.tensor(2.0)),
             ),
+            Mistake(
+                "you shift once more: the targets are moved up already, "
+                "so logits at t belong to the target at t.",
+                lambda x, y: pretraining_loss(x[:, :-1], y[:, 1:]),
+            ),
+            Mistake(
+                "log_softmax runs over the wrong axis: the vocabulary is the last one.",
+                lambda x, y: -x.log_softmax(1).gather(-1, y[..., None]).mean(),
+                lambda x, y: -x.log_softmax(0).gather(-1, y[..., None]).mean(),
+            ),
+            Mistake(
+                "softmax is taken twice: cross_entropy takes logits, and normalises them itself.",
+                lambda x, y: pretraining_loss(x.softmax(-1), y),
+            ),
+            Mistake(
+                "you return a loss for each token: take the mean of all.",
+                lambda x, y: F.cross_entropy(x.mT, y, reduction="none"),
+                lambda x, y: F.cross_entropy(x.mT, y, reduction="none")[..., None],
+                lambda x, y: F.cross_entropy(x.mT, y, reduction="none").flatten(),
+            ),
+        ),
+        errors=(
+            Mistake(
+                "gather wants an index with as many axes as the log-probabilities: "
+                "targets[..., None], and take the extra axis away afterwards, [..., 0].",
+                lambda x, y: x.gather(-1, y),
+            ),
+            Mistake(
+                "cross_entropy wants one row of logits for each target: "
+                "flatten them to (B·T, V), with logits.flatten(0, 1), and the targets to (B·T,).",
+                lambda x, y: F.cross_entropy(x, y),
+                lambda x, y: F.cross_entropy(x, y.flatten()),
+                lambda x, y: F.cross_entropy(x.flatten(), y.flatten()),
+                lambda x, y: F.cross_entropy(x.flatten(0, 1), y),
+            ),
         ),
     ),
     "perplexity_of": Exercise(
@@ -87,18 +213,10 @@ PRETRAINING = {
                 lambda lp: (-lp).exp().mean(),
             ),
             Mistake("this is the cross-entropy: perplexity is its exponential.", lambda lp: -lp.mean()),
+            Mistake(
+                "this is a power of 2: the log-probabilities are natural logarithms, so use exp.",
+                lambda lp: 2 ** -lp.mean(),
+            ),
         ),
     ),
 }
-
-
-def _merge_first(sequence, pair, new):
-    for i in range(len(sequence) - 1):
-        if tuple(sequence[i : i + 2]) == pair:
-            return [*sequence[:i], new, *sequence[i + 2 :]]
-    return list(sequence)
-
-
-def _merge_overlapping(sequence, pair, new):
-    merged = [new if tuple(sequence[i : i + 2]) == pair else token for i, token in enumerate(sequence)]
-    return merged[:-1] if merged[-2] == new else merged

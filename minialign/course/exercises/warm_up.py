@@ -9,7 +9,9 @@ from minialign.world.judge import WEIGHTS, weighted_sum
 
 
 def _attributes(generator):
-    return ({name: round(float(torch.rand(1, generator=generator)), 3) for name in WEIGHTS},)
+    """Signed values, as in life: brevity, honesty and correctness can be costs."""
+    values = 2 * torch.rand(len(WEIGHTS), generator=generator) - 1
+    return ({name: round(float(value), 3) for name, value in zip(WEIGHTS, values)},)
 
 
 WARM_UP = {
@@ -30,6 +32,15 @@ WARM_UP = {
                 "a negative weight makes an attribute a cost, so do not take its size.",
                 lambda a: sum(abs(WEIGHTS[name]) * value for name, value in a.items()),
             ),
+            Mistake(
+                "the values lost their signs: a cost such as brevity comes with a value below zero, "
+                "so do not take its size.",
+                lambda a: weighted_sum({name: abs(value) for name, value in a.items()}),
+            ),
+            Mistake(
+                "the terms lost their signs: a cost lowers the sum, so add each term as it is.",
+                lambda a: sum(abs(WEIGHTS[name] * value) for name, value in a.items()),
+            ),
         ),
     ),
     "next_token_probabilities": Exercise(
@@ -43,12 +54,28 @@ WARM_UP = {
             Mistake(
                 "the softmax runs over the wrong axis: the vocabulary is the last one.",
                 lambda x, t: (x / t).softmax(0),
+                lambda x, t: (x / t).softmax(1),
+            ),
+            Mistake(
+                "all numbers together add up to 1: each row is a distribution of its own, "
+                "so normalise over the last axis.",
+                lambda x, t: (x / t).flatten().softmax(0).view_as(x),
+            ),
+            Mistake(
+                "these are log-probabilities: softmax gives probabilities, log_softmax their logarithms.",
+                lambda x, t: next_token_probabilities(x, t).log(),
             ),
             Mistake(
                 "you divide the probabilities, not the logits: divide before the softmax.",
                 lambda x, t: x.softmax(-1) / t,
             ),
             Mistake("the temperature is not used.", lambda x, t: x.softmax(-1)),
+        ),
+        errors=(
+            Mistake(
+                "the sum over the vocabulary has lost its axis; keepdim=True keeps it.",
+                lambda x, t: x / x.sum(-1),
+            ),
         ),
     ),
     "standard_error": Exercise(
@@ -68,6 +95,17 @@ WARM_UP = {
             ),
             Mistake(
                 "this is the variance of the mean: take its square root.", lambda v: v.var(ddof=1) / len(v)
+            ),
+            Mistake(
+                "np.std alone is the deviation of one value, and divides by n: "
+                "use n − 1 (ddof=1), then divide by √n.",
+                lambda v: v.std(),
+            ),
+            Mistake(
+                "this is half the width of a 95 % interval: "
+                "the standard error is asked for, without the factor of about two.",
+                lambda v: 1.96 * standard_error(v),
+                lambda v: 2 * standard_error(v),
             ),
         ),
     ),

@@ -1,0 +1,157 @@
+"""Wrong answers to the exercises as readers write them, each with words that its diagnosis must hold."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from minialign.world.judge import WEIGHTS
+
+# --- notebook 01: merges ---
+
+
+def merge_ignoring_the_second(sequence, pair, new):
+    merged, i = [], 0
+    while i < len(sequence):
+        if i + 1 < len(sequence) and sequence[i] == pair[0] == sequence[i + 1]:
+            merged.append(new)
+            i += 2
+        else:
+            merged.append(sequence[i])
+            i += 1
+    return merged
+
+
+def merge_by_the_first_alone(sequence, pair, new):
+    merged, i = [], 0
+    while i < len(sequence):
+        if sequence[i] == pair[0]:
+            merged.append(new)
+            i += 2
+        else:
+            merged.append(sequence[i])
+            i += 1
+    return merged
+
+
+def merge_dropping_the_last(sequence, pair, new):
+    merged, i = [], 0
+    while i < len(sequence) - 1:
+        if (sequence[i], sequence[i + 1]) == pair:
+            merged.append(new)
+            i += 2
+        else:
+            merged.append(sequence[i])
+            i += 1
+    return merged
+
+
+def merge_keeping_the_second(sequence, pair, new):
+    merged = []
+    for i in range(len(sequence)):
+        merged.append(new if tuple(sequence[i : i + 2]) == pair else sequence[i])
+    return merged
+
+
+def merge_keeping_the_second_without_the_last(sequence, pair, new):
+    return [new if (a, b) == pair else a for a, b in zip(sequence, sequence[1:])]
+
+
+def merge_overlapping(sequence, pair, new):
+    merged, inside = [], False
+    for i in range(len(sequence)):
+        begins = tuple(sequence[i : i + 2]) == pair
+        if begins:
+            merged.append(new)
+        elif not inside:
+            merged.append(sequence[i])
+        inside = begins
+    return merged
+
+
+def merge_by_twos(sequence, pair, new):
+    merged = []
+    for i in range(0, len(sequence), 2):
+        two = sequence[i : i + 2]
+        merged += [new] if tuple(two) == pair else two
+    return merged
+
+
+def merge_always_two_on(sequence, pair, new):
+    merged, i = [], 0
+    while i < len(sequence):
+        merged.append(new if tuple(sequence[i : i + 2]) == pair else sequence[i])
+        i += 2
+    return merged
+
+
+WRONG = [  # (exercise, answer, words)
+    ("weighted_sum", lambda a: sum(WEIGHTS[n] * abs(a[n]) for n in a), "the values lost their signs"),
+    ("weighted_sum", lambda a: sum(abs(WEIGHTS[n]) * a[n] for n in a), "the weights lost their signs"),
+    ("weighted_sum", lambda a: sum(abs(WEIGHTS[n] * a[n]) for n in a), "the terms lost their signs"),
+    ("next_token_probabilities", lambda x, t: torch.log_softmax(x / t, -1), "these are log-probabilities"),
+    (
+        "next_token_probabilities",
+        lambda x, t: (x / t).exp() / (x / t).exp().sum(),
+        "all numbers together add up to 1",
+    ),
+    (
+        "next_token_probabilities",
+        lambda x, t: torch.softmax(x / t, 1),
+        "the softmax runs over the wrong axis",
+    ),
+    (
+        "next_token_probabilities",
+        lambda x, t: (x / t).exp() / (x / t).exp().sum(-1),
+        "has lost its axis; keepdim=True",
+    ),
+    ("standard_error", lambda values: np.std(values), "np.std alone is the deviation of one value"),
+    (
+        "standard_error",
+        lambda values: 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)),
+        "half the width of a 95 % interval",
+    ),
+    ("merge", merge_ignoring_the_second, "the pair's second token is not looked at"),
+    ("merge", merge_by_the_first_alone, "the pair's second token is not looked at"),
+    ("merge", merge_dropping_the_last, "the last token is lost where it is in no pair"),
+    ("merge", merge_keeping_the_second, "the new token stands for both"),
+    ("merge", merge_keeping_the_second_without_the_last, "and the last token is lost"),
+    ("merge", merge_overlapping, "two merges share a token"),
+    ("merge", merge_by_twos, "you go on by two everywhere"),
+    ("merge", merge_always_two_on, "you go on by two everywhere"),
+    (
+        "merge",
+        lambda s, pair, new: [new if (s[i], s[i + 1]) == pair else s[i] for i in range(len(s))],
+        "nothing comes after the last token: look at the slice",
+    ),
+    ("shifted", lambda ids: (ids, torch.roll(ids, -1, 1)), "roll brings the first token round"),
+    ("shifted", lambda ids: (ids, torch.roll(ids, -1)), "roll brings the first token round"),
+    ("shifted", lambda ids: (ids, ids[:, 1:]), "the inputs are not cut"),
+    ("shifted", lambda ids: (ids[:, :-1], ids), "the targets are not cut"),
+    (
+        "pretraining_loss",
+        lambda x, y: F.cross_entropy(x[:, :-1].flatten(0, 1), y[:, 1:].flatten()),
+        "you shift once more",
+    ),
+    (
+        "pretraining_loss",
+        lambda x, y: F.cross_entropy(x.softmax(-1).flatten(0, 1), y.flatten()),
+        "softmax is taken twice",
+    ),
+    ("pretraining_loss", lambda x, y: F.cross_entropy(x, y), "cross_entropy wants one row of logits for"),
+    (
+        "pretraining_loss",
+        lambda x, y: -x.log_softmax(-1).gather(-1, y[..., None]),
+        "you return a loss for each token",
+    ),
+    (
+        "pretraining_loss",
+        lambda x, y: -x.log_softmax(1).gather(-1, y[..., None]).mean(),
+        "log_softmax runs over the wrong axis",
+    ),
+    (
+        "pretraining_loss",
+        lambda x, y: -x.log_softmax(-1).gather(-1, y).mean(),
+        "gather wants an index with as many axes",
+    ),
+    ("perplexity_of", lambda log_probs: 2 ** (-log_probs.mean()), "this is a power of 2"),
+]
