@@ -1,10 +1,12 @@
 """Wrong answers to the exercises as readers write them, each with words that its diagnosis must hold."""
 
+from collections import Counter
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from minialign.world.judge import WEIGHTS
+from minialign.world.judge import WEIGHTS, words_of
 
 # --- notebook 01: merges ---
 
@@ -84,6 +86,39 @@ def merge_always_two_on(sequence, pair, new):
     return merged
 
 
+# --- notebook 02 ---
+
+
+def token_losses(logits, ids):
+    return -logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+
+
+def prompt_in_padding_out(logits, ids, response_mask):
+    real = torch.zeros_like(response_mask)
+    for row, last in enumerate(response_mask.int().cumsum(-1).argmax(-1)):
+        real[row, : last + 1] = True
+    real = real[:, 1:]
+    return (token_losses(logits, ids) * real).sum() / real.sum()
+
+
+def shifted_twice(logits, ids, response_mask):
+    mask = response_mask.roll(-1, 1)[:, 1:]
+    return F.cross_entropy(logits[:, :-1][mask], ids[:, 1:][mask])
+
+
+def f1(shared, wanted, given):
+    return 2 * shared / (wanted + given)
+
+
+def f1_of_characters(reference, response):
+    wanted, given = Counter(reference), Counter(response)
+    return f1((wanted & given).total(), wanted.total(), given.total())
+
+
+def shared_words(reference, response):
+    return Counter(words_of(reference)) & Counter(words_of(response))
+
+
 WRONG = [  # (exercise, answer, words)
     ("weighted_sum", lambda a: sum(WEIGHTS[n] * abs(a[n]) for n in a), "the values lost their signs"),
     ("weighted_sum", lambda a: sum(abs(WEIGHTS[n]) * a[n] for n in a), "the weights lost their signs"),
@@ -154,4 +189,88 @@ WRONG = [  # (exercise, answer, words)
         "gather wants an index with as many axes",
     ),
     ("perplexity_of", lambda log_probs: 2 ** (-log_probs.mean()), "this is a power of 2"),
+    (
+        "sft_loss",
+        lambda x, ids, mask: ((token_losses(x, ids) * mask[:, 1:]).sum(1) / mask[:, 1:].sum(1)).mean(),
+        "each row's mean is taken first",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: (token_losses(x, ids) * mask[:, 1:]).sum(1),
+        "you return a loss for each row",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: (token_losses(x, ids) * mask[:, 1:]).sum(1).mean(),
+        "you add up the tokens",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: token_losses(x, ids)[mask[:, 1:]],
+        "you return a loss for each token",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: F.cross_entropy(x[:, :-1][mask[:, :-1]], ids[:, 1:][mask[:, :-1]]),
+        "the mask is off by one",
+    ),
+    ("sft_loss", shifted_twice, "the mask is shifted twice"),
+    ("sft_loss", prompt_in_padding_out, "the prompt is in the loss, without the padding"),
+    (
+        "sft_loss",
+        lambda x, ids, mask: F.cross_entropy(
+            (x * mask[..., None])[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+        ),
+        "you multiply the logits by the mask",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: F.cross_entropy(
+            (x[:, :-1] * mask[:, 1:, None]).flatten(0, 1), ids[:, 1:].flatten()
+        ),
+        "you multiply the logits by the mask",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: F.cross_entropy(x[:, :-1][mask], ids[:, 1:][mask]),
+        "shift the mask with the ids",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: (F.cross_entropy(x[:, :-1], ids[:, 1:], reduction="none") * mask[:, 1:]).mean(),
+        "pick both with the mask",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: x[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:])[mask[:, 1:]].mean(),
+        "gather wants an index with as many axes",
+    ),
+    ("kl_divergence", lambda p, q: (p.exp() * (p - q)).mean(-1), "you take the mean over the vocabulary"),
+    (
+        "kl_divergence",
+        lambda p, q: F.kl_div(q, p, reduction="sum", log_target=True),
+        "a KL for each place is wanted",
+    ),
+    ("kl_divergence", lambda p, q: (p.exp() * (p - q)).sum(), "a KL for each place is wanted"),
+    (
+        "kl_divergence",
+        lambda p, q: F.kl_div(p, q, reduction="sum", log_target=True),
+        "F.kl_div takes log q first",
+    ),
+    ("reference_f1", f1_of_characters, "these are characters"),
+    (
+        "reference_f1",
+        lambda r, y: f1(shared_words(r, y).total(), len(words_of(r)), len(words_of(y))) / 2,
+        "the 2 is forgotten",
+    ),
+    (
+        "reference_f1",
+        lambda r, y: f1(len(shared_words(r, y)), len(words_of(r)), len(words_of(y))),
+        "the number of *different* words",
+    ),
+    (
+        "reference_f1",
+        lambda r, y: f1(shared_words(r, y).total(), len(Counter(words_of(r))), len(Counter(words_of(y)))),
+        "the number of *different* words",
+    ),
 ]
