@@ -14,7 +14,7 @@ import torch
 from engine import default_dtype
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from wrong_answers import WRONG
+from wrong_answers import WRONG, right_but_a_number
 
 from minialign.course import lesson
 from minialign.course.exercises import EXERCISES
@@ -98,6 +98,7 @@ def test_who_returns_fewer_results_is_told_how_many_are_wanted(name, change, wor
 @pytest.mark.parametrize(
     ("name", "attempt"),
     [
+        ("reinforce_loss", right_but_a_number),
         ("bradley_terry_loss", lambda *rewards: EXERCISES["bradley_terry_loss"].solution(*rewards).item()),
         ("last_states", lambda *arguments: EXERCISES["last_states"].solution(*arguments).detach()),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from minialign.logprobs import token_log_probs
 from minialign.world.judge import WEIGHTS, words_of
 
 # --- notebook 01: merges ---
@@ -117,6 +118,41 @@ def f1_of_characters(reference, response):
 
 def shared_words(reference, response):
     return Counter(words_of(reference)) & Counter(words_of(response))
+
+
+# --- notebook 03 ---
+
+
+def chosen(model, batch, log_softmax=lambda logits: logits.log_softmax(-1)):
+    log_p = log_softmax(model(batch.ids, batch.mask)[:, :-1])
+    return log_p.gather(-1, batch.ids[:, 1:, None]).squeeze(-1)
+
+
+def whitened(log_probs, rewards, baseline):
+    advantages = (rewards - baseline).detach()
+    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    return -(advantages * log_probs).mean()
+
+
+def right_but_a_number(log_probs, rewards, baseline):
+    return -((rewards - baseline).detach() * log_probs).mean().item()
+
+
+def whitened_rewards(log_probs, rewards, baseline):
+    return -((rewards - rewards.mean()) / rewards.std() * log_probs).mean()
+
+
+def divided_by_the_deviation(log_probs, rewards, baseline):
+    advantages = (rewards - baseline).detach()
+    return -(advantages / advantages.std() * log_probs).mean()
+
+
+def discounted(rewards, gamma=0.99):
+    following, found = 0.0, []
+    for reward in rewards.unbind(-1)[::-1]:
+        following = reward + gamma * following
+        found.append(following)
+    return torch.stack(found[::-1], -1)
 
 
 WRONG = [  # (exercise, answer, words)
@@ -273,4 +309,60 @@ WRONG = [  # (exercise, answer, words)
         lambda r, y: f1(shared_words(r, y).total(), len(Counter(words_of(r))), len(Counter(words_of(y)))),
         "the number of *different* words",
     ),
+    ("sequence_log_probs", lambda model, batch: chosen(model, batch).sum(-1), "no mask is used"),
+    (
+        "sequence_log_probs",
+        lambda model, batch: (
+            chosen(model, batch, lambda x: x.log_softmax(1)) * batch.response_mask[:, 1:]
+        ).sum(-1),
+        "log_softmax runs over the wrong axis",
+    ),
+    (
+        "sequence_log_probs",
+        lambda model, batch: chosen(model, batch) * batch.response_mask[:, 1:],
+        "you return a number for each token",
+    ),
+    (
+        "sequence_log_probs",
+        lambda model, batch: model(batch.ids)[:, :-1].log_softmax(-1).gather(-1, batch.ids[:, 1:]),
+        "gather wants an index with as many axes",
+    ),
+    ("sequence_log_probs", token_log_probs, "you return a number for each token"),
+    ("reinforce_loss", lambda lp, r, b: -(r - b.detach()) * lp, "you return a loss for each response"),
+    ("reinforce_loss", lambda lp, r, b: -(r - b.detach() * lp).mean(), "r − b needs brackets"),
+    ("reinforce_loss", lambda lp, r, b: -((r - b) * lp), "you return a loss for each response"),
+    ("reinforce_loss", whitened, "the advantages are whitened"),
+    ("reinforce_loss", whitened_rewards, "the advantages are whitened"),
+    ("reinforce_loss", divided_by_the_deviation, "the advantages are whitened"),
+    ("optimal_baseline", lambda p, r, s: r.mean(), "this is the plain mean of the rewards"),
+    ("optimal_baseline", lambda p, r, s: (r * s).sum() / s.sum(), "the probabilities are missing: both"),
+    ("optimal_baseline", lambda p, r, s: (p @ r) / (p @ s), "‖∇ log π‖² is missing in the numerator"),
+    ("rloo_advantages", lambda r: r - r.mean(), "the mean runs over everything"),
+    ("rloo_advantages", lambda r: (r - r.mean()) / (r.std() + 1e-8), "the mean runs over everything"),
+    (
+        "rloo_advantages",
+        lambda r: (r - (r.sum(-1, keepdim=True) - r) / (r.shape[-1] - 1)) / r.std(-1, keepdim=True),
+        "you divide by the standard deviation: leave-one-out does not",
+    ),
+    (
+        "rloo_advantages",
+        lambda r: (r - r.mean(-1, keepdim=True)) / r.std(-1, keepdim=True),
+        "this is GRPO's advantage",
+    ),
+    (
+        "rloo_advantages",
+        lambda r: (r - r.mean(-1, keepdim=True)) / (r.std(-1, keepdim=True) + 1e-4),
+        "this is GRPO's advantage",
+    ),
+    ("rloo_advantages", lambda r: r - r.mean(-1), "has lost this axis; keepdim=True"),
+    (
+        "rloo_advantages",
+        lambda r: r - (r.sum(-1) - r) / (r.shape[-1] - 1),
+        "has lost this axis; keepdim=True",
+    ),
+    ("reward_to_go", discounted, "later rewards are discounted"),
+    ("reward_to_go", lambda r: r.cumsum(-1).flip(-1), "you flip after the cumulative sum only"),
+    ("reward_to_go", lambda r: r.flip(-1).cumsum(-1), "flip back after the cumulative sum"),
+    ("reward_to_go", lambda r: r.flip(-1).cumsum(0), "but add up along the batch"),
+    ("reward_to_go", lambda r: r.flip(-1).cumsum(0).flip(-1), "but add up along the batch"),
 ]

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 from minialign.chat import Batch, load_chat
-from minialign.course.exercises.exercise import Exercise, Mistake
+from minialign.course.exercises.exercise import EPSILONS, Exercise, Mistake
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import reinforce_loss, reward_to_go, rloo_advantages
@@ -63,11 +63,43 @@ def _everything_but_padding(model, batch: Batch) -> torch.Tensor:
     return sequence_log_probs(model, Batch(batch.ids, batch.mask, after_the_first))
 
 
-def _gathered(model, batch: Batch, shift: int = 1, normalised: bool = True) -> torch.Tensor:
+def _gathered(model, batch: Batch, shift: int = 1, normalise=lambda logits: logits.log_softmax(-1)):
     """What the model gives at t to the token at t + shift, (B, T − shift)."""
     logits = model(batch.ids, batch.mask)[:, : batch.ids.shape[1] - shift]
-    values = logits.log_softmax(-1) if normalised else logits
-    return values.gather(-1, batch.ids[:, shift:, None])[..., 0]
+    return normalise(logits).gather(-1, batch.ids[:, shift:, None])[..., 0]
+
+
+def _added_up(normalise):
+    """log π(y|x) with the logits normalised in another way."""
+    return lambda model, batch: (
+        _gathered(model, batch, normalise=normalise) * batch.response_mask[:, 1:]
+    ).sum(-1)
+
+
+def _centred(rewards):
+    return rewards - rewards.mean(-1, keepdim=True)
+
+
+def _grpo(epsilon: float, correction: int):
+    """GRPO's advantages (Shao et al. 2024)."""
+    return lambda r: _centred(r) / (r.std(-1, correction=correction, keepdim=True) + epsilon)
+
+
+def _discounted(gamma: float):
+    def discounted(rewards):
+        weights = gamma ** torch.arange(rewards.shape[-1])
+        return reward_to_go(rewards * weights) / weights
+
+    return discounted
+
+
+def _whitened(values, shift: bool = True, epsilon: float = 0.0, correction: int = 1):
+    """Values of standard deviation 1 and, with `shift`, of mean 0."""
+    return (values - shift * values.mean()) / (values.std(correction=correction) + epsilon)
+
+
+def _whitened_loss(**how):
+    return lambda lp, r, b: reinforce_loss(lp, _whitened(r - b.detach(), **how))
 
 
 POLICY_GRADIENTS = {
@@ -107,9 +139,23 @@ POLICY_GRADIENTS = {
             ),
             Mistake(
                 "the logits are not normalised: apply log_softmax before you gather.",
-                lambda model, batch: (
-                    _gathered(model, batch, normalised=False) * batch.response_mask[:, 1:]
-                ).sum(-1),
+                _added_up(lambda logits: logits),
+            ),
+            Mistake(
+                "log_softmax runs over the wrong axis: the vocabulary is the last one.",
+                _added_up(lambda logits: logits.log_softmax(1)),
+                _added_up(lambda logits: logits.log_softmax(0)),
+            ),
+            Mistake(
+                "no mask is used: prompt and padding are counted, too. "
+                "Multiply by the shifted response mask before you add up.",
+                lambda model, batch: _gathered(model, batch).sum(-1),
+            ),
+            Mistake(
+                "you return a number for each token: add them up along each row.",
+                token_log_probs,
+                lambda model, batch: token_log_probs(model, batch)[:, 1:],
+                _gathered,
             ),
             Mistake(
                 "you add up the whole batch: one number for each row, so sum over the last axis only.",
@@ -122,6 +168,13 @@ POLICY_GRADIENTS = {
             Mistake(
                 "the sign is wrong: a log-probability is never positive.",
                 lambda model, batch: -sequence_log_probs(model, batch),
+            ),
+        ),
+        errors=(
+            Mistake(
+                "gather wants an index with as many axes as the log-probabilities: "
+                "ids[:, 1:, None], and take the extra axis away afterwards, [..., 0].",
+                lambda model, batch: model(batch.ids, batch.mask).gather(-1, batch.ids),
             ),
         ),
     ),
@@ -155,6 +208,23 @@ POLICY_GRADIENTS = {
             Mistake(
                 "you add up the responses: take their mean.",
                 lambda lp, r, b: reinforce_loss(lp, r, b) * len(lp),
+            ),
+            Mistake(
+                "you return a loss for each response: take the mean of all.",
+                lambda lp, r, b: -(r - b).detach() * lp,
+                lambda lp, r, b: -(r - b) * lp,
+            ),
+            Mistake(
+                "r − b needs brackets: as it stands, only b is multiplied by log π.",
+                lambda lp, r, b: -(r - b.detach() * lp).mean(),
+                lambda lp, r, b: -(r - b * lp).mean(),
+            ),
+            Mistake(
+                "the advantages are whitened (mean taken away, divided by the standard deviation): "
+                "many do that, but here r − b is asked for.",
+                *(_whitened_loss(epsilon=e, correction=c) for e in (0, *EPSILONS) for c in (0, 1)),
+                _whitened_loss(shift=False),
+                lambda lp, r, b: reinforce_loss(lp, _whitened(r)),
             ),
         ),
     ),
@@ -191,6 +261,14 @@ POLICY_GRADIENTS = {
                 "the sign is wrong: set the derivative of E[(r − b)² s] to zero again.",
                 lambda p, r, s: -optimal_baseline(p, r, s),
             ),
+            Mistake(
+                "this is the plain mean of the rewards: weigh them by their probabilities and by ‖∇ log π‖².",
+                lambda p, r, s: r.mean(),
+            ),
+            Mistake(
+                "‖∇ log π‖² is missing in the numerator: it weighs the rewards, too.",
+                lambda p, r, s: (p * r).sum() / (p * s).sum(),
+            ),
         ),
     ),
     "rloo_advantages": Exercise(
@@ -200,7 +278,7 @@ POLICY_GRADIENTS = {
             Mistake(
                 "the baseline includes the sample's own reward: "
                 "that shrinks the gradient by (k − 1)/k. Leave it out.",
-                lambda r: r - r.mean(-1, keepdim=True),
+                _centred,
             ),
             Mistake(
                 "the sum you divide by k − 1 still holds the sample's own reward: take it out first.",
@@ -216,6 +294,12 @@ POLICY_GRADIENTS = {
                 lambda r: r - (r.sum() - r) / (r.numel() - 1),
             ),
             Mistake(
+                "the mean runs over everything, the sample's own reward included: "
+                "take the other samples of the same prompt, along the last axis.",
+                lambda r: r - r.mean(),
+                _whitened,
+            ),
+            Mistake(
                 "the mean runs over the prompts: the samples of a prompt lie along the last axis.",
                 lambda r: rloo_advantages(r.T).T,
             ),
@@ -225,8 +309,20 @@ POLICY_GRADIENTS = {
                 lambda r: -rloo_advantages(r),
             ),
             Mistake(
-                "you divide by the standard deviation, as GRPO does: leave-one-out does not.",
+                "you divide by the standard deviation: leave-one-out does not.",
                 lambda r: rloo_advantages(r) / r.std(-1, keepdim=True),
+            ),
+            Mistake(
+                "this is GRPO's advantage: leave-one-out keeps the sample's own reward out of the mean, "
+                "and does not divide by the standard deviation.",
+                *(_grpo(epsilon, correction) for epsilon in (0, *EPSILONS) for correction in (0, 1)),
+            ),
+        ),
+        errors=(
+            Mistake(
+                "a sum or mean over the last axis has lost this axis; keepdim=True keeps it.",
+                lambda r: r - r.sum(-1),
+                lambda r: r.sum(-1) - r,
             ),
         ),
     ),
@@ -248,6 +344,19 @@ POLICY_GRADIENTS = {
             ),
             Mistake(
                 "the order is reversed: flip back after the cumulative sum.", lambda r: r.flip(-1).cumsum(-1)
+            ),
+            Mistake(
+                "you flip after the cumulative sum only: flip before it, too, so that it starts at the end.",
+                lambda r: r.cumsum(-1).flip(-1),
+            ),
+            Mistake(
+                "you flip along time, but add up along the batch: both must run along the last axis.",
+                lambda r: r.flip(-1).cumsum(0),
+                lambda r: r.cumsum(0),
+            ),
+            Mistake(
+                "later rewards are discounted: here each counts in full.",
+                *map(_discounted, (0.5, 0.9, 0.95, 0.99)),
             ),
         ),
     ),
