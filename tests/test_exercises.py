@@ -14,7 +14,7 @@ import torch
 from engine import default_dtype
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from wrong_answers import WRONG, right_but_a_number
+from wrong_answers import WRONG, right_but_a_number, stacked
 
 from minialign.course import lesson
 from minialign.course.exercises import EXERCISES
@@ -93,6 +93,12 @@ def test_who_returns_fewer_results_is_told_how_many_are_wanted(name, change, wor
     exercise = EXERCISES[name]
     said = lesson.diagnose(exercise, lambda *arguments: change(*exercise.solution(*arguments)))
     assert words in said
+
+
+def test_two_arrays_stacked_into_one_are_told_so():
+    assert "your numbers are right, but stacked in a numpy array" in lesson.diagnose(
+        EXERCISES["reliability"], stacked
+    )
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,39 @@ def discounted(rewards, gamma=0.99):
     return torch.stack(found[::-1], -1)
 
 
+# --- notebook 04 ---
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def by_margin(margins):
+    parts = np.array_split(margins[np.argsort(margins)], 8)
+    return np.array([sigmoid(x).mean() for x in parts]), np.array([(x > 0).mean() for x in parts])
+
+
+def by_size(margins):
+    return np.array_split(margins[np.argsort(np.abs(margins))], 8)
+
+
+def of_the_mean(margins):
+    parts = by_size(margins)
+    return np.array([sigmoid(np.abs(x).mean()) for x in parts]), np.array([(x > 0).mean() for x in parts])
+
+
+def of_equal_width(margins):
+    confidence = sigmoid(np.abs(margins))
+    which = np.digitize(confidence, np.linspace(0.5, 1, 9)) - 1
+    parts = [which == i for i in range(8)]
+    return np.array([confidence[x].mean() for x in parts]), np.array([(margins[x] > 0).mean() for x in parts])
+
+
+def stacked(margins):
+    parts = by_size(margins)
+    return np.stack([[sigmoid(np.abs(x)).mean() for x in parts], [(x > 0).mean() for x in parts]])
+
+
 WRONG = [  # (exercise, answer, words)
     ("weighted_sum", lambda a: sum(WEIGHTS[n] * abs(a[n]) for n in a), "the values lost their signs"),
     ("weighted_sum", lambda a: sum(abs(WEIGHTS[n]) * a[n] for n in a), "the weights lost their signs"),
@@ -365,4 +398,34 @@ WRONG = [  # (exercise, answer, words)
     ("reward_to_go", lambda r: r.flip(-1).cumsum(-1), "flip back after the cumulative sum"),
     ("reward_to_go", lambda r: r.flip(-1).cumsum(0), "but add up along the batch"),
     ("reward_to_go", lambda r: r.flip(-1).cumsum(0).flip(-1), "but add up along the batch"),
+    (
+        "bradley_terry_loss",
+        lambda w, lose: -torch.log(torch.sigmoid(w - lose) + 1e-8).mean(),
+        "the logarithm of σ is kept finite by force",
+    ),
+    (
+        "bradley_terry_loss",
+        lambda w, lose: -torch.log(torch.sigmoid(w - lose).clamp(min=1e-6)).mean(),
+        "the logarithm of σ is kept finite by force",
+    ),
+    (
+        "bradley_terry_loss",
+        lambda w, lose: F.binary_cross_entropy(torch.sigmoid(w - lose), torch.ones(len(w))),
+        "the logarithm of σ is kept finite by force",
+    ),
+    ("bradley_terry_loss", lambda w, lose: (1 - (w - lose)).clamp(min=0).mean(), "the hinge loss"),
+    ("bradley_terry_loss", lambda w, lose: (1 - torch.sigmoid(w - lose)).mean(), "this is 1 − σ"),
+    (
+        "bradley_terry_loss",
+        lambda w, lose: -torch.log(torch.sigmoid(w - lose).mean()),
+        "this is the logarithm of the mean",
+    ),
+    (
+        "bradley_terry_loss",
+        lambda w, lose: -F.logsigmoid((w - lose).mean()),
+        "the mean of the differences before σ",
+    ),
+    ("reliability", by_margin, "sort by |margin|, and take σ(|margin|)"),
+    ("reliability", of_the_mean, "you take σ of the mean |margin|"),
+    ("reliability", of_equal_width, "the bins are equally wide"),
 ]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.nn.functional import logsigmoid
 
-from minialign.course.exercises.exercise import Exercise, Mistake
+from minialign.course.exercises.exercise import Exercise, Mistake, logs_kept_finite
 from minialign.reward_model import bradley_terry_loss, last_states
 from minialign.statistics import reliability
 
@@ -40,6 +41,32 @@ def _binned(*arrays: np.ndarray, bins: int = 8) -> tuple[np.ndarray, ...]:
     return tuple(np.array([part.mean() for part in np.array_split(values, bins)]) for values in arrays)
 
 
+def _sure(margins: np.ndarray) -> np.ndarray:
+    """σ of margins, or of their size."""
+    return 1 / (1 + np.exp(-margins))
+
+
+def _confidence(margins: np.ndarray) -> np.ndarray:
+    return _sure(np.abs(margins))
+
+
+def _equally_wide(margins: np.ndarray, values: np.ndarray, low: float, high: float):
+    """Confidence and share right in eight equal parts of the way from `low` to `high`, by `values`."""
+    bins = np.minimum((8 * (values - low) / (high - low)).astype(int), 7)
+    held = np.bincount(bins, minlength=8)
+    with np.errstate(invalid="ignore"):  # a bin may be empty
+        return tuple(np.bincount(bins, x, 8) / held for x in (_confidence(margins), margins > 0))
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    return values.min(), values.max()
+
+
+def _with_log(log):
+    """The loss with another logarithm of σ."""
+    return lambda won, lost: -log(torch.sigmoid(won - lost)).mean()
+
+
 REWARD_MODELS = {
     "bradley_terry_loss": Exercise(
         bradley_terry_loss,
@@ -58,7 +85,12 @@ REWARD_MODELS = {
             Mistake(
                 "the logarithm of σ is infinite where σ underflows to 0, "
                 "as in one of these pairs: use logsigmoid.",
-                lambda won, lost: -torch.log(torch.sigmoid(won - lost)).mean(),
+                _with_log(torch.log),
+            ),
+            Mistake(
+                "the logarithm of σ is kept finite by force (a small number added, or cut off): "
+                "then the pair that is most wrong has a wrong loss and teaches nothing. Use logsigmoid.",
+                *map(_with_log, logs_kept_finite()),
             ),
             Mistake(
                 "σ has to be taken of the difference of the rewards; "
@@ -86,6 +118,24 @@ REWARD_MODELS = {
             Mistake(
                 "no gradient flows into the rejected rewards: the loss must push them down, too.",
                 lambda won, lost: bradley_terry_loss(won, lost.detach()),
+            ),
+            Mistake(
+                "this is the hinge loss, of support vector machines: Bradley-Terry has −log σ.",
+                lambda won, lost: F.relu(1 - (won - lost)).mean(),
+                lambda won, lost: F.relu(lost - won).mean(),
+            ),
+            Mistake(
+                "this is 1 − σ, the probability of the wrong order, which stops teaching "
+                "where the model is badly wrong: take −log σ.",
+                lambda won, lost: torch.sigmoid(lost - won).mean(),
+            ),
+            Mistake(
+                "this is the logarithm of the mean: take the logarithm of each pair first, then the mean.",
+                lambda won, lost: -torch.sigmoid(won - lost).mean().log(),
+            ),
+            Mistake(
+                "you take the mean of the differences before σ: each pair has a loss of its own.",
+                lambda won, lost: bradley_terry_loss(won.mean(), lost.mean()),
             ),
         ),
     ),
@@ -133,20 +183,38 @@ REWARD_MODELS = {
             Mistake(
                 "nothing is sorted: a bin holds comparisons of "
                 "like confidence, so order them by |margin| first.",
-                lambda m: _binned(1 / (1 + np.exp(-np.abs(m))), m > 0),
+                lambda m: _binned(_confidence(m), m > 0),
             ),
             Mistake(
                 "you have the probability of the *labelled* winner: "
                 "the model does not know the label. Its confidence is σ(|margin|).",
-                lambda m: _binned(1 / (1 + np.exp(-_by_size(m))), _by_size(m) > 0),
+                lambda m: _binned(_sure(_by_size(m)), _by_size(m) > 0),
+            ),
+            Mistake(
+                "the comparisons are sorted by margin, which knows the label, and so does σ(margin): "
+                "sort by |margin|, and take σ(|margin|).",
+                lambda m: _binned(_sure(np.sort(m)), np.sort(m) > 0),
+            ),
+            Mistake(
+                "you take σ of the mean |margin| of each bin: take σ of each |margin|, then the mean.",
+                lambda m: (_sure(_binned(np.abs(_by_size(m)))[0]), reliability(m)[1]),
+            ),
+            Mistake(
+                "the bins are equally wide: make them hold equally many comparisons (np.array_split), "
+                "or some are nearly empty.",
+                lambda m: _equally_wide(m, _confidence(m), 0.5, 1),
+                lambda m: _equally_wide(m, _confidence(m), 0, 1),
+                lambda m: _equally_wide(m, _confidence(m), *_ends(_confidence(m))),
+                lambda m: _equally_wide(m, np.abs(m), 0, np.abs(m).max()),
+                lambda m: _equally_wide(m, np.abs(m), *_ends(np.abs(m))),
             ),
             Mistake(
                 "the comparisons are sorted by margin, which knows the label: sort by |margin|.",
-                lambda m: _binned(1 / (1 + np.exp(-np.abs(np.sort(m)))), np.sort(m) > 0),
+                lambda m: _binned(_confidence(np.sort(m)), np.sort(m) > 0),
             ),
             Mistake(
                 "the confidences are sorted, the labels are not: sort both by |margin|.",
-                lambda m: _binned(1 / (1 + np.exp(-np.abs(_by_size(m)))), m > 0),
+                lambda m: _binned(_confidence(_by_size(m)), m > 0),
             ),
             Mistake(
                 "the most confident bin comes first: begin with the least confident one.",
