@@ -188,6 +188,111 @@ def stacked(margins):
     return np.stack([[sigmoid(np.abs(x)).mean() for x in parts], [(x > 0).mean() for x in parts]])
 
 
+# --- notebook 05 ---
+
+
+def last_tokens(response_mask):
+    return response_mask & ~F.pad(response_mask[:, 1:], (0, 1))
+
+
+def kl_on_the_last_token(scores, log_probs, reference, response_mask, beta):
+    rewards = torch.zeros_like(log_probs)
+    for row in range(len(scores)):
+        inside = response_mask[row]
+        kl = (log_probs[row] - reference[row])[inside].sum()
+        rewards[row, inside.nonzero()[-1, 0]] = scores[row] - beta * kl
+    return rewards
+
+
+def penalised(scores, log_probs, reference, response_mask, beta, penalty=lambda log_ratio: log_ratio):
+    return (
+        -beta * penalty(log_probs - reference) * response_mask + last_tokens(response_mask) * scores[:, None]
+    )
+
+
+def k3(log_ratio):
+    return (-log_ratio).exp() - 1 + log_ratio
+
+
+def forgotten_brackets(scores, log_probs, reference, response_mask, beta):
+    rewards = -beta * (log_probs - reference) * response_mask
+    return rewards + scores * last_tokens(response_mask)
+
+
+def ratios(log_probs, old, clip):
+    ratio = (log_probs - old).exp()
+    return ratio, ratio.clamp(1 - clip, 1 + clip)
+
+
+def mean_over(values, response_mask):
+    return (values * response_mask).sum() / response_mask.sum()
+
+
+def clipped(ratio, advantages, response_mask, clip):
+    objective = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    return -objective[response_mask].mean()
+
+
+def a_on_the_left(log_probs, old, advantages, response_mask, clip):
+    free, cut = ratios(log_probs, old, clip)
+    return -mean_over(torch.min(free * advantages, cut), response_mask)
+
+
+def a_on_the_right(log_probs, old, advantages, response_mask, clip):
+    free, cut = ratios(log_probs, old, clip)
+    return -mean_over(torch.min(free, cut * advantages), response_mask)
+
+
+def without_a(log_probs, old, advantages, response_mask, clip):
+    free, cut = ratios(log_probs, old, clip)
+    return -mean_over(torch.min(free, cut), response_mask)
+
+
+def larger_and_sign_turned(log_probs, old, advantages, response_mask, clip):
+    free, cut = ratios(log_probs, old, clip)
+    return mean_over(torch.max(free * advantages, cut * advantages), response_mask)
+
+
+def unreduced(log_probs, old, advantages, response_mask, clip):
+    free, cut = ratios(log_probs, old, clip)
+    return -torch.min(free * advantages, cut * advantages) * response_mask
+
+
+def divided(log_probs, old, advantages, response_mask, clip):
+    return clipped(log_probs / old, advantages, response_mask, clip)
+
+
+def of_responses(log_probs, old, advantages, response_mask, clip):
+    ratio = ((log_probs - old) * response_mask).sum(-1).exp()[:, None]
+    return clipped(ratio.expand_as(advantages), advantages, response_mask, clip)
+
+
+def backwards(error=None, returns=lambda advantages, values, rewards: advantages + values, masked=True):
+    """GAE in a loop, with another δ = error(t, rewards, values, γ) or other returns."""
+
+    def right(t, rewards, values, gamma):
+        following = values[:, t + 1] if t + 1 < values.shape[1] else 0.0
+        return rewards[:, t] + gamma * following - values[:, t]
+
+    def attempt(rewards, values, response_mask, gamma, lam):
+        advantages, following = torch.zeros_like(values), torch.zeros(len(values))
+        for t in reversed(range(values.shape[1])):
+            following = (error or right)(t, rewards, values, gamma) + gamma * lam * following
+            following = following * response_mask[:, t] if masked else following
+            advantages[:, t] = following
+        return advantages, returns(advantages, values, rewards)
+
+    return attempt
+
+
+def next_value(t, values):
+    return values[:, t + 1] if t + 1 < values.shape[1] else torch.zeros(len(values))
+
+
+def of_two_columns(rewards, values, response_mask, gamma, lam):
+    return rewards + gamma * values[:, 1:] - values
+
+
 WRONG = [  # (exercise, answer, words)
     ("weighted_sum", lambda a: sum(WEIGHTS[n] * abs(a[n]) for n in a), "the values lost their signs"),
     ("weighted_sum", lambda a: sum(abs(WEIGHTS[n]) * a[n] for n in a), "the weights lost their signs"),
@@ -428,4 +533,67 @@ WRONG = [  # (exercise, answer, words)
     ("reliability", by_margin, "sort by |margin|, and take σ(|margin|)"),
     ("reliability", of_the_mean, "you take σ of the mean |margin|"),
     ("reliability", of_equal_width, "the bins are equally wide"),
+    ("kl_penalized_rewards", kl_on_the_last_token, "the whole KL is on the last token"),
+    (
+        "kl_penalized_rewards",
+        lambda scores, lp, ref, mask, beta: scores - beta * ((lp - ref) * mask).sum(-1),
+        "you return one number for each response",
+    ),
+    ("kl_penalized_rewards", lambda *a: penalised(*a, penalty=k3), "the penalty is k3 or k2"),
+    (
+        "kl_penalized_rewards",
+        lambda scores, lp, ref, mask, beta: scores[:, None] - beta * (lp - ref) * mask,
+        "the score is on every token",
+    ),
+    ("kl_penalized_rewards", forgotten_brackets, "write scores[:, None]"),
+    ("kl_k3", lambda lr: lr.exp() - 1 + lr, "the sign in the exponent is wrong"),
+    ("kl_k3", lambda lr: (-lr).exp() - 1 - lr, "the sign of the last term is wrong"),
+    ("kl_k3", lambda lr: k3(lr).sum(), "the samples are added up"),
+    ("clipped_policy_loss", divided, "you divide one log-probability by the other"),
+    ("clipped_policy_loss", a_on_the_left, "only one of the two is multiplied by A"),
+    ("clipped_policy_loss", a_on_the_right, "only one of the two is multiplied by A"),
+    ("clipped_policy_loss", without_a, "the advantage is not used"),
+    ("clipped_policy_loss", of_responses, "one ratio for each response"),
+    ("clipped_policy_loss", larger_and_sign_turned, "and you take the larger of the two"),
+    ("clipped_policy_loss", unreduced, "you return a loss for each token"),
+    (
+        "gae",
+        backwards(returns=lambda a, v, r: r.flip(-1).cumsum(-1).flip(-1)),
+        "the second result is the rewards",
+    ),
+    ("gae", backwards(returns=lambda a, v, r: discounted(r, 1.0)), "the second result is the rewards"),
+    (
+        "gae",
+        lambda r, v, *a: (discounted(r, 1.0) - v, discounted(r, 1.0)),
+        "γ and λ are both missing",
+    ),
+    ("gae", backwards(returns=lambda a, v, r: a - v), "the returns are advantages *plus* values"),
+    ("gae", backwards(lambda t, r, v, gamma: r[:, t] - v[:, t]), "V_{t+1} is missing in δ"),
+    (
+        "gae",
+        backwards(lambda t, r, v, gamma: r[:, t] + gamma * v.roll(-1, 1)[:, t] - v[:, t]),
+        "roll brings the first column round",
+    ),
+    (
+        "gae",
+        backwards(lambda t, r, v, gamma: r[:, t] + gamma * v.roll(-1)[:, t] - v[:, t]),
+        "roll brings the first column round",
+    ),
+    (
+        "gae",
+        backwards(lambda t, r, v, gamma: r[:, t] + gamma * next_value(t, v) + v[:, t]),
+        "a sign in δ is wrong",
+    ),
+    (
+        "gae",
+        backwards(lambda t, r, v, gamma: r[:, t] - gamma * next_value(t, v) + v[:, t]),
+        "a sign in δ is wrong",
+    ),
+    ("gae", backwards(masked=False), "advantages leak out of the responses"),
+    (
+        "gae",
+        backwards(lambda t, r, v, gamma: r[:, t] + gamma * v[:, t + 1] - v[:, t]),
+        "there is no column t + 1 after the last one",
+    ),
+    ("gae", of_two_columns, "values[:, 1:] is a column short"),
 ]

@@ -1,16 +1,22 @@
 """The exercises of notebook 05."""
 
 import torch
+import torch.nn.functional as F
 
 from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.logprobs import kl_k3
+from minialign.policy_gradient import reward_to_go
 from minialign.ppo import clipped_policy_loss, gae, kl_penalized_rewards, masked_mean
 
 
 def _responses(generator, rows: int = 3, columns: int = 7) -> torch.Tensor:
-    """A response mask (B, T): prompts of different lengths before the responses, padding after them."""
+    """A response mask (B, T): prompts of different lengths before the responses, padding after them.
+
+    The first row is response from end to end, so that what is wrong there is seen.
+    """
     mask = torch.zeros(rows, columns, dtype=torch.bool)
-    for row in range(rows):
+    mask[0] = True
+    for row in range(1, rows):
         start, end = sorted((1 + torch.randperm(columns, generator=generator)[:2]).tolist())
         mask[row, start - 1 : end] = True
     return mask
@@ -49,22 +55,51 @@ def _penalized(scores, lp, ref, mask, beta, place=_last, sign=-1.0, penalty=lamb
     return sign * beta * penalty(lp, ref) * mask + scores[:, None] * place(mask)
 
 
-def _backwards(rewards, values, mask, gamma, lam, *, bootstrap=0.0, decay=None, ahead=None, inside=True):
-    """GAE with parts of it changeable."""
-    ahead = gamma if ahead is None else ahead
-    decay = gamma * lam if decay is None else decay
-    advantages, following = torch.zeros_like(values), torch.zeros(len(values))
-    after = torch.full((len(values),), bootstrap)
-    for t in reversed(range(values.shape[1])):
-        delta = rewards[:, t] + ahead * after - values[:, t]
-        advantages[:, t] = following = (delta + decay * following) * (mask[:, t] if inside else 1)
-        after = torch.where(mask[:, t], values[:, t], after)
-    return advantages, advantages + values * mask
+def _next(values):
+    """V_{t+1}, which is 0 after the last column."""
+    return F.pad(values[:, 1:], (0, 1))
+
+
+def _from_errors(delta, values, mask, gamma, lam):
+    """What GAE makes of other one-step errors δ."""
+    advantages = gae(delta, 0 * values, mask, gamma, lam)[0]
+    return advantages, advantages + values
+
+
+def _with_errors(error):
+    """GAE with δ = error(r, V, γ)."""
+    return lambda r, v, m, gamma, lam: _from_errors(error(r, v, gamma), v, m, gamma, lam)
+
+
+def _with_returns(returns):
+    """The right advantages with other returns, of rewards, values, mask, γ and the advantages."""
+
+    def changed(r, v, m, gamma, lam):
+        advantages, _ = gae(r, v, m, gamma, lam)
+        return advantages, returns(r, v, m, gamma, advantages)
+
+    return changed
 
 
 def _clipped(lp, old, advantages, mask, clip, *, ratio=None, smaller=torch.minimum, mean=masked_mean):
     ratio = (lp - old).exp() if ratio is None else ratio
     return -mean(smaller(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), mask)
+
+
+def _by_response(log_ratio):
+    """The loss with one ratio for each row, whose logarithm is made of its tokens' log-ratios."""
+
+    def loss(lp, old, advantages, mask, clip):
+        ratio = log_ratio(lp - old, mask)[:, None].exp()
+        return _clipped(lp, old, advantages, mask, clip, ratio=ratio)
+
+    return loss
+
+
+def _of_ratios(lp, old, advantages, mask, clip, *, combine):
+    """The loss with the two ratios and the advantages combined in another way."""
+    ratio = (lp - old).exp()
+    return -masked_mean(combine(ratio, ratio.clamp(1 - clip, 1 + clip), advantages), mask)
 
 
 RLHF = {
@@ -81,6 +116,7 @@ RLHF = {
             Mistake(
                 "the score is on every token: it is given once, at the last token of the response.",
                 lambda *a: _penalized(*a, place=lambda mask: mask),
+                lambda *a: _penalized(*a, place=torch.ones_like),
             ),
             Mistake(
                 "the score is on the last column, which is padding in the shorter rows: "
@@ -118,6 +154,31 @@ RLHF = {
                 "the penalty is the ratio of the probabilities: it is the difference of their logarithms.",
                 lambda *a: _penalized(*a, penalty=lambda lp, ref: (lp - ref).exp()),
             ),
+            Mistake(
+                "the whole KL is on the last token: each token pays for its own log-ratio, where it stands. "
+                "Only the score waits for the end.",
+                lambda s, lp, ref, mask, beta: (
+                    _last(mask) * kl_penalized_rewards(s, lp, ref, mask, beta).sum(-1, keepdim=True)
+                ),
+            ),
+            Mistake(
+                "you return one number for each response: a reward for each token is asked for, (B, T).",
+                lambda *a: kl_penalized_rewards(*a).sum(-1),
+            ),
+            Mistake(
+                "the penalty is k3 or k2, an estimate that is never negative: "
+                "in the reward it is the log-ratio itself, of either sign.",
+                lambda *a: _penalized(*a, penalty=lambda lp, ref: kl_k3(lp - ref)),
+                lambda *a: _penalized(*a, penalty=lambda lp, ref: (lp - ref) ** 2 / 2),
+            ),
+        ),
+        errors=(
+            Mistake(
+                "the scores are (B,) and the tokens (B, T): write scores[:, None], "
+                "or add the scores at the places of the last tokens only.",
+                lambda scores, lp, *a: scores * lp,
+                lambda scores, lp, *a: lp * scores,
+            ),
         ),
     ),
     "gae": Exercise(
@@ -130,7 +191,7 @@ RLHF = {
             ),
             Mistake(
                 "γ is missing in the sum over later steps: it decays with γλ, not with λ alone.",
-                lambda r, v, m, gamma, lam: _backwards(r, v, m, gamma, lam, decay=lam),
+                lambda r, v, m, gamma, lam: _from_errors(r + gamma * _next(v) - v, v, m, 1.0, lam),
             ),
             Mistake(
                 "these are the one-step errors δ: add up the later ones, (γλ)^l each.",
@@ -138,19 +199,50 @@ RLHF = {
             ),
             Mistake(
                 "advantages leak out of the responses: multiply by the mask, in each step of the loop.",
-                lambda r, v, m, gamma, lam: _backwards(r, v, m, gamma, lam, inside=False),
+                lambda r, v, m, gamma, lam: gae(r, v, torch.ones_like(m), gamma, lam),
             ),
             Mistake(
                 "γ is missing in δ: it discounts the next value, too.",
-                lambda r, v, m, gamma, lam: _backwards(r, v, m, gamma, lam, ahead=1.0),
+                _with_errors(lambda r, v, gamma: r + _next(v) - v),
             ),
             Mistake(
                 "the value after the last token is 0: nothing comes after the end.",
-                lambda r, v, m, gamma, lam: _backwards(r, v, m, gamma, lam, bootstrap=1.0),
+                lambda r, v, m, gamma, lam: gae(r + gamma * _last(m), v, m, gamma, lam),
+            ),
+            Mistake(
+                "V_{t+1} is missing in δ: a step is good if the reward *and* what is expected "
+                "after it are more than was expected before.",
+                _with_errors(lambda r, v, gamma: r - v),
+            ),
+            Mistake(
+                "roll brings the first column round to the end, as if it came after the last one: "
+                "V is 0 there.",
+                _with_errors(lambda r, v, gamma: r + gamma * v.roll(-1, 1) - v),
+                _with_errors(lambda r, v, gamma: r + gamma * v.roll(-1) - v),
+            ),
+            Mistake(
+                "a sign in δ is wrong: it is what came, r_t + γ V_{t+1}, *minus* what was expected, V_t.",
+                _with_errors(lambda r, v, gamma: r + gamma * _next(v) + v),
+                _with_errors(lambda r, v, gamma: r - gamma * _next(v) + v),
+                _with_errors(lambda r, v, gamma: r - gamma * _next(v) - v),
             ),
             Mistake(
                 "the returns are advantages *plus* values.",
-                lambda r, v, m, gamma, lam: (gae(r, v, m, gamma, lam)[0],) * 2,
+                _with_returns(lambda r, v, m, gamma, advantages: advantages),
+                _with_returns(lambda r, v, m, gamma, advantages: advantages - v),
+                _with_returns(lambda r, v, m, gamma, advantages: v - advantages),
+            ),
+            Mistake(
+                "γ and λ are both missing: this is the sum of what is still to come, minus V.",
+                lambda r, v, m, gamma, lam: gae(r, v, m, 1.0, 1.0),
+                lambda r, v, m, gamma, lam: (reward_to_go(r) - v, reward_to_go(r)),
+            ),
+            Mistake(
+                "the second result is the rewards that are still to come: "
+                "here returns are A + V, which is the same for λ = 1 only.",
+                _with_returns(lambda r, v, m, gamma, advantages: gae(r, 0 * v, m, gamma, 1.0)[0]),
+                _with_returns(lambda r, v, m, gamma, advantages: gae(r, 0 * v, m, 1.0, 1.0)[0]),
+                _with_returns(lambda r, v, m, gamma, advantages: reward_to_go(r)),
             ),
             Mistake("the two results are swapped: advantages first, then returns.", lambda *a: gae(*a)[::-1]),
             Mistake(
@@ -158,6 +250,18 @@ RLHF = {
                 lambda r, v, m, gamma, lam: tuple(
                     x.flip(-1) for x in gae(r.flip(-1), v.flip(-1), m.flip(-1), gamma, lam)
                 ),
+            ),
+        ),
+        errors=(
+            Mistake(
+                "there is no column t + 1 after the last one: V and A are 0 there, so begin with zeros.",
+                lambda r, v, *a: v[:, v.shape[1]],
+            ),
+            Mistake(
+                "values[:, 1:] is a column short: the value after the last token is 0, so append a column "
+                "of zeros.",
+                lambda r, v, *a: r + v[:, 1:],
+                lambda r, v, *a: v[:, 1:] - v,
             ),
         ),
     ),
@@ -198,17 +302,44 @@ RLHF = {
             Mistake(
                 "the minimum is taken of the ratios, before multiplying by A: "
                 "for a negative advantage that is the wrong one.",
-                lambda lp, old, advantages, mask, clip: (
-                    -masked_mean(
-                        torch.minimum((lp - old).exp(), (lp - old).exp().clamp(1 - clip, 1 + clip))
-                        * advantages,
-                        mask,
-                    )
-                ),
+                lambda *a: _of_ratios(*a, combine=lambda free, clipped, A: torch.minimum(free, clipped) * A),
             ),
             Mistake(
                 "each response's mean is taken first: here every *token* counts the same.",
                 lambda *a: _clipped(*a, mean=lambda x, mask: ((x * mask).sum(-1) / mask.sum(-1)).mean()),
+            ),
+            Mistake(
+                "you divide one log-probability by the other: the ratio is exp(log π − log π_old).",
+                lambda lp, old, *a: _clipped(lp, old, *a, ratio=lp / old),
+                lambda lp, old, *a: _clipped(
+                    lp, old, *a, ratio=lp / old, mean=lambda x, mask: x[mask].mean()
+                ),
+            ),
+            Mistake(
+                "only one of the two is multiplied by A: compare ρ A with clip(ρ) A.",
+                lambda *a: _of_ratios(*a, combine=lambda free, clipped, A: torch.minimum(free * A, clipped)),
+                lambda *a: _of_ratios(*a, combine=lambda free, clipped, A: torch.minimum(free, clipped * A)),
+            ),
+            Mistake(
+                "the advantage is not used: multiply both ratios by A.",
+                lambda *a: _of_ratios(*a, combine=lambda free, clipped, A: torch.minimum(free, clipped)),
+            ),
+            Mistake(
+                "that is one ratio for each response: PPO has one for each token.",
+                _by_response(lambda log_ratio, mask: log_ratio.sum(-1)),
+                _by_response(lambda log_ratio, mask: (log_ratio * mask).sum(-1)),
+                _by_response(lambda log_ratio, mask: log_ratio.sum(-1) / mask.sum(-1)),
+                _by_response(lambda log_ratio, mask: (log_ratio * mask).sum(-1) / mask.sum(-1)),
+            ),
+            Mistake(
+                "the sign is wrong, and you take the larger of the two: "
+                "the loss is *minus* the mean of the minimum.",
+                lambda *a: -_clipped(*a, smaller=torch.maximum),
+            ),
+            Mistake(
+                "you return a loss for each token: take the mean over the response tokens.",
+                lambda *a: _clipped(*a, mean=lambda x, mask: x),
+                lambda *a: _clipped(*a, mean=lambda x, mask: x[mask]),
             ),
         ),
     ),
@@ -219,6 +350,14 @@ RLHF = {
             Mistake(
                 "the log-ratio has the wrong sign inside: e^(−lr) − 1 + lr, for samples from π.",
                 lambda lr: lr.exp() - 1 - lr,
+            ),
+            Mistake(
+                "the sign in the exponent is wrong: e^(−lr), or the estimate is negative for some samples.",
+                lambda lr: lr.exp() - 1 + lr,
+            ),
+            Mistake(
+                "the sign of the last term is wrong: + lr, or the estimate is negative for some samples.",
+                lambda lr: (-lr).exp() - 1 - lr,
             ),
             Mistake(
                 "that is k2, lr²/2: biased, though close to it where the two policies are close.",
@@ -235,6 +374,9 @@ RLHF = {
             ),
             Mistake(
                 "the mean is taken: one estimate for each sample is asked for.", lambda lr: kl_k3(lr).mean()
+            ),
+            Mistake(
+                "the samples are added up: one estimate for each is asked for.", lambda lr: kl_k3(lr).sum()
             ),
         ),
     ),
