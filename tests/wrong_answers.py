@@ -293,6 +293,32 @@ def of_two_columns(rewards, values, response_mask, gamma, lam):
     return rewards + gamma * values[:, 1:] - values
 
 
+# --- notebook 06 ---
+
+
+def z_of(w, lose, ref_w, ref_l, beta):
+    return beta * (w - ref_w) - beta * (lose - ref_l)
+
+
+def dpo(w, lose, ref_w, ref_l, beta, losses=None, constant=lambda x: x.detach()):
+    found = losses(torch.sigmoid(z_of(w, lose, ref_w, ref_l, beta))) if losses else None
+    found = -F.logsigmoid(z_of(w, lose, ref_w, ref_l, beta)) if found is None else found
+    return found, constant(beta * (w - ref_w)), constant(beta * (lose - ref_l))
+
+
+def cross_entropy_of(p):
+    return F.binary_cross_entropy(p, torch.ones_like(p), reduction="none")
+
+
+def undetached_without_beta(w, lose, ref_w, ref_l, beta):
+    return dpo(w, lose, ref_w, ref_l, 1.0, constant=lambda x: x)
+
+
+def best_policy(reference, rewards, beta, log_z):
+    z = log_z(reference + rewards / beta)
+    return reference + rewards / beta - z, z
+
+
 WRONG = [  # (exercise, answer, words)
     ("weighted_sum", lambda a: sum(WEIGHTS[n] * abs(a[n]) for n in a), "the values lost their signs"),
     ("weighted_sum", lambda a: sum(abs(WEIGHTS[n]) * a[n] for n in a), "the weights lost their signs"),
@@ -596,4 +622,28 @@ WRONG = [  # (exercise, answer, words)
         "there is no column t + 1 after the last one",
     ),
     ("gae", of_two_columns, "values[:, 1:] is a column short"),
+    (
+        "optimal_policy",
+        lambda *a: best_policy(*a, log_z=lambda x: x.logsumexp((0, 1))),
+        "Z sums over everything",
+    ),
+    (
+        "optimal_policy",
+        lambda ref, r, beta: (
+            ref + r / beta - (r / beta).logsumexp(-1, keepdim=True),
+            (r / beta).logsumexp(-1),
+        ),
+        "log Z is of the rewards alone",
+    ),
+    ("optimal_policy", lambda *a: best_policy(*a, log_z=lambda x: x.logsumexp(-1)), "write log_z[:, None]"),
+    ("implicit_reward", lambda lp, ref, beta: beta * (lp + ref), "the log-probabilities are added"),
+    ("implicit_reward", lambda lp, ref, beta: beta * torch.log(lp / ref), "the logarithm of log π / log π"),
+    ("dpo_loss", lambda *a: dpo(*a, constant=lambda x: x), "the implicit rewards are not constants"),
+    ("dpo_loss", lambda *a: dpo(*a, losses=cross_entropy_of), "the logarithm of σ is kept finite by force"),
+    (
+        "dpo_loss",
+        lambda *a: dpo(*a, losses=lambda p: -torch.log(p + 1e-8)),
+        "the logarithm of σ is kept finite by force",
+    ),
+    ("dpo_loss", undetached_without_beta, "β is missing"),
 ]

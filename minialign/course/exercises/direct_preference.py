@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import logsigmoid
 
-from minialign.course.exercises.exercise import Exercise, Mistake
+from minialign.course.exercises.exercise import Exercise, Mistake, logs_kept_finite
 from minialign.dpo import dpo_loss, gradient_weight, implicit_reward
 from minialign.world.exact import optimal_policy
 
@@ -38,9 +38,29 @@ def _tilted(reference, rewards, beta):
     return tilted, log_z
 
 
-def _without_logsigmoid(w, lose, ref_w, ref_l, beta):
-    z = beta * ((w - ref_w) - (lose - ref_l))
-    return -torch.log(torch.sigmoid(z)), *dpo_loss(w, lose, ref_w, ref_l, beta)[1:]
+def _with_log(log):
+    """dpo_loss with another logarithm of σ."""
+
+    def changed(w, lose, ref_w, ref_l, beta):
+        p = torch.sigmoid(implicit_reward(w, ref_w, beta) - implicit_reward(lose, ref_l, beta))
+        return -log(p), *dpo_loss(w, lose, ref_w, ref_l, beta)[1:]
+
+    return changed
+
+
+def _with_gradients(w, lose, ref_w, ref_l, beta):
+    losses, _, _ = dpo_loss(w, lose, ref_w, ref_l, beta)
+    return losses, implicit_reward(w, ref_w, beta), implicit_reward(lose, ref_l, beta)
+
+
+def _normalised_by(log_z):
+    """optimal_policy with another log Z: a number for each prompt, or one for all."""
+
+    def changed(reference, rewards, beta):
+        z = log_z(reference, rewards, beta)
+        return reference + rewards / beta - z.reshape(-1, 1), z
+
+    return changed
 
 
 def _each_by_itself(w, lose, ref_w, ref_l, beta):
@@ -87,6 +107,15 @@ DIRECT_PREFERENCE = {
             ),
             Mistake("the policy is not normalised: subtract log Z(x).", _tilted),
             Mistake(
+                "Z sums over everything: each prompt has its own, so sum over the last axis only.",
+                _normalised_by(lambda ref, r, beta: (ref + r / beta).flatten().logsumexp(0)),
+                _normalised_by(lambda ref, r, beta: (ref + r / beta).flatten().logsumexp(0).expand(len(r))),
+            ),
+            Mistake(
+                "log Z is of the rewards alone: Z is the sum of π_ref exp(r/β), so add log π_ref first.",
+                _normalised_by(lambda ref, r, beta: (r / beta).logsumexp(-1)),
+            ),
+            Mistake(
                 "Z sums over the prompts: it belongs to one prompt, "
                 "so sum over its responses, the last axis.",
                 lambda ref, r, beta: ((ref + r / beta).log_softmax(0), (ref + r / beta).logsumexp(0)),
@@ -102,6 +131,13 @@ DIRECT_PREFERENCE = {
             Mistake(
                 "the reference's probabilities were added where their logarithms are meant.",
                 lambda ref, r, beta: optimal_policy(ref.exp(), r, beta),
+            ),
+        ),
+        errors=(
+            Mistake(
+                "log Z is (P,) and the policy (P, N): write log_z[:, None] where you subtract it, "
+                "or keepdim=True in the sum.",
+                lambda ref, r, beta: ref - r.sum(-1),
             ),
         ),
     ),
@@ -136,6 +172,15 @@ DIRECT_PREFERENCE = {
             Mistake(
                 "you divide one log-probability by the other: the logarithm of a ratio is a difference.",
                 lambda lp, ref, beta: beta * lp / ref,
+            ),
+            Mistake(
+                "that is the logarithm of log π / log π_ref: these are logarithms already, "
+                "and that of a ratio is their difference.",
+                lambda lp, ref, beta: beta * torch.log(lp / ref),
+            ),
+            Mistake(
+                "the log-probabilities are added: the logarithm of a ratio is their difference.",
+                lambda lp, ref, beta: implicit_reward(lp, -ref, beta),
             ),
             Mistake(
                 "no gradient flows into the policy: nothing could be learned.",
@@ -184,7 +229,17 @@ DIRECT_PREFERENCE = {
             Mistake(
                 "the logarithm of σ is infinite where σ underflows to 0, "
                 "as in one of these pairs: use logsigmoid.",
-                _without_logsigmoid,
+                _with_log(torch.log),
+            ),
+            Mistake(
+                "the logarithm of σ is kept finite by force (binary_cross_entropy cuts it off at −100): then "
+                "the pair that is most wrong has a wrong loss and teaches nothing. Use logsigmoid.",
+                *map(_with_log, logs_kept_finite()),
+            ),
+            Mistake(
+                "the losses are right, the implicit rewards are not constants: detach them, "
+                "they are only to be watched.",
+                _with_gradients,
             ),
             Mistake(
                 "σ has to be taken of the difference of the rewards, not of each reward by itself.",
