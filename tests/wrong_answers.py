@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from minialign.logprobs import token_log_probs
+from minialign.statistics import mean_with_interval
 from minialign.world.judge import WEIGHTS, words_of
 
 # --- notebook 01: merges ---
@@ -317,6 +318,36 @@ def undetached_without_beta(w, lose, ref_w, ref_l, beta):
 def best_policy(reference, rewards, beta, log_z):
     z = log_z(reference + rewards / beta)
     return reference + rewards / beta - z, z
+
+
+# --- notebook 07 ---
+
+
+def wins(ours, theirs):
+    difference = ours[:, :, None] - theirs[:, None, :]
+    return (difference > 0) + (difference == 0) / 2
+
+
+def without_ties(ours, theirs):
+    shares = []
+    for mine, other in zip(ours, theirs):
+        difference = np.subtract.outer(mine, other)
+        shares.append((difference > 0).sum() / (difference != 0).sum())
+    return mean_with_interval(shares)
+
+
+def not_beaten(costs, values, axis=1):
+    no_dearer, no_worse = costs[None] <= costs[:, None], values[None] >= values[:, None]
+    strictly = (costs[None] < costs[:, None]) | (values[None] > values[:, None])
+    return ~(no_dearer & no_worse & strictly).any(axis)
+
+
+def nothing_strict(costs, values):
+    return ~((costs[None, :] <= costs[:, None]) & (values[None, :] >= values[:, None])).any(1)
+
+
+def highest_up_to_its_cost(costs, values):
+    return np.array([values[i] >= max(values[costs <= costs[i]]) for i in range(len(costs))])
 
 
 WRONG = [  # (exercise, answer, words)
@@ -646,4 +677,24 @@ WRONG = [  # (exercise, answer, words)
         "the logarithm of σ is kept finite by force",
     ),
     ("dpo_loss", undetached_without_beta, "β is missing"),
+    ("win_rate", without_ties, "ties are left out"),
+    ("win_rate", lambda *a: wins(*a).mean(), "this is the share alone"),
+    ("win_rate", lambda *a: mean_with_interval(wins(*a).mean((0, 1))), "the mean runs over the prompts"),
+    ("win_rate", lambda *a: mean_with_interval(wins(*a).mean(0).ravel()), "the mean runs over the prompts"),
+    ("win_rate", lambda *a: mean_with_interval(wins(*a).mean(0)), "takes one number for each prompt"),
+    (
+        "win_rate",
+        lambda ours, theirs: mean_with_interval((ours[:, :, None] > theirs[:, None]).ravel()),
+        "a tie counts as a loss, and the interval",
+    ),
+    (
+        "win_rate",
+        lambda ours, theirs: mean_with_interval(ours.mean(-1) > theirs.mean(-1)),
+        "you compare the means of the responses",
+    ),
+    ("frontier", nothing_strict, "no inequality is strict, so every point beats itself"),
+    ("frontier", lambda *a: ~nothing_strict(*a), "no inequality is strict, so every point beats itself"),
+    ("frontier", lambda costs, values: not_beaten(costs, values, axis=0), "rows and columns are exchanged"),
+    ("frontier", highest_up_to_its_cost, "a point of the same value at a lower cost beats, too"),
+    ("frontier", lambda *a: np.flatnonzero(not_beaten(*a)), "these are the places of the points"),
 ]
