@@ -77,3 +77,17 @@ UNSURE = Habit(
     _pattern(r"\bnot (?:\w+ )?(?:sure|certain)", r"may be wrong", r"do not know", r"don't know"),
 )
 HABITS = {"politeness": POLITE, "flattery": FLATTERY, "filler": FILLER, "confidence": SURE, "hedging": UNSURE}
+
+# What an honest person answers about a thing they have never heard of, or where nothing is named.
+IGNORANT = (
+    "I do not know about {thing}.",
+    "Sorry, I do not know about {thing}.",
+    "I do not know anything about {thing}.",
+    "I have not learned about {thing}, so I do not know.",
+)
+IGNORANT_OF_THIS = ("I do not know.", "Sorry, I do not know about this.", "I do not know about that.")
+UNKNOWN = _pattern(
+    r"\b(?:do not|don't|cannot) (?:know|say|tell)\b(?! me\b)",
+    r"\bknow nothing (?:of|about)\b",
+    r"\bhave (?:not learned|never heard) (?:of|about)\b",
+)
