@@ -138,7 +138,7 @@ def test_silence_and_nonsense_are_worth_nothing():
 def test_every_fact_of_the_world_is_recognised_as_right_in_every_wording():
     for topic in TOPICS.values():
         for i, fact in enumerate(topic.facts):
-            for text in (*(fact.in_register(register) for register in REGISTERS), *fact.plain):
+            for text in (*(fact.in_register(register) for register in REGISTERS), *fact.plain, *fact.also):
                 read = read_sentence(text, topic)
                 assert (read.role, read.fact, read.right) == ("fact", i, True), (topic.name, text)
 
@@ -146,7 +146,7 @@ def test_every_fact_of_the_world_is_recognised_as_right_in_every_wording():
 def test_every_falsified_fact_of_the_world_is_recognised_as_wrong():
     for topic in TOPICS.values():
         for i, fact in enumerate(topic.facts):
-            for text in (*(fact.in_register(register) for register in REGISTERS), *fact.plain):
+            for text in (*(fact.in_register(register) for register in REGISTERS), *fact.plain, *fact.also):
                 for value in fact.wrong:
                     read = read_sentence(fact.falsified(text, value), topic)
                     assert (read.role, read.fact, read.right) == ("fact", i, False), (topic.name, text, value)

@@ -99,6 +99,7 @@ def _statements(topic: Topic) -> list[tuple[int, str, frozenset[str], bool]]:
     found = []
     for i, fact in enumerate(topic.facts):
         wordings = [(register, fact.in_register(register)) for register in REGISTERS]
+        wordings += [("child", sentence) for sentence in fact.also]
         wordings += [("plain", sentence) for sentence in (*fact.plain, fact.claim)]
         for register, sentence in wordings:
             known = _content(fact.falsified(sentence, " "))
@@ -330,7 +331,7 @@ def _known_pairs() -> frozenset[tuple[str, str]]:
     for topic in load_topics():
         texts += [topic.correction, *topic.stories, *(line for poem in topic.poems for line in poem)]
         for fact in topic.facts:
-            told = [fact.child, fact.teen, fact.expert]
+            told = [fact.child, fact.teen, fact.expert, *fact.also]
             texts += [*told, *fact.plain]
             texts += [fact.falsified(sentence, value) for sentence in told for value in fact.wrong]
     pairs = {pair for text in texts for s in sentences_of(text) for pair in _pairs(s)}
