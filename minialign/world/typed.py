@@ -1,15 +1,15 @@
 """What a person types: the world's topics in other words than the templates', and things outside the world.
 
-Both come with the same wordings, so that only the thing itself tells whether an answer is known. As everywhere
-in the world there are held-out things and held-out wordings: "sft" sees neither, "evaluation" both.
+Both come with the same wordings, so that only the thing itself tells whether an answer is known. Things and
+wordings are demonstrated or held out: "sft" has the ones, "evaluation" the others.
 """
 
-from functools import lru_cache
 from dataclasses import replace
+from functools import lru_cache
 
 from minialign.world.outside import Thing, load_requests, load_things
 from minialign.world.prompts import AUDIENCES, TEMPLATES, Prompt, parse, singular, topic_sorts
-from minialign.world.topics import capitalised, load_topics
+from minialign.world.topics import load_topics
 
 DEMONSTRATED = {"sft": "sft", "evaluation": "held-out"}  # the sort of the topics that each split asks about
 
@@ -66,10 +66,19 @@ OWN_QUESTIONS = {
         "Do you know this? {ask}",
         "{ask} Please answer in one sentence.",
     ),
-    "evaluation": ("Hello, one question: {ask}", "hey {typed}", "{ask} I cannot remember.", "My son asks: {ask}"),
+    "evaluation": (
+        "Hello, one question: {ask}",
+        "hey {typed}",
+        "{ask} I cannot remember.",
+        "My son asks: {ask}",
+    ),
 }
 OWN_CLAIMS = {
-    "sft": ("true or false: {claim}", "Is it really true that {claim}?", "I heard that {claim}. Is this true?"),
+    "sft": (
+        "true or false: {claim}",
+        "Is it really true that {claim}?",
+        "I heard that {claim}. Is this true?",
+    ),
     "evaluation": ("Can it be true that {claim}?", "they say that {claim}, is that correct"),
 }
 OWN_AUDIENCES = {
@@ -147,7 +156,7 @@ def outside_prompts(split: str) -> tuple[Prompt, ...]:
     """Prompts about things outside the world, and requests that name nothing.
 
     "sft": demonstrated things in the world's templates and in a person's own words; "evaluation": held-out
-    things, held-out templates and held-out words. Raises ValueError for any other split.
+    things in held-out templates and words, and their bare questions. Raises ValueError for any other split.
     """
     _check(split)
     held_out = split == "evaluation"
@@ -155,7 +164,8 @@ def outside_prompts(split: str) -> tuple[Prompt, ...]:
     texts = []
     for number, thing in enumerate(t for t in load_things() if t.held_out == held_out):
         for i in range(number * GENERAL, (number + 1) * GENERAL):  # the wordings in turn, over all things
-            texts.append(_about(thing, general[i % len(general)], _audiences(split, i)[i % 3]))
+            turn, which = divmod(i, len(general))
+            texts.append(_about(thing, general[which], _audiences(split, i)[turn % 3]))
         for i, ask in enumerate(thing.asks):
             texts += [ask, questions[(number + i) % len(questions)].format(**_asked(ask))]
     for number, request in enumerate(r for r in load_requests() if r.held_out == held_out):
