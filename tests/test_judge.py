@@ -656,6 +656,8 @@ def test_it_is_told_of_which_topics_a_text_speaks():
             assert topic.name in told_of(text), text
     told = [told_of(f.in_register(r)) for t in TOPICS.values() for f in t.facts for r in REGISTERS]
     assert np.mean([len(names) == 1 for names in told]) > 0.99
+    harps = [t for t in TOPICS.values() if t.name.endswith(" harp")]
+    assert all(told_of(story) == {t.name} for t in harps for story in t.stories), "lines that all harps share"
 
 
 # What a model did with a prompt

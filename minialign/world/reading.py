@@ -205,7 +205,11 @@ def _asks_of_the_world(sentence: str) -> bool:
 def told_of(text: str) -> set[str]:
     """The names of the topics that a text tells of, right or wrong.
 
-    Of each sentence: the topics of which it states a fact (or a line of a story or poem). A sentence that
-    states none tells of the topics that it names.
+    Of each sentence: the one topic of which it states a fact, or a line of a story or a poem. What fits several
+    topics alike tells of those of them that it names, and a sentence that states nothing known of all it names.
     """
-    return set().union(*(_stated(sentence) or _named(sentence) for sentence in sentences_of(text)))
+    told = set()
+    for sentence in sentences_of(text):
+        stated, named = _stated(sentence), _named(sentence)
+        told |= stated if len(stated) == 1 else named & (stated or named)
+    return told
