@@ -96,6 +96,8 @@ FLOORS = {
     "sampling": "shared",
     "logprobs": "shared",
     "masked": "shared",
+    "advantages": "shared",
+    "critic": "shared",
     "rollouts": "shared",
     "records": "shared",
     "preference_formats": "shared",
