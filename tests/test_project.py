@@ -97,6 +97,8 @@ FLOORS = {
     "logprobs": "shared",
     "masked": "shared",
     "documents": "shared",
+    "advantages": "shared",
+    "critic": "shared",
     "rollouts": "shared",
     "records": "shared",
     "preference_formats": "shared",
