@@ -100,6 +100,7 @@ FLOORS = {
     "records": "shared",
     "preference_formats": "shared",
     "preferences": "shared",
+    "labels": "shared",
     "statistics": "shared",
     "language_model": "shared",
     "pretraining": "algorithms",
