@@ -103,6 +103,7 @@ FLOORS = {
     "records": "shared",
     "preference_formats": "shared",
     "preferences": "shared",
+    "labels": "shared",
     "statistics": "shared",
     "bootstrap": "shared",
     "language_model": "shared",

@@ -111,15 +111,15 @@ ALGORITHMS = {  # name: (train, its config, settings, other settings, title of t
     "dpo": (
         preferring,
         DPOConfig,
-        dict(prompts_per_step=2, beta=0.3),
-        dict(prompts_per_step=1, beta=0.9),
+        dict(prompts_per_step=2, beta=0.3, sft_coef=0.0),
+        dict(prompts_per_step=1, beta=0.9, sft_coef=0.5),
         "DPO",
     ),
     "online_dpo": (
         preferring_online,
         OnlineDPOConfig,
-        ROLLOUTS | PENALTIES,
-        OTHER_ROLLOUTS | OTHER_PENALTIES,
+        ROLLOUTS | PENALTIES | dict(sft_coef=0.0),
+        OTHER_ROLLOUTS | OTHER_PENALTIES | dict(sft_coef=0.5),
         "online DPO",
     ),
     "ppo": (
@@ -157,9 +157,9 @@ DEFAULTS = {
     RewardModelConfig: dict(steps=150, learning_rate=1e-3, warmup=20, weight_decay=0.01, prompts_per_step=8),
     PolicyGradientConfig: dict(steps=25, learning_rate=5e-4, warmup=3, final_lr=1.0, baseline="rloo")
     | dict(prompts_per_step=16, samples_per_prompt=8, max_new_tokens=96, temperature=1.0),
-    DPOConfig: dict(steps=60, learning_rate=3e-4, warmup=10, prompts_per_step=8, beta=0.1),
+    DPOConfig: dict(steps=60, learning_rate=3e-4, warmup=10, prompts_per_step=8, beta=0.1, sft_coef=0.0),
     OnlineDPOConfig: dict(steps=40, learning_rate=3e-4, warmup=5, prompts_per_step=32, beta=0.1)
-    | dict(samples_per_prompt=2, max_new_tokens=96, missing_end_penalty=1.0),
+    | dict(samples_per_prompt=2, max_new_tokens=96, missing_end_penalty=1.0, sft_coef=0.0),
     PPOConfig: dict(steps=25, learning_rate=3e-4, warmup=0, decay="linear", eps=1e-5)
     | dict(prompts_per_step=16, samples_per_prompt=4, max_new_tokens=96, temperature=1.0)
     | dict(epochs=2, minibatches=2, rows_per_pass=16, beta=0.05, kl_target=None, horizon=128)
