@@ -205,8 +205,9 @@ def _asks_of_the_world(sentence: str) -> bool:
 def told_of(text: str) -> set[str]:
     """The names of the topics that a text tells of, right or wrong.
 
-    Of each sentence: the one topic of which it states a fact, or a line of a story or a poem. What fits several
-    topics alike tells of those of them that it names, and a sentence that states nothing known of all it names.
+    Of each sentence: the one topic of which it states a fact, or a line of a story or a poem. What fits
+    several topics alike tells of those of them that it names. What states nothing known tells of all that
+    it names.
     """
     told = set()
     for sentence in sentences_of(text):
