@@ -12,7 +12,8 @@ import numpy as np
 from minialign import dpo, ppo, sft
 from minialign.best_of_n import expected_best, kl_bound
 from minialign.course.experiments import SEEDS, Part, held_out_prompts, tuning_prompts
-from minialign.course.experiments.reward_models import not_scored, preferences, trained
+from minialign.course.experiments.comparisons import not_scored, preferences
+from minialign.course.experiments.reward_models import trained
 from minialign.course.experiments.rlhf import measured, sampled_scores
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPT
