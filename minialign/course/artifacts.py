@@ -22,9 +22,13 @@ from minialign.checkpoints import dump_checkpoint, load_checkpoint, pick_device
 from minialign.course import experiments
 from minialign.course.experiments import (
     comparisons,
+    critics,
     direct_preference,
     fine_tuning,
+    goodhart,
     policy_gradients,
+    ppo_bugs,
+    ppo_exact,
     race,
     race_costs,
     ratings,
@@ -35,10 +39,9 @@ from minialign.course.experiments import (
 from minialign.documents import encode_corpus
 from minialign.files import DATA, MANIFEST, read_manifest, write_atomically
 from minialign.gpt import GPT, GPTConfig
-from minialign.ppo import PPOConfig
 from minialign.preferences import dump_preferences
 from minialign.tokenizer import RANKS, SPECIAL_TOKENS, build_encoding, dump_ranks, load_tokenizer, train_bpe
-from minialign.training import History, stop_if_interrupted
+from minialign.training import History, load_history, stop_if_interrupted
 
 WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
 
@@ -109,21 +112,22 @@ def build_reward(device) -> dict[str, bytes]:
     }
 
 
-def aligned(name: str, config: PPOConfig) -> Artifact:
-    """A policy trained by PPO against the shipped reward model, as for the table `overoptimisation`."""
+def aligned(name: str, beta: float) -> Artifact:
+    """A policy trained by PPO against the shipped reward model: the typical run of `overoptimisation`."""
     file = f"checkpoints/{name}.safetensors"
 
     def build_aligned(device) -> dict[str, bytes]:
         sft, reward = (
             load_checkpoint(f"checkpoints/{start}.safetensors")[0].to(device) for start in ("sft", "reward")
         )
-        policy, rows = rlhf.optimised(sft, reward.score, config, at=())
+        seed = rlhf.typical_seed(load_history("overoptimisation"), method="ppo", beta=beta)
+        policy, rows = rlhf.optimised(sft, reward, replace(rlhf.LONG, beta=beta, seed=seed))
         return {
             file: dump_checkpoint(policy, "chat"),
-            f"logs/{name}.jsonl": History(rows[1:]).to_json_lines(),
+            f"logs/{name}.jsonl": History(rows).to_json_lines(),
         }
 
-    return Artifact(file, build_aligned, f"{config!r}")
+    return Artifact(file, build_aligned, f"the typical seed, beta={beta} {RLHF}")
 
 
 def build_dpo(device) -> dict[str, bytes]:
@@ -175,6 +179,8 @@ def table_of_parts(experiment: Callable, recipe: str, *start: str) -> Artifact:
     return Artifact(f"logs/{name}.jsonl", build_table, recipe)
 
 
+RLHF = f"seeds {experiments.SEEDS} {rlhf.ARM!r} {rlhf.LONG!r}"
+
 ARTIFACTS = (
     Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
     Artifact(
@@ -199,8 +205,14 @@ ARTIFACTS = (
         table(experiment, f"{reward_models.LARGE!r} {reward_models.BUG_CONFIG!r}", "sft")
         for experiment in reward_models.TABLES
     ),
-    *(table(experiment, f"{rlhf.LONG!r}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
-    *(table(experiment, f"{rlhf.LONG!r}", "sft") for experiment in rlhf.OF_SFT),
+    table_of_parts(
+        critics.ppo_advantages, f"seeds {experiments.SEEDS} {critics.COMPARED!r}", "sft", "reward"
+    ),
+    table_of_parts(goodhart.overoptimisation, RLHF, "sft", "reward"),
+    table_of_parts(goodhart.goodhart_controls, f"{RLHF} {reward_models.LARGE!r}", "sft"),
+    table_of_parts(ppo_bugs.ppo_bugs, RLHF, "sft", "reward"),
+    table_of_parts(ppo_exact.ppo_on_micro_world, RLHF, "sft"),
+    table(ppo_exact.lambda_on_micro_world, "exact", "sft"),
     *(
         table(experiment, f"{direct_preference.LONG!r}", "sft", "reward")
         for experiment in direct_preference.OF_SFT_AND_REWARD
@@ -213,8 +225,8 @@ ARTIFACTS = (
     table_of_parts(race.race_controls, race.RECIPE, "sft", "reward"),
     table(race_costs.race_costs, race.RECIPE, "sft"),
     Artifact("checkpoints/dpo.safetensors", build_dpo, race.RECIPE),
-    aligned("ppo", replace(rlhf.LONG, beta=rlhf.SHIPPED_BETA)),
-    aligned("ppo-overoptimised", replace(rlhf.LONG, beta=0.0, seed=2)),
+    aligned("ppo", rlhf.SHIPPED_BETA),
+    aligned("ppo-overoptimised", 0.0),
 )
 
 

@@ -14,7 +14,8 @@ from minialign import dpo
 from minialign.chat import Batch
 from minialign.course.experiments import SEEDS, answers
 from minialign.course.experiments.comparisons import margins_of, preferences
-from minialign.course.experiments.rlhf import measured, total_variation
+from minialign.course.experiments.ppo_exact import total_variation
+from minialign.course.experiments.rlhf import measured
 from minialign.dpo import DPOConfig, dpo_loss
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
