@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from minialign.course.evaluation import unscored
 from minialign.course.experiments import held_out_prompts
 from minialign.files import read_verified
 from minialign.gpt import GPT
@@ -41,15 +42,10 @@ def sampled(policy: GPT, prompts: Sequence[str], n: int = SAMPLES, seed: int = 0
     """n responses of the policy to each prompt, at temperature 1."""
     found = {}
     for start in range(0, len(prompts), 64):
-        rollout = roll_out(policy, list(prompts[start : start + 64]), not_scored, n=n, seed=(seed, start))
+        rollout = roll_out(policy, list(prompts[start : start + 64]), unscored, n=n, seed=(seed, start))
         for prompt, response in zip(rollout.prompts, rollout.responses):
             found.setdefault(prompt, []).append(response)
     return found
-
-
-def not_scored(prompts: list[str], responses: list[str]) -> list[float]:
-    """The reward of a rollout that is only sampled: people will judge it."""
-    return [0.0] * len(responses)
 
 
 def silent_on_held_out_topics(responses: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -177,7 +173,7 @@ class HeldOut:
 
     @property
     def better(self) -> np.ndarray:
-        """By how much the chosen response is worth more in gold, (M,); negative where people chose wrongly."""
+        """By how much the chosen response is worth more in gold, (M,); below 0 people chose wrongly."""
         return self.gold[:, 0] - self.gold[:, 1]
 
     def answers(self) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Notebook 03: REINFORCE on the fine-tuned model, with the judge's gold as reward, and famous bugs."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,13 +10,14 @@ import torch
 
 from minialign import policy_gradient
 from minialign.chat import Batch
+from minialign.course.evaluation import measure, unscored
 from minialign.course.experiments import SEEDS, habit_shares, held_out_prompts
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import PolicyGradientConfig, reinforce_loss, rloo_advantages
 from minialign.rollouts import Rollout, roll_out
 from minialign.training import History, stop_if_interrupted
-from minialign.world.judge import ATTRIBUTES, gold_rewards, judge
+from minialign.world.judge import gold_rewards, judge
 from minialign.world.prompts import prompts_of
 
 LONG = PolicyGradientConfig(steps=100)
@@ -25,40 +26,35 @@ COOLER = (0.7, 0.0)  # temperatures at which it is measured, too, before and aft
 
 
 def trained(
-    sft: GPT, config: PolicyGradientConfig, measure: Callable = lambda policy, metrics: None, **options
+    sft: GPT, config: PolicyGradientConfig, on_step: Callable = lambda policy, metrics: None, **options
 ) -> tuple[GPT, History]:
     """A copy of `sft`, trained for the gold reward on the `policy` prompts, and its history.
 
-    `measure(policy, metrics)` sees every step.
+    `on_step(policy, metrics)` sees every step.
     """
     policy = copy.deepcopy(sft)
-    prompts, on_step = [p.text for p in prompts_of("policy")], partial(measure, policy)
+    prompts, on_step = [p.text for p in prompts_of("policy")], partial(on_step, policy)
     return policy, policy_gradient.train(policy, prompts, gold_rewards, config, on_step=on_step, **options)
 
 
-def measured(policy: GPT, seed: int, temperature: float = 1.0) -> dict[str, float]:
-    """One sample for each held-out prompt: gold reward, its nine attributes, words, and shares.
+def measured(policy: GPT, seed: int, temperatures: Sequence[float] = (1.0,)) -> list[dict[str, float]]:
+    """One answer to each held-out prompt at every temperature, a row each: gold, attributes, words, shares.
 
     The shares are of those that end by themselves, and of those that show a habit. Gold is the sum of the
     attributes, each times its weight: so a gain in gold can be told apart by attribute.
     """
-    sampling = dict(temperature=temperature, seed=seed)
-    rollout = roll_out(policy, [p.text for p in held_out_prompts()], gold_rewards, **sampling)
-    judged = [judge(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)]
-    return {
-        "temperature": temperature,
-        "gold": float(rollout.rewards.mean()),
-        "words": float(np.mean([j.counts["words"] for j in judged])),
-        "finished": float(rollout.finished.float().mean()),
-        **habit_shares(judged),
-        **{f"attribute/{name}": float(np.mean([j.attributes[name] for j in judged])) for name in ATTRIBUTES},
-    }
+    rows, prompts = [], held_out_prompts()
+    for temperature, found in measure(policy, prompts, temperatures, n=1, seed=seed).items():
+        means = {name: float(values.mean()) for name, values in found.values.items()}
+        habits = habit_shares([judge(prompt, text) for prompt, text in zip(prompts, found.texts[:, 0])])
+        rows.append({"temperature": temperature, **means, **habits})
+    return rows
 
 
 def variety(policy: GPT, seed: int, n: int = 8, every: int = 8) -> float:
     """How many different answers there are among n samples for a prompt, on average, from 1 to n."""
     prompts = [p.text for p in held_out_prompts()[::every]]
-    responses = roll_out(policy, prompts, gold_rewards, n=n, seed=seed).responses
+    responses = roll_out(policy, prompts, unscored, n=n, seed=seed).responses
     return float(np.mean([len(set(responses[i : i + n])) for i in range(0, len(responses), n)]))
 
 
@@ -71,16 +67,16 @@ def reinforce(sft: GPT) -> list[dict]:
     rows = []
     for seed in SEEDS:
 
-        def measure(policy: GPT, metrics: dict) -> None:
+        def on_step(policy: GPT, metrics: dict) -> None:
             if metrics["step"] % EVERY == 0:
-                metrics |= measured(policy, seed)
+                metrics |= measured(policy, seed)[0]
 
-        policy, history = trained(sft, replace(LONG, seed=seed), measure)
+        policy, history = trained(sft, replace(LONG, seed=seed), on_step)
         stop_if_interrupted(history)
-        steps = [{"step": 0, **measured(sft, seed)}, *history]
+        steps = [{"step": 0, **measured(sft, seed)[0]}, *history]
         for step, model in ((0, sft), (LONG.steps, policy)):
             steps[step] |= {"different_of_8": variety(model, seed)}
-            steps += [{"step": step, **measured(model, seed, temperature)} for temperature in COOLER]
+            steps += [{"step": step, **row} for row in measured(model, seed, COOLER)]
         rows += [{"seed": seed, **row} for row in steps]
     return rows
 
@@ -168,12 +164,12 @@ def reinforce_bugs(sft: GPT) -> list[dict]:
     """Twenty updates with each bug, and without a baseline, which is no bug but slower."""
     rows = []
     for seed in SEEDS:
-        rows.append({"seed": seed, "bug": "before", **measured(sft, seed)})
+        rows.append({"seed": seed, "bug": "before", **measured(sft, seed)[0]})
         for bug in (*BUGS, "no baseline"):
             config = replace(SHORT, seed=seed, baseline="none" if bug == "no baseline" else "rloo")
             policy, history = trained(sft, config, log_prob=BUGS.get(bug, sequence_log_probs))
             stop_if_interrupted(history)
-            rows.append({"seed": seed, "bug": bug, **measured(policy, seed)})
+            rows.append({"seed": seed, "bug": bug, **measured(policy, seed)[0]})
     return rows
 
 

@@ -2,9 +2,9 @@
 
 Nothing but numbers here, no language model. Items have a true quality, N(0, 1). A rater reads an item with
 noise, and has an offset and a gain of their own for writing the impression down as a number; the offset may
-drift from one rating to the next, and the number may have to be one of few. A comparison is made side by side:
-neither scale nor drift nor rounding enters. Rating costs one reading, comparing two, and putting m items in
-order m; all methods get the same number of readings.
+drift from one rating to the next, and the number may have to be one of few. Comparisons are made side by
+side: neither scale nor drift nor rounding enters. Rating costs one reading, comparing two, and putting m
+items in order m; all methods get the same number of readings.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -77,7 +77,7 @@ def rated(crowd: Crowd, impressions: np.ndarray, rng) -> np.ndarray:
 
 
 def on_a_scale(values: np.ndarray, points: int | None) -> np.ndarray:
-    """The nearest of `points` whole numbers 1, 2, …, where 1 stands for −2 and the last for 2; or as it is."""
+    """The nearest of `points` whole numbers 1, 2, …, 1 for −2 and the last for 2; without points as it is."""
     if points is None:
         return values
     return 1 + np.clip(np.rint((values + 2) / 4 * (points - 1)), 0, points - 1)

@@ -81,7 +81,7 @@ def gumbel_softmax(
 
 
 def compared_with(true: torch.Tensor, gradient: torch.Tensor) -> dict[str, float]:
-    """How much of the true gradient is in another, 1 for all; and what else is, in lengths of the true one."""
+    """How much of the true gradient is in another, 1 for all; and what else is, in lengths of ∇J."""
     share = gradient @ true / true.square().sum()
     return {"share": float(share), "elsewhere": float((gradient - share * true).norm() / true.norm())}
 

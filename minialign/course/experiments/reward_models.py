@@ -1,4 +1,4 @@
-"""Notebook 04: what a reward model learns from comparisons, by how many and how large; and famous mistakes."""
+"""Notebook 04: what reward models learn from comparisons, by how many and how large; and famous mistakes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -78,7 +78,7 @@ def shallow(model: GPT, layers: int) -> GPT:
 
 
 def reward_models_by_labels(sft: GPT) -> list[dict]:
-    """Reward models of 100 comparisons up to all of them, beside what needs no label and what needs no reading.
+    """Reward models of 100 comparisons up to all, beside what needs no label and what needs no reading.
 
     A row has its `scorer` ("tokens only", "reads surprise", or one of `scorers.beside`), how many `pairs` of
     how many `prompts` it has learned from, and what `Portrait` measures on comparisons of held-out prompts.
@@ -147,7 +147,7 @@ MEASURED = (20, 40, 60)  # updates after which it is measured, fixed beforehand
 
 
 def reward_model_bugs(sft: GPT) -> list[dict]:
-    """Sixty updates on 2,000 comparisons with each bug, measured at fixed points on those of held-out prompts.
+    """Sixty updates on 2,000 comparisons with each bug, measured at fixed points on held-out prompts.
 
     And what a leak does: of the correct model at the end, the accuracy on other pairs of the training prompts
     ("leaked"), and on pairs of prompts of the same sort that it has not seen ("fresh").

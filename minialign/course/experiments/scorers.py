@@ -1,4 +1,4 @@
-"""What stands beside a reward model: scorers that need no label, or no reading, and what each of them looks at.
+"""What stands beside a reward model: scorers that need no label, or no reading, and what each looks at.
 
 A reward model's accuracy says little alone. Below it lies what the fine-tuned model knows without a single
 label; above it, what somebody would reach who can read as the judge can, and who knows the crowd.
@@ -154,7 +154,7 @@ def explained(answers: Sequence[tuple[str, str]], scores: np.ndarray) -> Explain
     left = y[:, 0] - X @ coefficients
     sums = np.zeros((group.max() + 1, X.shape[1]))
     np.add.at(sums, group, X * left[:, None])
-    errors = np.sqrt(np.diag(inverse @ sums.T @ sums @ inverse))
+    errors = np.sqrt(np.square(sums @ inverse).sum(0))
     columns = list(found[0])
     return Explained(
         dict(zip(columns, coefficients.tolist())),
