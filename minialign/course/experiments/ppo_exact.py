@@ -113,12 +113,12 @@ def lambda_on_micro_world(sft: GPT) -> list[dict]:
     """
     world = exact.micro_world()
     policy = exact.EnumeratedPolicy(sft, world)
-    true = expected_gradient(policy, world.rewards, 1.0)
+    true = expected_gradient(policy, world.rewards, 1.0).double()
     with torch.no_grad():
         tokens = float((policy().exp() * world.lengths).sum(-1).mean())
     rows = []
     for lam in LAMBDAS:
-        found = expected_gradient(policy, world.rewards, lam)
+        found = expected_gradient(policy, world.rewards, lam).double()
         cosine = float(torch.cosine_similarity(found, true, dim=0))
         rows.append(
             {"lam": lam, "cosine": cosine, "length": float(found.norm() / true.norm()), "tokens": tokens}
