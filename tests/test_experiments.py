@@ -311,7 +311,7 @@ def test_the_table_of_labels_has_reward_models_and_what_stands_beside_them(few_c
     assert trained == [
         ("tokens only", 20, some),
         ("tokens only", 60, 10),
-        ("tokens only", 24, 4),
+        ("tokens only, few prompts", 24, 4),
         ("reads surprise", 60, 10),
     ]
     assert {row["scorer"] for row in rows if "pairs" not in row} == {
