@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minialign
-from minialign.bootstrap import bootstrap_mean
+from minialign.bootstrap import bootstrap_difference
 from minialign.course import experiments
 from minialign.course.evaluation import cloze_hits, facts_right, reply_shares, unscored
 from minialign.course.experiments import (
@@ -112,7 +112,7 @@ def column(table: str, name: str, **where) -> np.ndarray:
         [
             row[name]
             for row in load_history(table)
-            if name in row and all(row[k] == v for k, v in where.items())
+            if name in row and all(row.get(k) == v for k, v in where.items())
         ]
     )
 
@@ -307,7 +307,7 @@ def test_comparisons_teach_more_than_likelihood_knows_without_any():
     most = column("reward_models_by_labels", "pairs", scorer="tokens only").max()
     learned = by_prompt("tokens only", pairs=most)
     assert len(learned) == len(experiments.SEEDS)
-    gained = bootstrap_mean(learned - by_prompt("label-free"))
+    gained = bootstrap_difference(learned, by_prompt("label-free"))
     assert gained.mean >= 0.05 and gained.low > 0
     assert (by_prompt("knows the crowd").mean() > learned.mean(1)).all()
 
