@@ -68,14 +68,43 @@ def test_rewards_add_up_to_the_penalised_score(beta):
     assert not rewards[~MASK].any()
 
 
-def test_the_score_arrives_at_the_end_token_and_the_penalty_at_each():
-    rewards = kl_penalized_rewards(SCORES, LOG_PROBS, REFERENCE, MASK, 0.3)
+def require_rewards_by_hand(function):
+    rewards = function(SCORES, LOG_PROBS, REFERENCE, MASK, 0.3)
     for row, last in enumerate([4, 2, 5, 5]):
         for t in range(T):
             expected = (-0.3 * (LOG_PROBS[row, t] - REFERENCE[row, t]) if MASK[row, t] else 0) + (
                 SCORES[row] if t == last else 0
             )
             assert float(rewards[row, t]) == pytest.approx(float(expected)), (row, t)
+
+
+def test_the_score_arrives_at_the_end_token_and_the_penalty_at_each():
+    require_rewards_by_hand(kl_penalized_rewards)
+
+
+def at_the_end(values, mask):
+    """A number for each row, put at its last response token."""
+    last = (torch.arange(mask.shape[1]) * mask).argmax(-1)
+    return torch.zeros_like(mask, dtype=values.dtype).scatter(1, last[:, None], values[:, None])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        # the whole penalty on the last token: its sum is right
+        lambda s, lp, ref, mask, beta: at_the_end(s - beta * ((lp - ref) * mask).sum(-1), mask),
+        lambda s, lp, ref, mask, beta: kl_penalized_rewards(s, ref, lp, mask, beta),
+        lambda s, lp, ref, mask, beta: kl_penalized_rewards(0 * s, lp, ref, mask, beta) + s[:, None] * mask,
+        lambda s, lp, ref, mask, beta: kl_penalized_rewards(0 * s, lp, ref, mask, beta).index_add(
+            1, torch.tensor([T - 1]), s[:, None]
+        ),
+        lambda s, lp, ref, mask, beta: at_the_end(s, mask) - beta * (torch.expm1(ref - lp) + lp - ref) * mask,
+    ],
+    ids=["KL on the last token", "sign", "score at every token", "score on the padding", "k3"],
+)
+def test_wrong_rewards_are_seen(wrong):
+    with pytest.raises(AssertionError):
+        require_rewards_by_hand(wrong)
 
 
 def test_no_gradient_flows_through_rewards():
@@ -110,13 +139,50 @@ def put(rows: list) -> torch.Tensor:
     return result
 
 
-@pytest.mark.parametrize("gamma", [1.0, 0.9, 0.0])
-@pytest.mark.parametrize("lam", [1.0, 0.95, 0.5, 0.0])
-def test_gae_is_its_definition(gamma, lam):
-    advantages, returns = gae(LOG_PROBS, VALUES, MASK, gamma, lam)
+def require_gae(function, gamma, lam):
+    advantages, returns = function(LOG_PROBS, VALUES, MASK, gamma, lam)
     expected = put([by_definition(r, v, gamma, lam) for r, v in rows_of(LOG_PROBS, VALUES)])
     torch.testing.assert_close(advantages, expected)
     torch.testing.assert_close(returns, expected + VALUES)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9, 0.0])
+@pytest.mark.parametrize("lam", [1.0, 0.95, 0.5, 0.0])
+def test_gae_is_its_definition(gamma, lam):
+    require_gae(gae, gamma, lam)
+
+
+def returns_to_go(rewards, values, mask, gamma, lam):
+    """Right for λ = 1 only."""
+    returns = gae(rewards, 0 * values, mask, gamma, 1.0)[0]
+    return returns - values * mask, returns
+
+
+def value_after_the_end(rewards, values, mask, gamma, lam):
+    """An end that is worth as much as what came before it."""
+    ends = mask & ~torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return gae(rewards + gamma * values * ends, values, mask, gamma, lam)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda r, v, mask, gamma, lam: gae(r - v * mask, 0 * v, mask, gamma, lam),  # V_{t+1} forgotten
+        lambda r, v, mask, gamma, lam: gae(r, 0 * v, mask, gamma, lam),  # no values at all
+        lambda r, v, mask, gamma, lam: gae(r, -v, mask, gamma, lam),
+        lambda r, v, mask, gamma, lam: gae(r, v, mask, lam, gamma),
+        lambda r, v, mask, gamma, lam: (x := gae(r, v, mask, gamma, lam)[0], x),
+        lambda r, v, mask, gamma, lam: (
+            gae(r, v, mask, gamma, lam)[0],
+            returns_to_go(r, v, mask, gamma, 1)[1],
+        ),
+        returns_to_go,
+        value_after_the_end,
+    ],
+)
+def test_a_wrong_gae_is_seen(wrong):
+    with pytest.raises(AssertionError):
+        require_gae(wrong, 0.95, 0.9)
 
 
 def test_lambda_1_is_monte_carlo_and_lambda_0_the_td_error():
