@@ -17,9 +17,12 @@ from minialign.course import experiments
 from minialign.course.evaluation import cloze_hits, facts_right, reply_shares, unscored
 from minialign.course.experiments import (
     comparisons,
+    critics,
     direct_preference,
     fine_tuning,
+    goodhart,
     policy_gradients,
+    ppo_bugs,
     race,
     race_costs,
     ratings,
@@ -339,94 +342,116 @@ def test_what_the_bugs_of_reward_models_do():
     ).all()
 
 
+# --- RLHF: over the seeds of the tables, at points that were fixed before they were built ---
+
+
+def test_the_courses_ppo_has_the_arm_that_the_rule_chooses():
+    assert critics.chosen_arm(load_history("ppo_advantages")) == rlhf.ARM
+
+
+def at_the_end(table, name, **where) -> np.ndarray:
+    """A metric at T = 1 on held-out prompts after the last rollout, (seeds,)."""
+    last = max(column(table, "step", **where))
+    return column(table, name, step=last, temperature=1.0, **where)
+
+
+def test_lambda_below_1_with_a_cold_critic_is_a_brake():
+    """As strong as a penalty: less KL, less proxy and shorter answers from as many samples, in every seed."""
+    braked, free = (
+        {name: at_the_end("ppo_advantages", name, arm=f"λ = {lam}, cold critic") for name in ("kl", "proxy")}
+        for lam in ("0.95", "1")
+    )
+    assert len(free["kl"]) == len(experiments.SEEDS)
+    assert (braked["kl"] < free["kl"]).all() and (braked["proxy"] < free["proxy"]).all()
+
+
+def test_with_a_cold_critic_and_lambda_below_1_the_last_token_looks_good_and_the_first_ones_bad():
+    def of(lam, place):
+        return column("ppo_advantages", f"advantage/{place}", arm=f"λ = {lam}, cold critic").mean()
+
+    assert of("0.95", 0) > 0.2 and of("0.95", 24) < -0.05
+    assert abs(of("1", 0)) < 0.1 and abs(of("1", 24)) < 0.1
+
+
+def test_a_critic_from_the_reward_model_explains_more():
+    def late(arm):
+        rows = [row for row in load_history("ppo_advantages") if row["arm"] == arm and row["step"] > 10]
+        explained = [(row["seed"], row["val/explained_variance"]) for row in rows if "val/bias" in row]
+        return np.array([np.mean([x for of, x in explained if of == seed]) for seed in experiments.SEEDS])
+
+    assert (late("λ = 1, reward model critic") > late("λ = 1, cold critic")).all()
+
+
 def test_what_the_bugs_of_ppo_do():
     end = {
-        name: {m: column("ppo_variants", m, variant=name, step=15) for m in ("gold", "kl", "words", "proxy")}
-        for name in rlhf.BUGS
+        name: {m: at_the_end("ppo_bugs", m, bug=name) for m in ("gold", "kl", "words", "proxy")}
+        for name in ppo_bugs.BUGS
     }
     correct = end["correct"]
     assert len(correct["gold"]) == len(experiments.SEEDS)
-    assert (end["KL sign flipped"]["kl"] > correct["kl"]).all() and (
-        end["KL sign flipped"]["gold"] < correct["gold"]
-    ).all()
-    assert (end["end token dropped"]["words"] > 1.33 * correct["words"]).all()
-    assert (end["reward on padding"]["kl"] < 0.05).all()
-    assert (end["sampled at T = 0.7"]["proxy"] < correct["proxy"] - 0.2).all() and (
-        end["dropout on"]["gold"] < correct["gold"] / 2
-    ).all()
+    assert (end["KL sign flipped"]["kl"] > correct["kl"]).all()
+    assert (end["end token dropped"]["words"] > 1.2 * correct["words"]).all()
+    assert (end["reward on padding"]["proxy"] < correct["proxy"].min()).all()
+    assert (end["ratio to itself"]["kl"] < 0.5 * correct["kl"].min()).all()
+    assert (end["sampled at T = 0.7"]["proxy"] < correct["proxy"]).all()
+    assert (end["dropout on"]["gold"] < correct["gold"] / 2).all()
 
 
-def test_a_critic_of_its_own_explains_more():
-    def late(variant):
-        rows = [row for row in load_history("ppo_variants") if row["variant"] == variant and row["step"] > 10]
-        return [
-            np.mean([row["val/explained_variance"] for row in rows if row["seed"] == seed])
-            for seed in experiments.SEEDS
-        ]
-
-    assert (np.array(late("separate critic")) > np.array(late("correct"))).all()
-
-
-# --- RLHF: the Goodhart figure, over the seeds of the tables ---
-
-
-def measured(table, beta, name):
-    """A metric on held-out prompts, (seeds, points in time)."""
-    rows = [
-        row
-        for row in load_history(table)
-        if row["method"] == "ppo" and row.get("beta") == beta and "gold" in row
-    ]
-    return np.array([[row[name] for row in rows if row["seed"] == seed] for seed in experiments.SEEDS])
+def test_every_bug_that_is_a_wrong_line_shows_in_some_curve():
+    rows = load_history("ppo_bugs")
+    for name in list(ppo_bugs.BUGS)[1:-1]:
+        assert ppo_bugs.shown_by(rows, name, ppo_bugs.MEASURED[-1]), name
 
 
 def test_without_a_penalty_gold_rises_and_falls_while_the_proxy_goes_on():
-    gold, proxy = (measured("overoptimisation", 0.0, name) for name in ("gold", "proxy"))
-    assert gold.shape == (3, 1 + len(rlhf.MEASURED))
-    peak = gold.mean(0).argmax()
-    gained = gold.mean(0)[peak] - gold.mean(0)[0]
-    assert mean_with_interval(gold[:, peak] - gold[:, 0]).low > 0
-    assert gold.mean(0)[peak] - gold.mean(0)[-1] >= 0.25 * gained and (gold[:, -1] < gold[:, 0]).all()
-    assert proxy.mean(0)[-1] - proxy.mean(0)[peak] >= 0.3 * (proxy.mean(0)[peak] - proxy.mean(0)[0])
-
-
-def test_with_unbiased_people_gold_stays():
-    gold = measured("unbiased_control", 0.0, "gold").mean(0)
-    assert gold.max() > gold[0] + 0.2 and gold.max() - gold[-1] < 0.2 * (gold.max() - gold[0])
-
-
-def test_with_a_penalty_gold_ends_above_the_fine_tuned_models():
-    gold = measured("overoptimisation", 0.2, "gold")
-    assert mean_with_interval(gold[:, -1] - gold[:, 0]).low > 0
+    rows, risen, fallen = load_history("overoptimisation"), goodhart.RISEN, goodhart.FALLEN
+    gold = {
+        points: goodhart.gained(rows, "gold", *points, beta=0.0) for points in ((0, risen), (risen, fallen))
+    }
+    proxy = goodhart.gained(rows, "proxy", risen, fallen, beta=0.0)
+    assert len(proxy) == len(experiments.SEEDS)
     assert (
-        measured("overoptimisation", 0.2, "kl").max()
-        < 3
-        < measured("overoptimisation", 0.0, "kl")[:, -1].min()
+        mean_with_interval(gold[0, risen]).low > 0 and (gold[risen, fallen] < 0).all() and (proxy > 0).all()
     )
 
 
-def test_best_of_n_is_better_at_the_same_kl_and_does_not_turn_by_64():
-    gold = np.array(
-        [column("overoptimisation", "gold", method="best-of-n", n=n).mean() for n in (1, 2, 4, 8, 16, 32, 64)]
+def test_what_the_fall_is_due_to():
+    """People without biases who check all facts: gold does not fall, as it does with the course's people."""
+
+    def fall(control):
+        golds = {
+            step: column("goodhart_controls", "gold", control=control, method="ppo", step=step)
+            for step in (goodhart.RISEN, goodhart.FALLEN)
+        }
+        return golds[goodhart.FALLEN] - golds[goodhart.RISEN]
+
+    usual = goodhart.gained(
+        load_history("overoptimisation"), "gold", goodhart.RISEN, goodhart.FALLEN, beta=0.0
     )
-    assert (
-        gold[4] > measured("overoptimisation", 0.0, "gold").mean(0).max() + 0.3
-        and gold.max() - gold[-1] < 0.05
-    )
+    assert fall("without biases, checking all facts").mean() > usual.mean() / 4
+
+
+def test_with_a_penalty_gold_ends_above_the_fine_tuned_models_at_every_temperature():
+    for temperature in (1.0, 0.7):
+        start = column("overoptimisation", "gold", method="sft", temperature=temperature)
+        where = dict(method="ppo", beta=rlhf.SHIPPED_BETA, temperature=temperature, step=rlhf.LONG.steps)
+        end = column("overoptimisation", "gold", **where)
+        assert mean_with_interval(end - start).low > 0, temperature
+
+
+def test_best_of_n_is_better_at_the_same_kl():
+    best = {n: column("overoptimisation", "gold", method="best-of-n", n=n).mean() for n in (1, 16, 64)}
+    ppo = column("overoptimisation", "gold", method="ppo", beta=0.0, temperature=1.0, step=goodhart.RISEN)
+    assert best[16] - best[1] > ppo.mean() - column("overoptimisation", "gold", method="sft", step=0).mean()
+    assert best[64] > best[16] - 0.05
 
 
 def test_what_is_preserved():
     def kept(name, **where):
-        return np.array(
-            [
-                row[name]
-                for row in load_history("overoptimisation")
-                if name in row and where.items() <= row.items()
-            ]
-        )
+        return column("overoptimisation", name, **where)
 
     start, free, held, mixed = (
-        kept("perplexity", **where)
+        kept("training_perplexity", **where)
         for where in (
             dict(method="sft"),
             dict(method="ppo", beta=0.0),
@@ -434,9 +459,8 @@ def test_what_is_preserved():
             dict(method="ppo-ptx"),
         )
     )
-    assert len(free) == 3 and (free > held.max()).all() and (held > start).all() and (mixed < start).all()
-    facts = {beta: kept("facts", method="ppo", beta=beta) for beta in rlhf.BETAS}
-    assert (facts[0.0] < kept("facts", method="sft") - 0.05).all() and facts[0.2].mean() > facts[0.0].mean()
+    assert len(free) == 3 and (free > held.max()).all() and (held > start).all()
+    assert (mixed < kept("training_perplexity", method="ppo", beta=0.05)).all()
 
 
 def test_ppo_takes_the_gpt_to_the_tilted_reference():
@@ -444,12 +468,18 @@ def test_ppo_takes_the_gpt_to_the_tilted_reference():
     assert (column("ppo_on_micro_world", "tv", beta=1.0, round=last) <= 0.05).all()
 
 
-def test_the_shipped_policies_are_runs_of_the_table(sft):
-    reward = minialign.load("reward", "cpu")
-    for name, beta, seed in (("ppo", rlhf.SHIPPED_BETA, 0), ("ppo-overoptimised", 0.0, 2)):
+def test_lambda_shortens_the_gradient_and_turns_it():
+    (cosine,), (length,) = (column("lambda_on_micro_world", name, lam=0.95) for name in ("cosine", "length"))
+    assert 0.95 < cosine < 0.995 and 0.6 < length < 0.85
+
+
+def test_the_shipped_policies_are_the_typical_runs_of_the_table(sft):
+    reward, rows = minialign.load("reward", "cpu"), load_history("overoptimisation")
+    for name, beta in (("ppo", rlhf.SHIPPED_BETA), ("ppo-overoptimised", 0.0)):
+        seed = rlhf.typical_seed(rows, method="ppo", beta=beta)
         found = rlhf.measured(minialign.load(name, "cpu").model, sft.model, reward.score, seed)
-        of_table = measured("overoptimisation", beta, "gold")[seed, -1]
-        assert found["gold"] == pytest.approx(of_table, abs=0.1), name
+        of_table = at_the_end("overoptimisation", "gold", method="ppo", beta=beta, seed=seed)
+        assert found["gold"] == pytest.approx(of_table[0], abs=0.1), name
 
 
 # --- DPO, over the seeds of the tables ---
