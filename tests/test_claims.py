@@ -400,7 +400,7 @@ def test_what_the_bugs_of_ppo_do():
 def test_every_bug_that_is_a_wrong_line_shows_in_some_curve():
     rows = load_history("ppo_bugs")
     for name in list(ppo_bugs.BUGS)[1:-1]:
-        assert ppo_bugs.shown_by(rows, name, ppo_bugs.MEASURED[-1]), name
+        assert ppo_bugs.shown_by(rows, name, ppo_bugs.ROLLOUTS), name
 
 
 def test_without_a_penalty_gold_rises_and_falls_while_the_proxy_goes_on():

@@ -23,6 +23,7 @@ from minialign.rollouts import unscored
 from minialign.tokenizer import load_tokenizer
 from minialign.world import exact
 from minialign.world.annotator import TYPICAL, typical_annotator
+from minialign.world.judge import gold_rewards
 from minialign.world.prompts import prompts_of
 from tests.engine import lively_gpt, same_parameters
 
@@ -225,8 +226,10 @@ def test_measures_of_a_policy(monkeypatch):
     monkeypatch.setattr(rlhf, "tuning_prompts", lambda: prompts[1:])
     rows = rlhf.started(policy, reward, 0)
     assert [(row["step"], row["temperature"]) for row in rows] == [(0, 1.0), (0, 0.7), (0, 0.0)]
-    assert rows[0]["tuning/gold"] == rlhf.measured(policy, policy, reward, 0, prompts=prompts[1:])["gold"]
-    assert "tuning/gold" not in rows[1] and asked[-5:-1] == [2, 4, 2, 1]
+    assert asked[2:] == [2, 2, 1] and [list(row).count("tuning/gold") for row in rows] == [1, 0, 0]
+    replies = rlhf.answers(policy, prompts[1:], n=2)
+    golds = [gold for p, y in zip(np.repeat(prompts[1:], 2), replies) for gold in gold_rewards([p], [y])]
+    assert len(golds) == 4 and rows[0]["tuning/gold"] == pytest.approx(np.mean(golds))
 
 
 def test_documents_to_mix_in_and_to_measure_on_share_no_text(monkeypatch):
