@@ -16,16 +16,19 @@ from pathlib import Path
 
 import torch
 
-from minialign import policy_gradient, pretraining, reward_model, sft
+from minialign import pretraining, sft
 from minialign.chat import load_chat
 from minialign.checkpoints import dump_checkpoint, load_checkpoint, pick_device
 from minialign.course import experiments
 from minialign.course.experiments import (
+    comparisons,
     direct_preference,
     fine_tuning,
     policy_gradients,
     race,
     race_costs,
+    ratings,
+    relaxations,
     reward_models,
     rlhf,
 )
@@ -92,13 +95,13 @@ def build_sft(device) -> dict[str, bytes]:
 
 def build_preferences(device) -> dict[str, bytes]:
     sft, _ = load_checkpoint("checkpoints/sft.safetensors")
-    found = reward_models.build_preferences(sft.to(device))
+    found = comparisons.build_preferences(sft.to(device))
     return {f"preferences/{name}.jsonl": dump_preferences(pairs) for name, pairs in found.items()}
 
 
 def build_reward(device) -> dict[str, bytes]:
     sft = load_checkpoint("checkpoints/sft.safetensors")[0].to(device)
-    pairs = reward_models.many_comparisons(sft)
+    pairs = comparisons.preferences("comparisons")
     model, history = reward_models.trained(sft, pairs, reward_models.LARGE)
     return {
         "checkpoints/reward.safetensors": dump_checkpoint(model, "reward"),
@@ -182,17 +185,18 @@ ARTIFACTS = (
     ),
     *(table(experiment, f"{sft.SFTConfig()!r}", "base") for experiment in fine_tuning.TABLES),
     *(
-        table(experiment, f"{policy_gradient.PolicyGradientConfig()!r}", "sft")
-        for experiment in policy_gradients.TABLES
+        table(experiment, f"{policy_gradients.LONG!r} {policy_gradients.SHORT!r}", "sft")
+        for experiment in (*policy_gradients.TABLES, *relaxations.TABLES)
     ),
+    *(table(experiment, f"{ratings.CROWDS!r}") for experiment in ratings.TABLES),
     Artifact(
         "preferences/comparisons.jsonl",
         build_preferences,
-        f"{reward_models.SAMPLES} samples, {reward_models.PER_PROMPT} pairs a prompt",
+        f"at most {comparisons.PAIRS} pairs of {comparisons.SAMPLES} samples a prompt",
     ),
     Artifact("checkpoints/reward.safetensors", build_reward, f"{reward_models.LARGE!r}"),
     *(
-        table(experiment, f"{reward_model.RewardModelConfig()!r}", "sft")
+        table(experiment, f"{reward_models.LARGE!r} {reward_models.BUG_CONFIG!r}", "sft")
         for experiment in reward_models.TABLES
     ),
     *(table(experiment, f"{rlhf.LONG!r}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),

@@ -13,7 +13,7 @@ import torch
 from minialign import dpo
 from minialign.chat import Batch
 from minialign.course.experiments import SEEDS, answers
-from minialign.course.experiments.reward_models import margins_of, preferences
+from minialign.course.experiments.comparisons import margins_of, preferences
 from minialign.course.experiments.rlhf import measured, total_variation
 from minialign.dpo import DPOConfig, dpo_loss
 from minialign.gpt import GPT

@@ -11,8 +11,10 @@ import numpy as np
 
 from minialign import dpo, ppo, sft
 from minialign.best_of_n import expected_best, kl_bound
+from minialign.course.evaluation import unscored
 from minialign.course.experiments import SEEDS, Part, held_out_prompts, tuning_prompts
-from minialign.course.experiments.reward_models import not_scored, preferences, trained
+from minialign.course.experiments.comparisons import preferences
+from minialign.course.experiments.reward_models import trained
 from minialign.course.experiments.rlhf import measured, sampled_scores
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPT
@@ -169,7 +171,7 @@ def run(
 
 def golds(policy: GPT, prompts: Sequence[Prompt], seed: int) -> list[list[float]]:
     """Gold rewards of ANSWERS samples for each prompt."""
-    return sampled_scores(policy, not_scored, prompts, ANSWERS, seed)[1].round(3).tolist()
+    return sampled_scores(policy, unscored, prompts, ANSWERS, seed)[1].round(3).tolist()
 
 
 def best_of(

@@ -20,8 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from minialign.course.experiments import held_out_prompts, race
+from minialign.course.experiments.comparisons import preferences
 from minialign.course.experiments.race import REWARD, RUNNERS, best_row, setting_of
-from minialign.course.experiments.reward_models import preferences, trained
+from minialign.course.experiments.reward_models import trained
 from minialign.course.experiments.rlhf import sampled_scores
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel, RewardModelConfig

@@ -14,8 +14,9 @@ from minialign import ppo
 from minialign.best_of_n import expected_best, kl_bound
 from minialign.course.evaluation import cloze_hits, facts_right
 from minialign.course.experiments import SEEDS, answers, habit_shares, held_out_prompts
+from minialign.course.experiments.comparisons import crowd, preferences, relabelled
 from minialign.course.experiments.fine_tuning import questions_by_sort
-from minialign.course.experiments.reward_models import LARGE, many_comparisons, trained
+from minialign.course.experiments.reward_models import LARGE, trained
 from minialign.gpt import GPT
 from minialign.logprobs import perplexity, token_kl
 from minialign.ppo import Critic, PPOConfig
@@ -163,8 +164,11 @@ def overoptimisation(sft: GPT, reward: RewardModel) -> list[dict]:
 
 
 def unbiased_control(sft: GPT) -> list[dict]:
-    """The same without a penalty against a reward model of people without biases, who check every fact."""
-    reward, _ = trained(sft, many_comparisons(sft, **UNBIASED), LARGE)
+    """The same without a penalty against a reward model of people without biases, who check every fact.
+
+    They compare the same responses as the others.
+    """
+    reward, _ = trained(sft, relabelled(preferences("comparisons"), crowd(**UNBIASED)), LARGE)
     rows = []
     for seed in SEEDS:
         rows += [{"seed": seed, **row} for row in selected(sft, reward.score, seed)]
