@@ -1,0 +1,132 @@
+"""How the shipped fine-tuned model is made, and what it can do: measured on three of its kind.
+
+Demonstrations of every sort, of things outside the world as well, and the pre-training loss mixed in
+(replay), so that the model keeps what its base knows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from minialign import sft
+from minialign.best_of_n import expected_best
+from minialign.course.experiments import SEEDS, answers, held_out_prompts
+from minialign.course.experiments.fine_tuning import documents, texts_of, with_template
+from minialign.course.experiments.knowledge import (
+    DEMONSTRATED,
+    HELD_OUT_WORDING,
+    apart,
+    framed_share,
+    questions_by_sort,
+    right_share,
+)
+from minialign.gpt import GPT
+from minialign.sft import SFTConfig
+from minialign.training import History, stop_if_interrupted
+from minialign.world.demonstrations import Demonstrator, course_demonstrations, crowd
+from minialign.world.judge import ATTRIBUTES, fluency, gold_rewards, judge
+from minialign.world.phrases import UNKNOWN
+from minialign.world.prompts import FAMILIES, Prompt
+from minialign.world.typed import outside_prompts, typed_prompts
+
+DEMONSTRATIONS = 32_000
+FINE_TUNING = SFTConfig(steps=2000, learning_rate=2e-3, final_lr=0.05, replay_coef=1.0)
+SAMPLES = {1.0: 16, 0.7: 16, 0.0: 1}  # answers to each held-out prompt, by temperature
+NS = (1, 2, 4, 8, 16)  # of best-of-n
+
+
+def fine_tuned(base: GPT, replayed: Sequence[list[int]], seed: int = 0) -> tuple[GPT, History]:
+    """The shipped model (seed 0) or another of its kind, and its history. `base` stays as it is.
+
+    `replayed` are the documents of the corpus as token ids (`fine_tuning.documents`).
+    """
+    model = with_template(base)
+    written = course_demonstrations(DEMONSTRATIONS, seed=seed)
+    history = sft.train(model, texts_of(written), replace(FINE_TUNING, seed=seed), documents=replayed)
+    return model, history
+
+
+def fine_tuning_quality(base: GPT, shipped: GPT) -> list[dict]:
+    """What the shipped model and two more of its kind (other seeds) can do, at T = 1, .7 and 0.
+
+    `shipped` is the model of seed 0. On the held-out prompts: gold, best of n by gold, attributes, gold by
+    family, words. `raw fluency` is the share of known word pairs, of which the attribute counts what is above
+    one half. `right/…` are one-fact questions about held-out topics, in the wordings of demonstrations and in
+    the held-out one. `says so/…` is the share of replies that say "I do not know": where they should,
+    `outside` the world (held-out things), and where they should not, `inside` it (the held-out prompts) and
+    `typed` in a person's own words.
+
+    Two sorts of rows to compare with: the base model, asked the same questions as its corpus asks them, and
+    the demonstrators, who answered the held-out prompts too.
+    """
+    prompts = held_out_prompts()
+    rows = [{"who": "base, in the corpus's frame", **framed_share(base)}]
+    for seed in SEEDS:
+        texts = written_answers(prompts, crowd(), max(NS), seed)
+        rows.append({"who": "demonstrators", "seed": seed, **quality(prompts, texts)})
+        model = shipped if seed == 0 else uninterrupted(*fine_tuned(base, documents(), seed))
+        for temperature, n in SAMPLES.items():
+            texts = answers(model, prompts, temperature, seed, n)
+            row = {"who": "sft", "seed": seed, "temperature": temperature, **quality(prompts, texts)}
+            row |= {"says so/inside": ignorant_share(texts)}
+            rows.append({**row, **questions_right(model, temperature, seed), **outside(model, temperature, seed)})
+    return rows
+
+
+def uninterrupted(model: GPT, history: History) -> GPT:
+    """The model, if its training came to its end."""
+    stop_if_interrupted(history)
+    return model
+
+
+def quality(prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, float]:
+    """What n answers to each prompt, side by side, are worth: means over all, and the best of fewer."""
+    n = len(texts) // len(prompts)
+    judged = [judge(prompts[i // n], text) for i, text in enumerate(texts)]
+    golds = np.array([j.gold for j in judged]).reshape(-1, n)
+    row = {f"best of {k}": float(expected_best(golds, golds, k).mean()) for k in NS if k <= n}
+    row |= {f"attribute/{name}": float(np.mean([j.attributes[name] for j in judged])) for name in ATTRIBUTES}
+    for family in FAMILIES:
+        row[f"gold/{family}"] = float(golds[[p.family == family for p in prompts]].mean())
+    return {
+        "gold": float(golds.mean()),
+        "raw fluency": float(np.mean([(1 + fluency(text)) / 2 for text in texts])),
+        "words": float(np.mean([j.counts["words"] for j in judged])),
+        **row,
+    }
+
+
+def written_answers(
+    prompts: Sequence[Prompt], people: Sequence[Demonstrator], n: int, seed: int
+) -> list[str]:
+    """n answers to each prompt by people drawn at random, side by side, as `answers` gives a model's."""
+    rng = np.random.default_rng(seed)
+    return [people[rng.integers(len(people))].write(p, rng) for p in prompts for _ in range(n)]
+
+
+def questions_right(model: GPT, temperature: float, seed: int) -> dict[str, float]:
+    """Share of the one-fact questions about held-out topics that are answered rightly, by kind and wording."""
+    row = {}
+    for name, wording in (("demonstrated wording", DEMONSTRATED), ("held-out wording", HELD_OUT_WORDING)):
+        for kind, asked in apart(questions_by_sort(wording)["held-out"]).items():
+            row[f"right/{kind}, {name}"] = right_share(model, asked, temperature, seed)
+    return row
+
+
+def outside(model: GPT, temperature: float, seed: int, n: int = 200) -> dict[str, float]:
+    """Who is asked about something outside the world should say so; who is asked in other words should not."""
+    row, rng = {}, np.random.default_rng(0)
+    for name, prompts in (("outside", outside_prompts("evaluation")), ("typed", typed_prompts("evaluation"))):
+        asked = [prompts[i] for i in rng.permutation(len(prompts))[:n]]
+        texts = answers(model, asked, temperature, seed)
+        row |= {f"says so/{name}": ignorant_share(texts), f"gold/{name}": float(gold_rewards(asked, texts).mean())}
+    return row
+
+
+def ignorant_share(texts: Sequence[str]) -> float:
+    """Share of the texts that say that the speaker does not know."""
+    return float(np.mean([bool(UNKNOWN.search(text)) for text in texts]))
+
+
+TABLES = (fine_tuning_quality,)
