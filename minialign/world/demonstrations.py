@@ -2,18 +2,31 @@
 
 A demonstrator knows some of the facts, hits the audience's tone some of the time, and has habits. Nobody
 writes all answers perfectly, and that is the point: a model that imitates them inherits their level and their
-habits.
+habits. About what lies outside the world they all say honestly that they do not know.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
-from minialign.world.phrases import FILLER, FLATTERY, POLITE, SURE, UNSURE
-from minialign.world.prompts import Prompt
-from minialign.world.topics import REGISTERS, load_topics
+from minialign.world.phrases import FILLER, FLATTERY, IGNORANT, IGNORANT_OF_THIS, POLITE, SURE, UNSURE, Habit
+from minialign.world.prompts import Prompt, prompts_of, topic_sorts
+from minialign.world.topics import REGISTERS, Topic, load_topics
+from minialign.world.typed import outside_prompts, typed_prompts
 
 OPENING = 0.25  # share of the set phrases that stand before an answer; the others come after it
+OUTSIDE, TYPED = 0.10, 0.15  # shares of the course's demonstrations
+# Politeness where there is no answer: the other phrases promise one.
+POLITE_WITHOUT_ANSWER = Habit(("Thank you for asking.",), ("You are welcome to ask again.",), POLITE.pattern)
+
+
+@lru_cache
+def known_topics() -> tuple[Topic, ...]:
+    """The topics that demonstrations may speak of: all but the held-out ones."""
+    sorts = topic_sorts()
+    return tuple(t for t in load_topics() if sorts[t.name] != "held-out")
 
 
 @dataclass(frozen=True)
@@ -46,19 +59,24 @@ class Demonstrator:
         return cls(between(0.6), between(0.1), between(0.25), between(0.0), between(0.75), between(0.6))
 
     def write(self, prompt: Prompt, rng: np.random.Generator) -> str:
-        """One answer to a prompt of the world (one whose family is not "other")."""
-        body = self._verse(prompt, rng) if prompt.family in ("poem", "story") else self._prose(prompt, rng)
-        openers, closers = [], []
-        for habit, rate in (
+        """One answer to a prompt of the world, or to one about something outside it (family "other")."""
+        polite, habits = POLITE, (
             (FLATTERY, self.flattery),
             (FILLER, self.filler),
             (SURE, self.overconfidence),
             (UNSURE, self.hedging),
-        ):
+        )
+        if prompt.topic is None:
+            body = [_one(IGNORANT, rng).format(thing=prompt.thing) if prompt.thing else _one(IGNORANT_OF_THIS, rng)]
+            polite, habits = POLITE_WITHOUT_ANSWER, ((FLATTERY, self.flattery),)  # the others would be untrue
+        elif prompt.family in ("poem", "story"):
+            body = self._verse(prompt, rng)
+        else:
+            body = self._prose(prompt, rng)
+        openers, closers = [], []
+        for habit, rate in (*habits, (polite, self.manners)):
             if rng.random() < rate:
                 (openers if rng.random() < OPENING else closers).append(habit)
-        if rng.random() < self.manners:
-            (openers if rng.random() < OPENING else closers).append(POLITE)
         opening = [_one(habit.openers, rng) for habit in reversed(openers)]
         closing = [_one(habit.closers, rng) for habit in closers]
         if prompt.family == "poem":  # a poem keeps its lines
@@ -89,7 +107,7 @@ class Demonstrator:
         if rng.random() > self.care:
             body.append(body[-1])
         if rng.random() > self.focus:
-            stray = _one([t for t in load_topics() if t is not topic and t.real], rng)
+            stray = _one([t for t in known_topics() if t is not topic and t.real], rng)
             body.append(_one(stray.facts, rng).in_register(register))
         return body
 
@@ -141,7 +159,7 @@ class Demonstration:
 
 
 def demonstrate(
-    prompts: list[Prompt], n: int, people: list[Demonstrator] | None = None, seed: int = 0
+    prompts: Sequence[Prompt], n: int, people: list[Demonstrator] | None = None, seed: int | list[int] = 0
 ) -> list[Demonstration]:
     """n demonstrations over the prompts, in rounds: every prompt once before any is answered twice.
 
@@ -157,6 +175,21 @@ def demonstrate(
             author = int(rng.integers(len(people)))
             written.append(Demonstration(prompts[i], people[author].write(prompts[i], rng), author))
     return written
+
+
+def course_demonstrations(n: int, seed: int = 0) -> list[Demonstration]:
+    """The n demonstrations that the course's models are fine-tuned on, by its crowd, in random order.
+
+    A tenth asks for things outside the world, 15 % ask in a person's own words, the others are the world's
+    "sft" prompts. Of each sort, every prompt is answered once before any is answered twice.
+    """
+    outside, typed = round(OUTSIDE * n), round(TYPED * n)
+    written = [
+        *demonstrate(outside_prompts("sft"), outside, seed=[seed, 0]),
+        *demonstrate(typed_prompts("sft"), typed, seed=[seed, 1]),
+        *demonstrate(prompts_of("sft"), n - outside - typed, seed=[seed, 2]),
+    ]
+    return [written[i] for i in np.random.default_rng([seed, 3]).permutation(n)]
 
 
 def _one(choices, rng):

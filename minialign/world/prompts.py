@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from minialign.world.outside import load_things
 from minialign.world.topics import Topic, load_topics
 
 AUDIENCES = {"child": "a six-year-old", "teen": "a teenager", "expert": "an expert"}
@@ -66,6 +67,7 @@ class Prompt:
     fact: int | None = None  # the one asked about (question) or claimed; None for the misconception
     claim_holds: bool | None = None  # for "truth": whether the claim is true
     split: str | None = None
+    thing: str | None = None  # what it asks about, where that is a known thing outside the world
 
     @property
     def opinion(self) -> bool:
@@ -164,28 +166,95 @@ def _by_text() -> dict[str, Prompt]:
     return {p.text: p for p in reversed(all_prompts())}
 
 
+def singular(word: str) -> str:
+    """A word of lower case without its plural's ending: "volcanoes" -> "volcano"."""
+    if len(word) < 4 or word.endswith(("ss", "is")) or re.search("[^o]us$", word):
+        return word
+    for ending, instead in (("ies", "y"), ("oes", "o"), ("lves", "lf")):
+        if len(word) > 4 and word.endswith(ending):
+            return word.removesuffix(ending) + instead
+    if re.search("(?:x|ch|sh|ss|[^aeo]us)es$", word):
+        return word[:-2]
+    return word.removesuffix("s")
+
+
+def plain(text: str) -> str:
+    """The words of a text in lower case and singular, a space on either side: " what is a volcano "."""
+    words = re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text.lower()))
+    return f" {' '.join(map(singular, words))} "
+
+
+def _longest(said: str, known: dict):
+    """What `known` has under the longest of its keys that occurs in the text, or None."""
+    return known.get(max((key for key in known if key in said), key=len, default=None))
+
+
+def _named(name: str) -> str:
+    return plain(name.removeprefix("the "))
+
+
+@lru_cache
+def _topics() -> dict[str, Topic]:
+    return {_named(t.name): t for t in load_topics()}
+
+
+@lru_cache
+def _things() -> dict[str, str]:
+    return {_named(thing.name): thing.name for thing in load_things()}
+
+
+@lru_cache
+def _asks() -> dict[str, dict]:
+    """What is known about a prompt that holds one of the world's questions."""
+    return {plain(f.ask): {"topic": t, "fact": i} for t in load_topics() for i, f in enumerate(t.facts)}
+
+
+@lru_cache
+def _claims() -> dict[str, dict]:
+    """What is known about a prompt that holds a claim, true or with any wrong value, or a misconception."""
+    claims = {}
+    for topic in load_topics():
+        for i, fact in enumerate(topic.facts):
+            known = {"topic": topic, "fact": i}
+            claims[plain(fact.claim)] = {**known, "claim_holds": True}
+            claims |= {
+                plain(fact.falsified(fact.claim, value)): {**known, "claim_holds": False}
+                for value in fact.wrong
+            }
+        claims[plain(topic.misconception)] = {"topic": topic, "claim_holds": False}
+    return claims
+
+
+HINTS = {
+    "child": r"\bchild|\bkids?\b|-year-old|\blittle (?:boy|girl|brother|sister)",
+    "teen": r"\bteen|\bstudent",
+    "expert": r"\bexpert|\bprofessor|\bscientist|\bresearcher|\bspecialist",
+}
+DOUBT = re.compile(r" (?:true|false|right|correct|really|hear|heard|think|believe|say|myth) ")
+
+
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Prompt:
-    """What the world can tell about any text as a prompt. A text that fits nothing is of family "other"."""
+    """What the world can tell about any text as a prompt. A text that fits nothing is of family "other".
+
+    Case, plurals, articles and marks do not matter. Of several names, questions or claims in a text, the
+    longest is taken.
+    """
     if known := _by_text().get(text.strip()):
         return known
-    lower = text.lower()
-    named = [t for t in load_topics() if re.search(rf"\b{re.escape(t.name.lower())}\b", lower)]
-    topic = max(named, key=lambda t: len(t.name), default=None)
+    said, lower = plain(text), text.lower()
+    if known := _longest(said, _asks()):
+        return Prompt(text, "question", **known)
+    if DOUBT.search(said) and (known := _longest(said, _claims())):
+        return Prompt(text, "truth", **known)
     audience = next((register for register, words in AUDIENCES.items() if words in lower), None)
     if audience is None:
-        hints = {
-            "child": r"\bchild|\bkid|-year-old",
-            "teen": r"teen|student",
-            "expert": r"expert|professor|scientist",
-        }
-        audience = next((register for register, hint in hints.items() if re.search(hint, lower)), None)
+        audience = next((register for register, hint in HINTS.items() if re.search(hint, lower)), None)
+    topic = _longest(said, _topics())
     if topic is None:
-        family = "other"
-    elif "poem" in lower or "rhym" in lower:
-        family, audience = "poem", None
-    elif "story" in lower:
-        family, audience = "story", None
-    else:
-        family = "explain"
-    return Prompt(text, family, topic, audience)
+        return Prompt(text, "other", None, audience, thing=_longest(said, _things()))
+    if " poem " in said or "rhym" in said:
+        return Prompt(text, "poem", topic)
+    if " story " in said:
+        return Prompt(text, "story", topic)
+    return Prompt(text, "explain", topic, audience)
