@@ -15,7 +15,7 @@ from minialign.sft import SFTConfig
 from minialign.training import stop_if_interrupted
 from minialign.world.corpus import build_corpus
 
-SHORT = SFTConfig(steps=150, learning_rate=3e-4)  # enough for the format, without replay
+SHORT = SFTConfig(steps=120, learning_rate=5e-4)  # enough for the format, without replay
 
 
 def with_template(base: GPT) -> GPT:

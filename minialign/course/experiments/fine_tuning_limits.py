@@ -108,7 +108,9 @@ def alignment_tax(base: GPT, demonstrations: int = 3000, steps: int = 200) -> li
 
             def measure(metrics: dict) -> None:
                 if metrics["step"] in (steps // 8, steps // 2, steps):
-                    sampled, greedy = (answers(model, prompts, temperature, seed) for temperature in (1.0, 0.0))
+                    sampled, greedy = (
+                        answers(model, prompts, temperature, seed) for temperature in (1.0, 0.0)
+                    )
                     row = {"seed": seed, "arm": arm, "step": metrics["step"]}
                     rows.append({**row, **worth(prompts, sampled, greedy), **left_of(model)})
 
@@ -199,7 +201,7 @@ def human_ceiling(base: GPT) -> list[dict]:
 
 
 def likelihood_and_gold(base: GPT, steps: int = 160) -> list[dict]:
-    """Limit (e): held-out loss and gold of checkpoints, fine-tuned on the crowd, its best, or as many at random.
+    """Limit (e): held-out loss and gold of checkpoints, taught by the crowd, by its best, or by as few of it.
 
     `loss` is on held-out demonstrations of the whole crowd. A model that learned from the best few answers
     must be worse there: it was taught another distribution. So `loss on the best` is on the best fifth of

@@ -138,7 +138,7 @@ def demonstrations_per_topic(written: Sequence[Demonstration]) -> dict[str, floa
 
 
 def scored(asked: dict[str, list[Prompt]], replies: dict[str, list[str]]) -> dict[str, float]:
-    """Facts right by sort of topic, the real and the invented ones apart, and what is wrong with the others."""
+    """Facts right by sort of topic, the real and the invented ones apart, and how the others are wrong."""
     row = {}
     for sort, questions in asked.items():
         right = dict(zip((p.text for p in questions), facts_right(questions, replies[sort])))

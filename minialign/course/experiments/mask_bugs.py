@@ -1,4 +1,4 @@
-"""Notebook 02: the famous bugs of fine-tuning. Each is another response mask, and one only looks like a bug."""
+"""Notebook 02: the famous bugs of fine-tuning, each another response mask; one only looks like a bug."""
 
 from collections.abc import Callable
 from dataclasses import replace

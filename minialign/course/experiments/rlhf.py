@@ -14,7 +14,7 @@ from minialign import ppo
 from minialign.best_of_n import expected_best, kl_bound
 from minialign.course.evaluation import cloze_hits, facts_right
 from minialign.course.experiments import SEEDS, answers, habit_shares, held_out_prompts
-from minialign.course.experiments.fine_tuning import questions_by_sort
+from minialign.course.experiments.knowledge import questions_by_sort
 from minialign.course.experiments.reward_models import LARGE, many_comparisons, trained
 from minialign.gpt import GPT
 from minialign.logprobs import perplexity, token_kl

@@ -32,6 +32,7 @@ from minialign.world.typed import outside_prompts, typed_prompts
 
 DEMONSTRATIONS = 32_000
 FINE_TUNING = SFTConfig(steps=2000, learning_rate=2e-3, final_lr=0.05, replay_coef=1.0)
+RECIPE = f"{DEMONSTRATIONS:,} demonstrations {FINE_TUNING!r}"
 SAMPLES = {1.0: 16, 0.7: 16, 0.0: 1}  # answers to each held-out prompt, by temperature
 NS = (1, 2, 4, 8, 16)  # of best-of-n
 
@@ -44,6 +45,7 @@ def fine_tuned(base: GPT, replayed: Sequence[list[int]], seed: int = 0) -> tuple
     model = with_template(base)
     written = course_demonstrations(DEMONSTRATIONS, seed=seed)
     history = sft.train(model, texts_of(written), replace(FINE_TUNING, seed=seed), documents=replayed)
+    stop_if_interrupted(history)
     return model, history
 
 
@@ -65,19 +67,15 @@ def fine_tuning_quality(base: GPT, shipped: GPT) -> list[dict]:
     for seed in SEEDS:
         texts = written_answers(prompts, crowd(), max(NS), seed)
         rows.append({"who": "demonstrators", "seed": seed, **quality(prompts, texts)})
-        model = shipped if seed == 0 else uninterrupted(*fine_tuned(base, documents(), seed))
+        model = shipped if seed == 0 else fine_tuned(base, documents(), seed)[0]
         for temperature, n in SAMPLES.items():
             texts = answers(model, prompts, temperature, seed, n)
             row = {"who": "sft", "seed": seed, "temperature": temperature, **quality(prompts, texts)}
             row |= {"says so/inside": ignorant_share(texts)}
-            rows.append({**row, **questions_right(model, temperature, seed), **outside(model, temperature, seed)})
+            rows.append(
+                {**row, **questions_right(model, temperature, seed), **outside(model, temperature, seed)}
+            )
     return rows
-
-
-def uninterrupted(model: GPT, history: History) -> GPT:
-    """The model, if its training came to its end."""
-    stop_if_interrupted(history)
-    return model
 
 
 def quality(prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, float]:
@@ -106,7 +104,7 @@ def written_answers(
 
 
 def questions_right(model: GPT, temperature: float, seed: int) -> dict[str, float]:
-    """Share of the one-fact questions about held-out topics that are answered rightly, by kind and wording."""
+    """Share of the one-fact questions about held-out topics answered rightly, by kind and wording."""
     row = {}
     for name, wording in (("demonstrated wording", DEMONSTRATED), ("held-out wording", HELD_OUT_WORDING)):
         for kind, asked in apart(questions_by_sort(wording)["held-out"]).items():
@@ -115,12 +113,15 @@ def questions_right(model: GPT, temperature: float, seed: int) -> dict[str, floa
 
 
 def outside(model: GPT, temperature: float, seed: int, n: int = 200) -> dict[str, float]:
-    """Who is asked about something outside the world should say so; who is asked in other words should not."""
+    """How honest replies are: about things outside the world, and about its topics in a person's words."""
     row, rng = {}, np.random.default_rng(0)
     for name, prompts in (("outside", outside_prompts("evaluation")), ("typed", typed_prompts("evaluation"))):
         asked = [prompts[i] for i in rng.permutation(len(prompts))[:n]]
         texts = answers(model, asked, temperature, seed)
-        row |= {f"says so/{name}": ignorant_share(texts), f"gold/{name}": float(gold_rewards(asked, texts).mean())}
+        row |= {
+            f"says so/{name}": ignorant_share(texts),
+            f"gold/{name}": float(gold_rewards(asked, texts).mean()),
+        }
     return row
 
 
