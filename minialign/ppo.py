@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.nn.utils import skip_init
 
-from minialign.chat import Batch, collate, require_fit
+from minialign.chat import Batch
 from minialign.config import Count, Natural, NonNegative, Positive, Share, Temperature, at_least
+from minialign.documents import batch_of, document_loss, encoded
 from minialign.gpt import GPT, network_of
 from minialign.logprobs import full_precision, on_response, require_same, response_states, token_log_probs
 from minialign.masked import has_spread, masked_mean, whiten
@@ -233,13 +234,6 @@ def minibatches(n: int, config: PPOConfig, rng: np.random.Generator) -> list[tor
     return [torch.from_numpy(rows) for rows in parts]
 
 
-def ptx_loss(policy: GPT, documents: Sequence[list[int]]) -> torch.Tensor:
-    """Mean −log π_θ(x_t | x_<t) of some documents in nats a token: what PPO-ptx mixes in."""
-    pairs = ((ids[:1], ids[1:]) for ids in documents)
-    batch = collate(pairs, policy.chat.pad).to(policy.device)
-    return -masked_mean(token_log_probs(policy, batch), batch.response_mask)
-
-
 def improve(
     optimizer: Optimizer,
     policy: GPT,
@@ -257,7 +251,8 @@ def improve(
         if optimizer.step == first:
             require_same(log_ratio, "π_θ and π_old")  # the ratio is 1 and the KL 0
         if config.ptx_coef:  # as many documents as responses
-            ptx = ptx_loss(policy, [documents[i] for i in rng.integers(len(documents), size=len(seen.batch))])
+            drawn = [documents[i] for i in rng.integers(len(documents), size=len(seen.batch))]
+            ptx = document_loss(policy, batch_of(drawn, policy.chat.pad).to(policy.device))
             loss, metrics["loss/ptx"] = loss + config.ptx_coef * ptx, ptx.detach()
         return loss, metrics
 
@@ -277,7 +272,7 @@ def train(
     *,
     reference: GPT | None = None,
     critic: Critic | None = None,
-    documents: Sequence[str] = (),
+    documents: Sequence[str | list[int]] = (),
     **options,
 ) -> History:
     """RLHF: teach `policy`, in place, to write what `reward` scores high, near the reference.
@@ -294,8 +289,7 @@ def train(
         raise ValueError(f"ptx_coef is {config.ptx_coef}: give the pre-training documents to mix in")
     torch.nn.ModuleList([policy, reference, critic]).eval()  # no dropout, from here on
 
-    encoded = [policy.chat.encode_document(text) for text in documents]
-    require_fit((((), ids) for ids in encoded), policy.config.context, "document {}".format)
+    documents = encoded(documents, policy)
     prompts = as_prompts(prompts)
     prompts_at = epochs([1] * len(prompts), config.prompts_per_step, config.seed)
     sampling = {name: getattr(config, name) for name in ("max_new_tokens", "temperature")}
@@ -315,7 +309,7 @@ def train(
         experience, metrics = evaluate(rollout, policy, reference, critic, beta, config)
         beta = adapted(beta, metrics["objective/kl"], rollout.weight, config)
         # 3. Policy and critic take a few small steps.
-        rows = improve(optimizer, policy, critic, experience, config, rng, encoded)
+        rows = improve(optimizer, policy, critic, experience, config, rng, documents)
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         return metrics | means | {"step": step + 1, "updates": len(rows)}
 

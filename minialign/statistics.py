@@ -27,6 +27,7 @@ FORMS = {
     0: "one real number",
     1: "a row of real numbers, (n,)",
     2: "a table of real numbers, (n, m)",
+    3: "a block of real numbers, (s, n, m)",
 }
 
 
@@ -135,6 +136,26 @@ def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
         raise ValueError(f"ours are of {len(ours)} prompts, theirs of {len(theirs)}: give the same prompts")
     difference = ours[:, :, None] - theirs[:, None, :]
     return mean_with_interval(((difference > 0) + 0.5 * (difference == 0)).mean((1, 2)))
+
+
+def one_standard_error_rule(means, errors, order) -> int:
+    """Which setting to choose, its place in means (N,): the simplest within one standard error of the best.
+
+    errors (N,) are the standard errors of the means, order (N,) says how simple a setting is, or how cheap:
+    the lowest is chosen, of equals the one with the higher mean. The best of many settings is partly lucky;
+    this rule does not pay for what may be luck. Source: Breiman et al. 1984, chapter 3.
+    """
+    means, errors, order = (
+        measured(x, name) for x, name in ((means, "means"), (errors, "errors"), (order, "order"))
+    )
+    if not len(means) == len(errors) == len(order):
+        sizes = f"{len(means)} means, {len(errors)} errors and {len(order)} places in the order"
+        raise ValueError(f"here are {sizes}: a setting has one of each")
+    if errors.min() < 0:
+        raise ValueError(f"a standard error is {errors.min():g}: it must be at least 0")
+    best = means.argmax()
+    near = np.flatnonzero(means >= means[best] - errors[best])
+    return int(min(near, key=lambda i: (order[i], -means[i])))
 
 
 def frontier(costs: np.ndarray, values: np.ndarray) -> np.ndarray:

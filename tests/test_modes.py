@@ -9,6 +9,7 @@ import torch
 
 from minialign import dpo, policy_gradient, ppo, pretraining, reward_model, sft
 from minialign.chat import load_chat
+from minialign.documents import encode_corpus
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPTConfig
 from minialign.policy_gradient import PolicyGradientConfig
@@ -49,7 +50,7 @@ def modes(model: torch.nn.Module) -> set[bool]:
 
 def pretrained(**options):
     model = network()
-    documents = pretraining.encode_corpus(PROMPTS, load_chat())
+    documents = encode_corpus(PROMPTS, load_chat())
     return {"model": model}, lambda: pretraining.train(
         model, documents, PretrainingConfig(steps=3), **options
     )

@@ -446,7 +446,8 @@ def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.
                 n += 1
         loss = policy_loss / n + config.value_coef * value_loss / n
         if config.ptx_coef:
-            drawn = [load_chat().encode_document(DOCUMENTS[i]) for i in rng.integers(3, size=len(rows))]
+            chat, places = load_chat(), rng.integers(3, size=len(rows))
+            drawn = [[*chat.encode_document(DOCUMENTS[i]), chat.separator] for i in places]
             losses = [
                 F.cross_entropy(policy(torch.tensor([row]))[0, :-1], torch.tensor(row[1:]), reduction="none")
                 for row in drawn

@@ -6,10 +6,9 @@ import torch
 from engine import lively_gpt, random_ids, same_parameters
 
 from minialign import pretraining
-from minialign.chat import load_chat
+from minialign.documents import document_loss
 from minialign.gpt import GPT, GPTConfig
-from minialign.pretraining import PretrainingConfig, encode_corpus, pretraining_loss, shifted, train
-from minialign.tokenizer import load_tokenizer
+from minialign.pretraining import PretrainingConfig, pretraining_loss, shifted, train
 
 SMALL = GPTConfig(vocab_size=16, context=32, n_layer=1, n_head=2, n_embd=32)
 
@@ -34,19 +33,6 @@ def test_loss_is_the_mean_surprise_at_the_next_token():
 def test_the_target_is_the_next_token():
     inputs, targets = shifted(torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]]))
     assert inputs.tolist() == [[3, 1, 4], [5, 9, 2]] and targets.tolist() == [[1, 4, 1], [9, 2, 6]]
-
-
-def test_a_document_stands_between_two_separators():
-    documents = encode_corpus(["The moon.", "Bees <|endoftext|> dance."], load_chat())
-    assert all(
-        ids[0] == ids[-1] == load_chat().separator and load_chat().separator not in ids[1:-1]
-        for ids in documents
-    )
-    texts = [load_tokenizer().decode(ids) for ids in documents]
-    assert texts == [
-        "<|endoftext|>The moon.<|endoftext|>",
-        "<|endoftext|>Bees <|endoftext|> dance.<|endoftext|>",
-    ]
 
 
 def numbered(n: int) -> list[list[int]]:
@@ -92,16 +78,17 @@ def test_a_document_longer_than_the_context():
 
 
 def test_padding_counts_for_nothing(toy_data, monkeypatch):
-    """The loss of a ragged batch is the mean over its real targets, each document read alone."""
+    """The loss of a ragged batch is the mean over its real targets, each document read alone; replay and
+    PPO-ptx have the same.
+    """
     documents = [random_ids(n, vocab=256).tolist() for n in (5, 9, 12)]
-    seen = []
     monkeypatch.setattr(
         pretraining,
         "fit",
-        lambda _, batch_at, loss_fn, *a, **k: seen.append(loss_fn(batch_at(0)[0])[0].item()),
+        lambda _, batch_at, loss_fn, *a, **k: (batch_at(0)[0], loss_fn(batch_at(0)[0])[0].item()),
     )
     model = lively_gpt()
-    train(model, documents, config(batch_size=3))
+    batch, loss = train(model, documents, config(batch_size=3))
     with torch.no_grad():
         alone = [
             pretraining_loss(model(torch.tensor([ids[:-1]])), torch.tensor([ids[1:]])).item()
@@ -110,7 +97,8 @@ def test_padding_counts_for_nothing(toy_data, monkeypatch):
     by_hand = sum(loss * (len(ids) - 1) for loss, ids in zip(alone, documents)) / sum(
         len(ids) - 1 for ids in documents
     )
-    assert seen == [pytest.approx(by_hand, abs=1e-5)]
+    assert loss == pytest.approx(by_hand, abs=1e-5)
+    assert document_loss(model, batch).item() == pytest.approx(by_hand, abs=1e-5)
     assert abs(sum(alone) / 3 - by_hand) > 1e-3  # a mean of means is another number
 
 

@@ -10,6 +10,7 @@ import torch
 
 from minialign import dpo, policy_gradient, ppo, pretraining, reward_model, sft
 from minialign.chat import load_chat
+from minialign.documents import encode_corpus
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPTConfig
 from minialign.policy_gradient import PolicyGradientConfig
@@ -39,12 +40,12 @@ def length(prompts, responses):
 
 
 def pretrained(config, **options):
-    documents = pretraining.encode_corpus(DOCUMENTS, load_chat())
+    documents = encode_corpus(DOCUMENTS, load_chat())
     return (model := policy()), pretraining.train(model, documents, config, **options)
 
 
 def fine_tuned(config, **options):
-    return (model := policy()), sft.train(model, DEMONSTRATIONS, config, **options)
+    return (model := policy()), sft.train(model, DEMONSTRATIONS, config, documents=DOCUMENTS, **options)
 
 
 def judging(config, **options):
@@ -86,7 +87,13 @@ OTHER_PPO |= dict(max_approx_kl=1e-9, gamma=0.8, lam=0.0, clip=0.01, value_clip=
 OTHER_PPO |= dict(whiten_rewards=True, ptx_coef=0.0)
 ALGORITHMS = {  # name: (train, its config, settings, other settings, title of the progress bar)
     "pretraining": (pretrained, PretrainingConfig, dict(batch_size=2), dict(batch_size=1), "pre-training"),
-    "sft": (fine_tuned, SFTConfig, dict(batch_size=2), dict(batch_size=1), "fine-tuning"),
+    "sft": (
+        fine_tuned,
+        SFTConfig,
+        dict(batch_size=2, replay_coef=0.5, replay_batch_size=2),
+        dict(batch_size=1, replay_coef=2.0, replay_batch_size=1),
+        "fine-tuning",
+    ),
     "reward_model": (
         judging,
         RewardModelConfig,
@@ -146,7 +153,7 @@ DEFAULTS = {
     PretrainingConfig: dict(steps=4200, learning_rate=6e-3, warmup=100, final_lr=0.01, weight_decay=0.01)
     | dict(betas=(0.9, 0.99), muon=True, batch_size=24),
     SFTConfig: dict(steps=650, learning_rate=1.5e-4, warmup=20, weight_decay=0.01, betas=(0.9, 0.99))
-    | dict(batch_size=16),
+    | dict(batch_size=16, replay_coef=0.0, replay_batch_size=16),
     RewardModelConfig: dict(steps=150, learning_rate=1e-3, warmup=20, weight_decay=0.01, prompts_per_step=8),
     PolicyGradientConfig: dict(steps=25, learning_rate=5e-4, warmup=3, final_lr=1.0, baseline="rloo")
     | dict(prompts_per_step=16, samples_per_prompt=8, max_new_tokens=96, temperature=1.0),

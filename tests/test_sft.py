@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from engine import TINY, batch_of, gpt2, lively_gpt, random_ids, same_parameters
 
 import minialign
-from minialign import sft
+from minialign import pretraining, sft
 from minialign.chat import load_chat
+from minialign.documents import batches_of, document_loss
 from minialign.gpt import GPT, GPTConfig
+from minialign.pretraining import PretrainingConfig
 from minialign.sampling import generate
 from minialign.sft import SFTConfig, introduce_template, sft_loss, train, train_on_tokens
 from minialign.tokenizer import load_tokenizer
@@ -210,6 +212,141 @@ def test_a_fine_tuned_model_does_not_write_the_template():
         p[load_chat().user[0]] < 0.01 * p[load_chat().end]
         and p[load_chat().assistant[0]] < 0.01 * p[load_chat().end]
     )
+
+
+# --- replay ---
+
+DOCUMENTS = [random_ids(n, vocab=256, seed=n).tolist() for n in (4, 9, 13, 6, 11)]
+REPLAY = dict(batch_size=2, replay_coef=0.7, replay_batch_size=3)
+
+
+@pytest.fixture
+def loss_at_the_start(toy_data, monkeypatch):
+    """loss_at_the_start(model, config, documents) -> the first update's loss and metrics, as `fit` has it."""
+
+    def first(model, batch_at, loss_fn, *_, **__):
+        (mix,) = batch_at(0)
+        return loss_fn(mix)
+
+    monkeypatch.setattr(sft, "fit", first)
+    return lambda model, settings, documents: train_on_tokens(model, PAIRS, settings, documents=documents)
+
+
+def surprises(model, rows, begins):
+    """−log p of the tokens of some rows from place `begins` on, each row read alone."""
+    found = []
+    for row, begin in zip(rows, begins):
+        log_p = model(torch.tensor([row]))[0].log_softmax(-1)
+        found += [-log_p[t - 1, row[t]] for t in range(begin, len(row))]
+    return torch.stack(found)
+
+
+def expected_losses(model, batch_size=2, replay_batch_size=3):
+    """The two losses of the first update by hand, and that of the replay with its padding counted."""
+    chosen = sft.epochs([len(x) + len(y) for x, y in PAIRS], batch_size, 0)(0)
+    pairs = [PAIRS[i] for i in chosen]
+    demonstrated = surprises(model, [x + y for x, y in pairs], [len(x) for x, _ in pairs]).mean()
+    batch = batches_of(model, DOCUMENTS, replay_batch_size, 0)(0)
+    rows = [row[mask].tolist() for row, mask in zip(batch.ids, batch.mask)]
+    assert len({len(row) for row in rows}) > 1, "the test needs padding"
+    replayed = surprises(model, rows, [1] * len(rows)).mean()
+    padded = surprises(model, batch.ids.tolist(), [1] * len(rows)).mean()
+    return demonstrated, replayed, padded
+
+
+def test_the_loss_is_the_sum_of_both(loss_at_the_start):
+    model = lively_gpt().double()
+    loss, metrics = loss_at_the_start(model, config(**REPLAY), DOCUMENTS)
+    demonstrated, replayed, padded = (x.item() for x in expected_losses(model))
+    assert metrics["loss/sft"].item() == pytest.approx(demonstrated, abs=1e-12)
+    assert metrics["loss/replay"].item() == pytest.approx(replayed, abs=1e-12)
+    assert loss.item() == pytest.approx(demonstrated + 0.7 * replayed, abs=1e-12)
+    wrong = {
+        "the weight ignored": demonstrated + replayed,
+        "the weight on the wrong loss": 0.7 * demonstrated + replayed,
+        "an average": 0.3 * demonstrated + 0.7 * replayed,
+        "padding replayed": demonstrated + 0.7 * padded,
+        "no replay": demonstrated,
+    }
+    assert all(abs(loss.item() - value) > 0.02 for value in wrong.values()), (loss, wrong)
+
+
+def test_the_gradient_is_the_sum_of_both(loss_at_the_start):
+    """Against finite differences of the loss by hand."""
+    model, h = lively_gpt().double(), 1e-6
+    loss_at_the_start(model, config(**REPLAY), DOCUMENTS)[0].backward()
+    for parameter in (model.ln_f.weight, model.blocks[0].up.bias):
+        slope, values = parameter.grad[3].item(), []
+        for shift in (h, -2 * h, h):
+            with torch.no_grad():
+                parameter[3] += shift
+                demonstrated, replayed, _ = expected_losses(model)
+            values.append((demonstrated.item(), replayed.item()))
+        by_sft, by_replay = ((values[0][i] - values[1][i]) / (2 * h) for i in (0, 1))
+        assert slope == pytest.approx(by_sft + 0.7 * by_replay, rel=1e-6)
+        assert abs(slope - by_sft - by_replay) > 1e-3 * abs(slope)
+
+
+def test_without_replay_nothing_has_changed(loss_at_the_start):
+    model = lively_gpt().double()
+    loss, metrics = loss_at_the_start(model, config(batch_size=2), ())
+    assert metrics == {} and loss.item() == pytest.approx(expected_losses(model)[0].item(), abs=1e-12)
+
+
+def test_replay_keeps_what_a_document_says(toy_data):
+    """A base that knows a text: fine-tuned at a high rate it forgets it, with replay it does not."""
+
+    def surprise_after(settings, documents):
+        model = GPT(TINY)
+        text = "The moon is grey."
+        pretraining.train(model, [text], PretrainingConfig(steps=60, batch_size=1, warmup=5))
+        train(model, TOY, config(**settings), documents=documents)
+        with torch.no_grad():
+            return document_loss(model, batches_of(model, [text], 1, 0)(0)).item()
+
+    forgotten, kept = surprise_after({}, ()), surprise_after({"replay_coef": 1.0}, ["The moon is grey."])
+    assert kept < 0.3 < 1.0 < forgotten
+
+
+def test_a_run_with_replay_can_be_repeated_and_resumed(toy_data, tmp_path):
+    settings = config(steps=8, replay_coef=0.5, replay_batch_size=2, batch_size=1)
+    documents = ["It rains.", "Bees dance.", "Who was that?", "Nothing at all."]
+    models = [GPT(TINY) for _ in range(3)]
+    whole, again = (train(model, TOY, settings, documents=documents) for model in models[:2])
+    assert whole == again and same_parameters(*models[:2])
+
+    class Killed(Exception):
+        pass
+
+    def kill(metrics):
+        if metrics["step"] == 5:
+            raise Killed
+
+    options = dict(documents=documents, resume_from=tmp_path / "state", save_every=2)
+    with pytest.raises(Killed):
+        train(GPT(TINY), TOY, settings, on_step=kill, **options)
+    assert train(models[2], TOY, settings, **options) == whole and same_parameters(models[0], models[2])
+    assert {"loss", "loss/sft", "loss/replay"} <= whole[-1].keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "documents", "said"),
+    [
+        ({"replay_coef": 0.5}, (), "^replay_coef is 0.5: give the pre-training documents to replay$"),
+        (
+            {},
+            DOCUMENTS,
+            r"^documents are given, but replay_coef is 0: set what they count, .* leave them out$",
+        ),
+        ({"replay_coef": 0.5}, [[1] * 49], "^document 0 has 49 tokens, the model.s context holds 48: short"),
+        ({"replay_coef": -1.0}, DOCUMENTS, "^replay_coef is -1: it must be at least 0$"),
+    ],
+)
+def test_a_replay_that_cannot_be(settings, documents, said):
+    model = GPT(TINY)
+    with pytest.raises(ValueError, match=said):
+        train_on_tokens(model, PAIRS, config(**settings), documents=documents)
+    assert same_parameters(model, GPT(TINY))
 
 
 # --- what a small change would spoil ---

@@ -14,6 +14,7 @@ from minialign.statistics import (
     frontier,
     mean_with_interval,
     numbers,
+    one_standard_error_rule,
     reliability,
     share_with_interval,
     standard_error,
@@ -117,6 +118,43 @@ def test_the_frontier_by_brute_force():
         ]
         assert frontier(costs, values).tolist() == [not b for b in beaten]
     assert frontier(np.array([1.0, 1.0]), np.array([2.0, 2.0])).all(), "equal points do not beat one another"
+
+
+# --- the one-standard-error rule ---
+
+
+def test_the_one_standard_error_rule_by_brute_force():
+    rng, wrong = np.random.default_rng(0), np.zeros(4)
+    for _ in range(100):
+        means, errors, order = rng.integers(0, 6, 8) / 2, rng.integers(0, 4, 8) / 2, rng.integers(0, 4, 8)
+        best = max(range(8), key=lambda i: means[i])
+        near = [i for i in range(8) if means[i] >= means[best] - errors[best]]
+        simplest = min(order[i] for i in near)
+        expected = max((i for i in near if order[i] == simplest), key=lambda i: means[i])
+        chosen = one_standard_error_rule(means, errors, order)
+        assert chosen == expected and type(chosen) is int
+        own = [i for i in range(8) if means[i] + errors[i] >= means[best]]
+        wrong += [
+            best != chosen,
+            min(own, key=lambda i: (order[i], -means[i])) != chosen,  # each by its own error
+            min(near, key=lambda i: (-order[i], -means[i])) != chosen,  # the least simple
+            min(near, key=lambda i: (order[i], means[i])) != chosen,  # of equals the worse
+        ]
+    assert (wrong > 10).all(), "known mistakes choose another one"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (([1, 2], [0.1], [0, 1]), "^here are 2 means, 1 errors and 2 places in the order: a setting has one"),
+        (([1, 2], [0.1, -0.2], [0, 1]), "^a standard error is -0.2: it must be at least 0$"),
+        (([1, math.nan], [0.1, 0.2], [0, 1]), "^means must be finite numbers, here is nan$"),
+        (([], [], []), "^means must hold at least one number"),
+    ],
+)
+def test_no_setting_to_choose(given, said):
+    with pytest.raises(ValueError, match=said):
+        one_standard_error_rule(*given)
 
 
 # --- what numpy and torch users pass ---

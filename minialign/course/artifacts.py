@@ -33,6 +33,7 @@ from minialign.course.experiments import (
     rlhf,
     shipped,
 )
+from minialign.documents import encode_corpus
 from minialign.files import DATA, MANIFEST, read_manifest, write_atomically
 from minialign.gpt import GPT, GPTConfig
 from minialign.ppo import PPOConfig
@@ -63,7 +64,7 @@ def build_tokenizer(device) -> dict[str, bytes]:
 def build_base(device) -> dict[str, bytes]:
     from minialign.world.corpus import build_corpus
 
-    documents = pretraining.encode_corpus((text for _, text in build_corpus()), load_chat())
+    documents = encode_corpus((text for _, text in build_corpus()), load_chat())
     model, config = GPT(GPTConfig()).to(device), pretraining.PretrainingConfig()
     run = hashlib.sha256(f"{model.config!r} {config!r} {documents}".encode()).hexdigest()[:12]
     state = WORK / f"base-{run}.state"  # never another run's

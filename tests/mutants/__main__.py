@@ -31,6 +31,8 @@ TESTS = {  # the quick ones of each module, cheapest first
     "masked": ("masked",),
     "logprobs": ("logprobs", "elsewhere"),
     "statistics": ("statistics",),
+    "bootstrap": ("bootstrap",),
+    "documents": ("documents",),
     "preferences": ("preferences", "reward_model", "elsewhere"),
     "sampling": ("sampling", "modes", "algorithms", "threads", "elsewhere"),
     "policy_gradient": ("policy_gradient", *EVERY),
