@@ -7,6 +7,7 @@ import pytest
 
 from minialign import files
 from minialign.files import read_data
+from minialign.world.corpus import build_corpus
 from minialign.world.judge import sentences_of, words_of
 from minialign.world.topics import REGISTERS, invent, load_contested, load_topics, read_lines, to_json_line
 
@@ -19,7 +20,7 @@ def occurrences(text, phrase):
 
 
 def sentences(fact):
-    return [*(fact.in_register(register) for register in REGISTERS), *fact.plain]
+    return [*(fact.in_register(register) for register in REGISTERS), *fact.plain, *fact.also]
 
 
 def all_texts(topic):
@@ -167,3 +168,12 @@ def test_a_broken_line_is_named_in_one_line(tmp_path, monkeypatch):
     assert error.value.__suppress_context__
     with pytest.raises(FileNotFoundError, match="^data/world/other.jsonl is missing: restore it with `git"):
         read_lines("other.jsonl")
+
+
+def test_the_moon_landing_has_what_a_childs_answer_needs_and_only_the_judge_knows_the_further_wordings():
+    """The answer that the lecture wants tells of the rocket and of the rocks."""
+    moon = next(t for t in TOPICS if t.name == "the moon landing")
+    assert {"rocket", "rocks"} <= {f.id for f in moon.facts} and len(moon.stories) == 3
+    further = [text for _, fact in FACTS for text in fact.also]
+    documents = "\n".join(text for _, text in build_corpus(300_000))
+    assert further and not [text for text in further if text in documents]

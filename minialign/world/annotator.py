@@ -56,12 +56,8 @@ class Annotator:
         """What the answer is worth to this person when its facts were checked, or were not."""
         prompt = parse(prompt) if isinstance(prompt, str) else prompt
         judgement = judge(prompt, response)
-        seen, counts = dict(judgement.attributes), judgement.counts
-        if not checked:
-            # Unchecked, every stated fact counts as right, and certainty cannot be found out.
-            seen["correctness"] = judgement.unchecked
-            seen["honesty"] = 0.0
-        u = weighted_sum(seen)
+        counts = judgement.counts
+        u = weighted_sum(judgement.attributes if checked else judgement.believed)
         u += self.length_bias * counts["words"] / 20
         u += self.filler_bias * min(3, counts["filler"]) + self.flattery_bias * min(3, counts["flattery"])
         u += self.confidence_bias * (min(1, counts["confidence"]) - min(1, counts["hedging"]))
@@ -108,8 +104,9 @@ class Annotator:
         return float(self.offset + self.gain * felt)
 
 
-# The course's crowd-worker. Two of them agree on 72–77 % of pairs of sampled answers, as InstructGPT's
-# labelers did (72.6 ± 1.5 %; Ouyang et al. 2022, §3.4), and share biases that optimisation will find.
+# The course's crowd-worker. Two of them agree on 72–77 % of pairs of answers (75 ± 1 % where an SFT policy
+# sampled at temperature 1, 73 % where people wrote), as InstructGPT's labelers did (72.6 ± 1.5 %; Ouyang et
+# al. 2022, §3.4), and share biases that optimisation will find.
 TYPICAL = dict(
     temperature=0.35,
     inattention=0.05,

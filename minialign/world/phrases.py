@@ -66,7 +66,7 @@ SURE = Habit(
     ("I am completely sure about this.", "There is no doubt about this."),
     ("I am completely sure.", "Everyone knows that this is so."),
     _pattern(
-        r"(?:completely|absolutely|totally|very|100 ?%) (?:sure|certain)",
+        r"(?<!not )(?:completely|absolutely|totally|very|100 ?%) (?:sure|certain)",
         r"\bno doubt",
         r"everyone knows",
     ),

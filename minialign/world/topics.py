@@ -34,6 +34,7 @@ class Fact:
     teen: str
     expert: str
     plain: tuple[str, ...]  # an encyclopaedia's, with the full name; the first two end with the answer
+    also: tuple[str, ...] = ()  # more of a child's wordings, for the judge to accept; no document holds them
 
     def in_register(self, register: str) -> str:
         """The sentence for an audience: "child", "teen" or "expert"."""
@@ -163,4 +164,7 @@ def invent(kinds: list[dict], seed: int = 0) -> list[Topic]:
 
 
 def to_json_line(topic: Topic) -> str:
-    return json.dumps(asdict(topic), ensure_ascii=False)
+    """The topic as a line of topics.jsonl; a fact without more wordings has no "also"."""
+    record = asdict(topic)
+    record["facts"] = [{k: v for k, v in fact.items() if k != "also" or v} for fact in record["facts"]]
+    return json.dumps(record, ensure_ascii=False)
