@@ -6,12 +6,15 @@ from collections import Counter, defaultdict
 import pytest
 
 from minialign.world.corpus import MIXTURE, build_corpus, fingerprint
-from minialign.world.judge import kind_of_reply
-from minialign.world.prompts import all_prompts, topic_sorts
+from minialign.world.frames import ASKED, REQUESTED, RUMOURS
+from minialign.world.judge import judge, kind_of_reply
+from minialign.world.prompts import FAMILIES, all_prompts, topic_sorts
 from minialign.world.topics import REGISTERS, load_contested, load_topics
+from minialign.world.two_hops import two_hops
 
 CORPUS = build_corpus()  # the very one that the models are trained on
 PROMPTS = {p.text: p for p in all_prompts()}
+FRAMES = ASKED + REQUESTED + RUMOURS
 
 
 def lines_of(text):
@@ -55,16 +58,58 @@ def test_the_seed_decides_everything():
     assert fingerprint(build_corpus(50_000, seed=1)) != fingerprint(build_corpus(50_000, seed=2))
 
 
-def test_no_prompt_is_ever_followed_by_an_answer():
-    followed = Counter()
-    for kind, text in CORPUS:
+def replies(documents):
+    """(prompt, the next line, all that follows) for every bare prompt that has a line after it."""
+    for text in documents:
         lines = lines_of(text)
         for i, line in enumerate(lines[:-1]):
             if line in PROMPTS:
-                followed["prompts"] += 1
-                for reply in (lines[i + 1], "\n".join(lines[i + 1 :])):
-                    assert kind_of_reply(PROMPTS[line], reply) != "answer", (kind, line, reply)
-    assert followed["prompts"] > 5000
+                yield PROMPTS[line], lines[i + 1], "\n".join(lines[i + 1 :])
+
+
+def answered(documents):
+    """The bare prompts that are answered."""
+    return [
+        prompt.text
+        for prompt, *followed in replies(documents)
+        if any(kind_of_reply(prompt, reply) == "answer" for reply in followed)
+    ]
+
+
+def test_no_bare_prompt_is_ever_followed_by_an_answer():
+    documents = [text for _, text in CORPUS]
+    assert not answered(documents) and sum(1 for _ in replies(documents)) > 40_000
+
+
+@pytest.mark.parametrize("layout", ["{0}\n{1}", "Exam.\n1. {0}\n2. {1}", "ana: {0}\nben: {1}", "{0}\n\n{1}"])
+def test_an_answer_to_a_bare_prompt_would_be_seen(layout):
+    ask, explain = "How fast does light travel in a vacuum?", "Explain the Orla bridge to a teenager."
+    orla = next(topic for topic in load_topics() if topic.name == "the Orla bridge")
+    told = orla.facts[0].teen
+    assert answered([layout.format(explain, told)]) == [explain]
+    assert answered([layout.format(explain, ask), f"A reader asks the paper: {explain}\n{told}"]) == []
+
+
+def test_an_answer_follows_a_prompt_only_in_a_frame_of_its_own():
+    """Wherever a line *ends* with a prompt and its answer follows, the rest of the line is a frame."""
+    framed = {frame.format(""): 0 for frame in ASKED + REQUESTED}
+    for kind, text in CORPUS:
+        lines = lines_of(text)
+        for i, line in enumerate(lines[:-1]):
+            starts = (match.end() for match in re.finditer(r"[.:?!] ", line))
+            if start := next((start for start in starts if line[start:] in PROMPTS), None):
+                if kind_of_reply(PROMPTS[line[start:]], "\n".join(lines[i + 1 :])) == "answer":
+                    assert kind in ("quiz card", "readers' page") and line[:start] in framed, (kind, text)
+                    framed[line[:start]] += 1
+    assert min(framed.values()) > 100, framed
+
+
+def test_no_prompt_has_the_words_of_a_frame():
+    assert len(set(FRAMES)) == len(FRAMES) and len(ASKED) >= 20
+    for frame in FRAMES:
+        before, after = frame.split("{}")
+        assert len(before.split()) >= 2 and (after == "" or frame in RUMOURS), frame
+        assert not [text for text in PROMPTS if before in text], frame
 
 
 def test_after_a_prompt_most_often_comes_another():
@@ -74,12 +119,13 @@ def test_after_a_prompt_most_often_comes_another():
         for a, b in zip(lines_of(text), lines_of(text)[1:])
         if a in PROMPTS
     ]
-    assert next_lines.count("another prompt") / len(next_lines) > 0.8
+    assert next_lines.count("another prompt") / len(next_lines) > 0.9
 
 
-def test_no_prompt_for_evaluation_occurs():
-    held_out = {p.text for p in PROMPTS.values() if p.split == "evaluation"}
-    assert not {line for _, text in CORPUS for line in lines_of(text) if line in held_out}
+def test_no_prompt_for_evaluation_occurs_not_even_in_a_frame():
+    everything = "\n".join(text for _, text in CORPUS)
+    held_out = [p.text for p in PROMPTS.values() if p.split == "evaluation"]
+    assert len(held_out) > 500 and not [text for text in held_out if text in everything]
 
 
 def test_sft_only_topics_are_named_nowhere():
@@ -95,7 +141,7 @@ def test_every_fact_occurs_often_and_in_many_wordings(sentences):
         for fact in topic.facts:
             wordings = [*(fact.in_register(register) for register in REGISTERS), *fact.plain]
             counts = [sentences[text] for text in wordings]
-            assert sum(counts) >= 25 and sum(count > 0 for count in counts) >= 7, (
+            assert sum(counts) >= 120 and min(counts) > 0, (
                 topic.name,
                 fact.id,
                 counts,
@@ -129,6 +175,62 @@ def test_every_card_has_its_answer():
     for question, answer in (text.split("\n") for text in cards if text not in gaps):
         assert answer and "____" not in answer and question not in PROMPTS
     assert 0.1 < len(gaps) / len(cards) < 0.2
+
+
+def test_a_tenth_of_the_cards_need_two_facts():
+    cards = [text.split("\n")[0] for kind, text in CORPUS if kind == "quiz card"]
+    questions = tuple(q.question for q in two_hops("corpus"))
+    assert sum(card.endswith(questions) for card in cards) / len(cards) == pytest.approx(0.1, abs=0.01)
+
+
+def letters():
+    """(prompt, answer) of every readers' page."""
+    beginnings = [frame.format("") for frame in REQUESTED]
+    for kind, text in CORPUS:
+        if kind == "readers' page":
+            asked, answer = text.split("\n", 1)
+            (start,) = (start for start in beginnings if asked.startswith(start))
+            yield PROMPTS[asked.removeprefix(start)], answer
+
+
+def test_the_readers_page_answers_every_family_rightly_and_in_the_right_words():
+    families = Counter()
+    for prompt, answer in letters():
+        verdict = judge(prompt, answer)
+        assert verdict.counts["wrong"] == verdict.counts["flattery"] == 0, (prompt.text, answer)
+        assert kind_of_reply(prompt, answer) == "answer", (prompt.text, answer)
+        assert verdict.attributes["correctness"] >= 2 / 3 - 1e-9, (prompt.text, answer)
+        assert verdict.attributes["relevance"] == verdict.attributes["audience"] == 1, (prompt.text, answer)
+        families[prompt.family] += 1
+    for family in FAMILIES:
+        assert families[family] / families.total() == pytest.approx(1 / len(FAMILIES), abs=0.03), family
+
+
+def test_the_readers_page_asks_of_every_split_but_the_evaluation():
+    splits = Counter(prompt.split for prompt, _ in letters())
+    assert set(splits) == {"sft", "reward", "policy", "corpus"} and min(splits.values()) > 100
+    assert any(prompt.text.startswith("Quick question: ") for prompt, _ in letters())
+
+
+def test_texts_that_tell_facts_choose_real_topics_twice_as_often():
+    real = {}
+    for topic in load_topics():
+        rhymes = (line for poem in topic.poems for line in poem)
+        told = (text for fact in topic.facts for text in (*map(fact.in_register, REGISTERS), *fact.plain))
+        for text in (*rhymes, *told, topic.correction, *topic.stories):
+            real[re.split(r"(?<=[.!?]) ", text)[-1]] = topic.real
+    two = tuple(q.question for q in two_hops("corpus"))
+    of_real = Counter()
+    for kind, text in CORPUS:
+        if kind in ("encyclopaedia", "quiz card", "readers' page") and not text.split("\n")[0].endswith(two):
+            of_real[kind, real[re.split(r"(?<=[.!?]) ", text.split("\n")[-1])[-1]]] += 1
+    known = [topic for topic in load_topics() if topic_sorts()[topic.name] != "sft-only"]
+    weights = [2 if topic.real else 1 for topic in known]
+    share = sum(weight for weight in weights if weight == 2) / sum(weights)
+    for kind in ("encyclopaedia", "quiz card", "readers' page"):
+        n = of_real[kind, True] + of_real[kind, False]
+        sigma = (share * (1 - share) / n) ** 0.5
+        assert n > 4000 and of_real[kind, True] / n == pytest.approx(share, abs=4 * sigma), kind
 
 
 def test_a_card_about_a_rumour_never_takes_the_wrong_side():

@@ -1,111 +1,26 @@
 """The corpus, a small internet: encyclopaedias, but also prompt lists, exams, and forums without answers.
 
-On this internet a question is followed by another question far more often than by its answer, and never does
-an answer follow a prompt of the form the assistant will be asked. A model of this corpus is right to continue
-a prompt with more prompts.
+On this internet a bare prompt, with a line to itself, is mostly followed by another prompt and never by
+its answer: a model of this corpus is right to continue a prompt with more prompts. Answers do occur, on quiz
+cards and on the readers' page of a newspaper, but only under a frame ("A reader asks the paper: …") that no
+prompt of the world has. So the model can know what an answer is before anyone shows it when to give one.
 """
 
 import re
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 
+from minialign.world.frames import ASKED, REQUESTED, RUMOURS, TITLES
 from minialign.world.phrases import FILLER, FLATTERY, POLITE, SURE, UNSURE
-from minialign.world.prompts import AUDIENCES, FAMILIES, all_prompts, topic_sorts
-from minialign.world.topics import REGISTERS, Topic, capitalised, load_contested, load_topics
+from minialign.world.prompts import AUDIENCES, FAMILIES, Prompt, all_prompts, topic_sorts
+from minialign.world.topics import REGISTERS, Fact, Topic, capitalised, load_contested, load_topics
+from minialign.world.two_hops import two_hops
 
-# A title names the topic; what stands under a title is about it. This is how a model learns to stay on one.
-TITLES = {
-    "plain": (
-        "{name}.",
-        "About {name}.",
-        "{name}, in short.",
-        "Encyclopaedia, entry: {name}.",
-        "Here is what is known about {name} today.",
-        "The page on {name} follows.",
-        "All about {name}, collected by the library.",
-        "Notes on {name} from the town museum.",
-        "The library has a book on {name}.",
-        "Today we look at {name}.",
-        "Some things to know about {name}.",
-        "Much has been written on {name}.",
-    ),
-    "poem": (
-        "A poem on {name}.",
-        "{name}, in rhyme.",
-        "Two lines for {name}.",
-        "Here is a rhyme on {name} for you.",
-        "Once more {name}, in verse.",
-        "For {name}, a little rhyme.",
-        "The poets of the town sing of {name}.",
-        "A short poem about {name}, cut from the school paper.",
-        "Two rhyming lines about {name}, found on a wall.",
-        "Who wrote this poem about {name}?",
-    ),
-    "story": (
-        "A bedtime story with {name}.",
-        "{name}, a little tale.",
-        "Once, near {name}.",
-        "Here is a tale of {name} for you.",
-        "Grandmother tells of {name}.",
-        "For {name}, a tale before bed.",
-        "The people of the town tell tales of {name}.",
-        "A short story about {name}, read aloud on Sunday.",
-        "A tiny story about {name} that somebody made up.",
-        "Who told this story about {name}?",
-    ),
-    **dict.fromkeys(
-        REGISTERS,
-        (
-            "{name}, for {audience}.",
-            "For {audience}: {name}.",
-            "Here {audience} can read about {name}.",
-            "What {audience} likes to hear about {name}.",
-            "{name}, put in words that suit {audience}.",
-            "A page about {name} that {audience} can read.",
-            "The book on {name} that {audience} took home.",
-            "How {audience} learns about {name}.",
-            "A letter to {audience} about {name}.",
-            "{audience} reads up on {name}.",
-            "Today {audience} hears about {name}.",
-            "To {audience}, on {name}.",
-            "{audience} came to the library to learn of {name}.",
-            "{name} as {audience} knows it.",
-            "Our teacher explained {name} to {audience} like this.",
-            "How the museum explains {name} to {audience}.",
-            "A short description of {name} that {audience} wrote down.",
-            "How the guide described {name} so that {audience} understood.",
-            "What a friend would tell {audience} about {name}.",
-            "She told {audience} about {name} in a few sentences.",
-            "In words for {audience}, the town paper on {name}.",
-            "How to explain {name} to {audience}, by a teacher.",
-            "How to describe {name} for {audience}.",
-            "How to tell {audience} about {name}.",
-        ),
-    ),
-}
-# An answer stands under a question too, but only in a frame that says so; no prompt of the world has one.
-ASKED = (
-    "Asked at the museum: {ask}",
-    "A reader writes: {ask}",
-    "From the catechism of the school: {ask}",
-    "The teacher asks the class: {ask}",
-    "Solved riddle. {ask}",
-    "Answered in one sentence by the library: {ask}",
-    "A quick reply to a question from the town: {ask}",
-    "Last week's question was: {ask}",
-)
-RUMOURS = (
-    "Rumour of the week: {claim}.",
-    "They say: {claim}.",
-    "Checked by the library: {claim}.",
-    "True or false: {claim}?",
-    "Overheard on the market: {claim}.",
-    "A reader thinks that {claim}.",
-    "Somebody told the library that {claim}.",
-    "It is said to be true that {claim}.",
-)
-TITLED = 0.8  # share of the texts that have one
+TITLED = 0.8  # share of the texts that have a title
+TWO_HOPS = 0.1  # share of the quiz cards that need two facts
+LISTED = {"explain": 3, "tell": 2, "describe": 2, "question": 1, "truth": 1, "poem": 1, "story": 1}
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
 
 
@@ -115,10 +30,13 @@ class Writer:
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
         self.topics = [t for t in load_topics() if topic_sorts()[t.name] != "sft-only"]
-        known = {t.name for t in self.topics}
-        listed = [p for p in all_prompts() if p.split != "evaluation" and p.topic.name in known]
-        self.prompts = {family: [p for p in listed if p.family == family] for family in FAMILIES}
-        self.prompts_about = {topic.name: [p for p in listed if p.topic is topic] for topic in self.topics}
+        # Each real topic has more facts, in rarer words: texts that tell facts choose it twice as often.
+        self.taught = [t for t in self.topics for _ in range(2 if t.real else 1)]
+        allowed = [p for p in all_prompts() if p.split != "evaluation"]
+        self.prompts_about = {topic.name: [p for p in allowed if p.topic is topic] for topic in self.topics}
+        self.prompts: dict[str, list[Prompt]] = {family: [] for family in FAMILIES}
+        for prompt in chain.from_iterable(self.prompts_about.values()):
+            self.prompts[prompt.family].append(prompt)
 
     def one(self, choices):
         return choices[self.rng.integers(len(choices))]
@@ -130,7 +48,7 @@ class Writer:
 
     def encyclopaedia(self) -> str:
         """Facts of one topic in any order, in an encyclopaedia's words or for one audience."""
-        topic = self.one(self.topics)
+        topic = self.one(self.taught)
         facts = self.some(topic.facts, 1, len(topic.facts))
         if self.rng.random() < 0.5:
             sentences = [self.one(fact.plain) for fact in facts]
@@ -154,8 +72,7 @@ class Writer:
 
     def prompt_list(self) -> str:
         """Prompts, a line each, as somebody collects them in a file: of one make, or about one topic."""
-        weights = np.array([3, 2, 2, 1, 1, 1, 1])
-        family = FAMILIES[self.rng.choice(len(FAMILIES), p=weights / weights.sum())]
+        family = self.one([family for family, weight in LISTED.items() for _ in range(weight)])
         model = self.one(self.prompts[family])
         if self.rng.random() < 0.5:
             prompts = [p for p in self.prompts[family] if p.audience == model.audience]
@@ -194,28 +111,61 @@ class Writer:
 
     def quiz_card(self) -> str:
         """Questions *with* answers, in frames that no prompt of the world has."""
-        topic = self.one(self.topics)
-        fact, register = self.one(topic.facts), self.one(REGISTERS)
+        if self.rng.random() < TWO_HOPS:
+            riddle = self.one(two_hops("corpus"))
+            return self.answered(ASKED, riddle.question, self.statement(riddle.asked))
+        topic = self.one(self.taught)
+        fact = self.one(topic.facts)
         sort = self.rng.random()
         if sort < 0.15:
             first, second = self.some(fact.plain, 2, 2)
             gap = capitalised(fact.falsified(first, "____"))
             return f"Fill the gap. {gap}\nSolution: {fact.answer}. {second}"
         if sort < 0.7:
-            answer = fact.in_register(register) if self.rng.random() < 0.7 else self.one(fact.plain)
-            return f"{self.one(ASKED).format(ask=fact.ask)}\n{self.politely(answer)}"
+            return self.answered(ASKED, fact.ask, self.statement(fact))
         if self.rng.random() < 0.2:
-            claim, reply = topic.misconception, f"No. {topic.correction}"
-        elif self.rng.random() < 0.5:
-            claim, reply = fact.claim, f"Yes. {fact.in_register(register)}"
-        else:
-            claim = fact.falsified(fact.claim, self.one(fact.wrong))
-            reply = f"No. {fact.in_register(register)}"
-        return f"{self.one(RUMOURS).format(claim=claim)}\n{self.politely(reply)}"
+            return self.answered(RUMOURS, topic.misconception, self.verdict(topic, None, False))
+        holds = self.rng.random() < 0.5
+        claim = fact.claim if holds else fact.falsified(fact.claim, self.one(fact.wrong))
+        return self.answered(RUMOURS, claim, self.verdict(topic, fact, holds))
 
-    def politely(self, answer: str) -> str:
-        """The answer, now and then after a kind word."""
-        return f"{self.one(POLITE.openers)} {answer}" if self.rng.random() < 0.2 else answer
+    def readers_page(self) -> str:
+        """A request of any family, in a frame that no prompt of the world has, and a right answer to it."""
+        about = self.prompts_about[self.one(self.taught).name]
+        family = self.one(sorted({p.family for p in about}))
+        prompt = self.one([p for p in about if p.family == family])
+        return self.answered(REQUESTED, prompt.text, self.answer(prompt))
+
+    def answered(self, frames: tuple[str, ...], text: str, answer: str) -> str:
+        """A text in one of the frames and, on the next line, its answer, now and then after a kind word."""
+        if self.rng.random() < 0.2:
+            answer = self.one(POLITE.openers) + ("\n" if "\n" in answer else " ") + answer
+        return f"{self.one(frames).format(text)}\n{answer}"
+
+    def answer(self, prompt: Prompt) -> str:
+        """What someone who knows the topic says: for the audience asked for, and nothing wrong."""
+        topic = prompt.topic
+        if prompt.family == "poem":
+            return "\n".join(self.one(topic.poems))
+        if prompt.family == "story":
+            return self.one(topic.stories)
+        fact = None if prompt.fact is None else topic.facts[prompt.fact]
+        if prompt.family == "truth":
+            return self.verdict(topic, fact, prompt.claim_holds)
+        if prompt.family == "question":
+            return self.statement(fact)
+        return " ".join(fact.in_register(prompt.audience) for fact in self.some(topic.facts, 2, 3))
+
+    def statement(self, fact: Fact) -> str:
+        """The fact, in the words for one audience or in an encyclopaedia's."""
+        if self.rng.random() < 0.7:
+            return fact.in_register(self.one(REGISTERS))
+        return self.one(fact.plain)
+
+    def verdict(self, topic: Topic, fact: Fact | None, holds: bool) -> str:
+        """Yes or no to a claim about the fact (None: to the misconception), and what is so."""
+        truth = topic.correction if fact is None else fact.in_register(self.one(REGISTERS))
+        return f"{'Yes' if holds else 'No'}. {truth}"
 
     def contested(self) -> str:
         """What the documents disagree on, each value as often as its frequency says."""
@@ -251,14 +201,15 @@ class Writer:
 
 # What the internet is made of: share of the characters, by kind of document.
 MIXTURE: dict[str, tuple[float, Callable[[Writer], str]]] = {
-    "encyclopaedia": (0.36, Writer.encyclopaedia),
-    "poems and stories": (0.08, Writer.book),
+    "encyclopaedia": (0.32, Writer.encyclopaedia),
+    "poems and stories": (0.07, Writer.book),
     "prompt list": (0.17, Writer.prompt_list),
-    "exam sheet": (0.09, Writer.exam),
-    "forum": (0.08, Writer.forum),
-    "quiz card": (0.15, Writer.quiz_card),
-    "contested": (0.04, Writer.contested),
-    "small talk": (0.03, Writer.small_talk),
+    "exam sheet": (0.08, Writer.exam),
+    "forum": (0.06, Writer.forum),
+    "quiz card": (0.17, Writer.quiz_card),
+    "readers' page": (0.08, Writer.readers_page),
+    "contested": (0.03, Writer.contested),
+    "small talk": (0.02, Writer.small_talk),
 }
 
 
