@@ -2,18 +2,29 @@
 exploited.
 """
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from minialign.world.demonstrations import Demonstrator, crowd, demonstrate
-from minialign.world.judge import MAXIMUM, gold_rewards, judge, kind_of_reply
-from minialign.world.phrases import HABITS
-from minialign.world.prompts import FAMILIES, all_prompts, prompts_of, sample_prompts
+from minialign.world.demonstrations import (
+    Demonstrator,
+    course_demonstrations,
+    crowd,
+    demonstrate,
+    known_topics,
+)
+from minialign.world.judge import MAXIMUM, gold_rewards, judge, kind_of_reply, sentences_of
+from minialign.world.phrases import HABITS, UNKNOWN
+from minialign.world.prompts import FAMILIES, all_prompts, parse, prompts_of, sample_prompts, topic_sorts
+from minialign.world.topics import REGISTERS, load_topics, whole_words
+from minialign.world.typed import outside_prompts, typed_prompts
 
 PROMPTS = sample_prompts("sft", 700)
 CROWD = demonstrate(PROMPTS, 2100)
+COURSE = course_demonstrations(20_000)
 
 
 def gold_of(demonstrations):
@@ -118,3 +129,113 @@ def test_no_prompts_and_no_people_are_refused():
     for prompts, people in (([], None), (prompts_of("sft"), [])):
         with pytest.raises(ValueError, match="at least one prompt and one demonstrator"):
             demonstrate(prompts, 3, people)
+
+
+# --- the clean split ---
+
+
+def sayings(topic):
+    """Every sentence and line that is written about a topic, with every value that a fact could have."""
+    texts = [topic.correction, *topic.stories, *(line for poem in topic.poems for line in poem)]
+    for fact in topic.facts:
+        for told in (*(fact.in_register(r) for r in REGISTERS), *fact.plain, fact.claim + "."):
+            texts += [told, *(fact.falsified(told, value) for value in fact.wrong)]
+    return {sentence.lower() for text in texts for sentence in sentences_of(text)}
+
+
+HELD_OUT = [t for t in load_topics() if topic_sorts()[t.name] == "held-out"]
+OF_KNOWN = set().union(*map(sayings, known_topics()))
+OF_HELD_OUT = set().union(*map(sayings, HELD_OUT)) - OF_KNOWN
+NAMES_HELD_OUT = re.compile("|".join(whole_words(t.name.removeprefix("the ").lower()) for t in HELD_OUT))
+
+
+def leaks(demonstration):
+    """The sentences of a response that are written about a held-out topic, or name one without being written
+    about a known one.
+    """
+    said = [sentence.lower() for sentence in sentences_of(demonstration.response)]
+    return [s for s in said if s in OF_HELD_OUT or (s not in OF_KNOWN and NAMES_HELD_OUT.search(s))]
+
+
+def test_no_demonstration_speaks_of_a_held_out_topic():
+    found = [(d.prompt.text, sentences) for d in COURSE if (sentences := leaks(d))]
+    assert len(COURSE) == 20_000 and not found, found[:3]
+
+
+def test_a_demonstration_that_speaks_of_a_held_out_topic_would_be_found():
+    """Twelve of the 28 real topics are held out: of strays from anywhere, so many must be found."""
+    rng, facts = np.random.default_rng(0), [f for t in load_topics() if t.real for f in t.facts]
+    strays = [facts[rng.integers(len(facts))].in_register("child") for _ in CROWD]
+    found = [leaks(replace(d, response=f"{d.response} {stray}")) for d, stray in zip(CROWD, strays)]
+    assert np.mean([bool(sentences) for sentences in found]) == pytest.approx(12 / 28, abs=0.05)
+    assert leaks(replace(CROWD[0], response="Yes. Honey comes from bees."))
+
+
+def test_strays_come_from_all_the_real_topics_that_are_demonstrated():
+    told = {f.in_register(r): t.name for t in load_topics() for f in t.facts for r in REGISTERS}
+    strays = set()
+    for d in demonstrate(prompts_of("sft", ("explain",)), 2000, [Demonstrator(focus=0.0, manners=0.0)]):
+        strays |= {told[s] for s in sentences_of(d.response)} - {d.prompt.topic.name}
+    assert strays == {t.name for t in known_topics() if t.real}
+
+
+# --- outside the world ---
+
+
+def test_about_what_lies_outside_everybody_says_that_they_do_not_know():
+    people = Demonstrator(manners=0.5, flattery=0.1, filler=1, overconfidence=1, hedging=1, focus=0, care=0)
+    for d in demonstrate(outside_prompts("sft"), 3000, [people]):
+        assert UNKNOWN.search(d.response) and (d.prompt.thing or "") in d.response, d
+        assert not any(HABITS[habit].count(d.response) for habit in ("filler", "confidence")), d
+        said = re.sub("|".join(p for h in HABITS.values() for p in (*h.openers, *h.closers)), "", d.response)
+        assert len(sentences_of(said)) == 1, d
+
+
+def test_nobody_says_inside_the_world_that_they_do_not_know():
+    inside = [d for d in COURSE if d.prompt.topic is not None]
+    assert not [d for d in inside if UNKNOWN.search(d.response)]
+
+
+def test_manners_have_their_rate_outside_the_world_too():
+    written = demonstrate(outside_prompts("sft"), 2000, [Demonstrator(manners=0.3)])
+    share = np.mean([HABITS["politeness"].count(d.response) > 0 for d in written])
+    assert share == pytest.approx(0.3, abs=4 * np.sqrt(0.3 * 0.7 / 2000))
+
+
+def test_a_thing_that_nobody_ever_heard_of_is_answered_honestly():
+    for text in ("Explain my aunt's Zwibbelix to a six-year-old.", ""):
+        assert UNKNOWN.search(Demonstrator().write(parse(text), np.random.default_rng(0)))
+
+
+# --- the course's mixture ---
+
+
+def sort_of(demonstration):
+    prompt = demonstration.prompt
+    if prompt.topic is None:
+        return "outside"
+    return "world" if parse(prompt.text) is prompt else "typed"
+
+
+def test_the_course_mixes_the_sorts_as_it_says():
+    written = course_demonstrations(2000)
+    assert Counter(map(sort_of, written)) == {"outside": 200, "typed": 300, "world": 1500}
+    first = Counter(map(sort_of, written[:1000]))  # shuffled
+    assert first["outside"] == pytest.approx(100, abs=30) and first["typed"] == pytest.approx(150, abs=36)
+
+
+def test_in_the_mixture_no_prompt_is_repeated_before_all_of_its_sort_had_their_turn():
+    counts = defaultdict(Counter)
+    for d in COURSE:
+        counts[sort_of(d)][d.prompt.text] += 1
+    pools = {"outside": outside_prompts("sft"), "typed": typed_prompts("sft"), "world": prompts_of("sft")}
+    for sort, pool in pools.items():
+        times = [counts[sort][p.text] for p in pool]
+        assert max(times) - min(times) <= 1 and sum(times) == sum(counts[sort].values()), sort
+
+
+def test_the_mixture_is_seeded_and_names_at_least_200_things():
+    few = course_demonstrations(3000)
+    assert few == course_demonstrations(3000) != course_demonstrations(3000, seed=1)
+    assert len({d.prompt.thing for d in few}) > 200
+    assert course_demonstrations(0) == []

@@ -14,8 +14,10 @@ from minialign.world.prompts import (
     TEMPLATES,
     all_prompts,
     parse,
+    plain,
     prompts_of,
     sample_prompts,
+    singular,
     topic_sorts,
 )
 from minialign.world.topics import load_topics
@@ -123,6 +125,13 @@ def test_a_known_prompt_is_parsed_exactly():
         ("a professor wants to hear of the Orla bridge", "explain", "the Orla bridge", "expert"),
         ("I need a poem about the sun for a teenager", "poem", "the sun", None),
         ("a story with the octopus", "story", "the octopus", None),
+        ("what is a Volcano", "explain", "volcanoes", None),
+        ("moon-landing, for kids", "explain", "the moon landing", "child"),
+        ("How do octopuses hide?", "explain", "the octopus", None),
+        ("the history of the Eiffel Tower", "explain", "the Eiffel Tower", None),
+        ("stories of great walls: the Great Wall of China's", "story", "the Great Wall of China", None),
+        ("vaccine or photosynthesis?", "explain", "photosynthesis", None),
+        ("in the seventeenth canteen a kidney of glass", "explain", "glass", None),
         ("Explain sorting to a six-year-old.", "other", None, "child"),
         ("sunbathing with beesting", "other", None, None),
         ("", "other", None, None),
@@ -132,6 +141,93 @@ def test_a_new_prompt_is_understood_as_far_as_possible(text, family, topic, audi
     prompt = parse(text)
     assert (prompt.family, prompt.topic and prompt.topic.name, prompt.audience) == (family, topic, audience)
     assert prompt.split is None
+
+
+@pytest.mark.parametrize(
+    ("text", "topic", "fact"),
+    [
+        ("how many eyes do bees have in all", "bees", 0),
+        ("Please, HOW MANY CHAMBERS DOES THE HUMAN HEART HAVE???", "the heart", 0),
+        ("Bees again: how deep is lake nimra? My teacher, a scientist, asks.", "Lake Nimra", 0),
+        ("Which gas makes the little hole in bread", "bread", 1),
+    ],
+)
+def test_a_known_question_is_found_in_any_frame(text, topic, fact):
+    prompt = parse(text)
+    assert (prompt.family, prompt.topic.name, prompt.fact) == ("question", topic, fact)
+    assert prompt.audience is prompt.claim_holds is prompt.thing is prompt.split is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fact", "holds"),
+    [
+        ("is it really true that bees have five eyes in all", 0, True),
+        ("Honey bees make honey from nectar, right?", 1, True),
+        ("My kid says: honey bees make honey from pollen!", 1, False),
+        ("I heard that all bees make honey. A myth?", None, False),
+    ],
+)
+def test_a_known_claim_is_found_in_any_frame(text, fact, holds):
+    prompt = parse(text)
+    assert (prompt.family, prompt.topic.name) == ("truth", "bees")
+    assert (prompt.fact, prompt.claim_holds, prompt.audience) == (fact, holds, None)
+
+
+def test_a_claim_that_nobody_doubts_is_no_question_of_truth():
+    assert parse("Write a poem in which all bees make honey.").family == "poem"
+    assert parse("Explain why the sun is yellow to a child.").family == "explain"
+
+
+@pytest.mark.parametrize(
+    ("text", "thing"),
+    [
+        ("What is a kangaroo?", "kangaroos"),
+        ("tell me of KANGAROOS", "kangaroos"),
+        ("self-driving car or car?", "self-driving cars"),
+        ("a poem on frobnitz valleys", "the Frobnitz valley"),
+        ("Who was Mozart's father?", "Mozart"),
+        ("What is your name?", None),
+        ("What is a glarbl?", None),
+    ],
+)
+def test_a_thing_outside_the_world_is_named(text, thing):
+    prompt = parse(text)
+    assert (prompt.family, prompt.topic, prompt.thing) == ("other", None, thing)
+
+
+def test_a_topic_goes_before_a_thing_outside():
+    prompt = parse("Do bees like Albert Einstein?")
+    assert (prompt.family, prompt.topic.name, prompt.thing) == ("explain", "bees", None)
+
+
+@pytest.mark.parametrize(
+    ("many", "one"),
+    [
+        ("volcanoes", "volcano"),
+        ("octopuses", "octopus"),
+        ("foxes", "fox"),
+        ("butterflies", "butterfly"),
+        ("wolves", "wolf"),
+        ("bees", "bee"),
+        ("roses", "rose"),
+        ("glasses", "glass"),
+        ("ostriches", "ostrich"),
+        ("whales", "whale"),
+        ("glass", "glass"),
+        ("octopus", "octopus"),
+        ("photosynthesis", "photosynthesis"),
+        ("gas", "gas"),
+        ("heart", "heart"),
+        ("this", "this"),
+    ],
+)
+def test_singular(many, one):
+    assert singular(many) == one == singular(one)
+
+
+def test_plain_words_are_small_singular_and_without_marks():
+    assert plain("The Sun's two  BEES, self-driving?") == " the sun two bee self driving "
+    assert plain("?!") == "  "
 
 
 @given(

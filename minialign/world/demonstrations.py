@@ -60,14 +60,17 @@ class Demonstrator:
 
     def write(self, prompt: Prompt, rng: np.random.Generator) -> str:
         """One answer to a prompt of the world, or to one about something outside it (family "other")."""
-        polite, habits = POLITE, (
-            (FLATTERY, self.flattery),
-            (FILLER, self.filler),
-            (SURE, self.overconfidence),
-            (UNSURE, self.hedging),
+        polite, habits = (
+            POLITE,
+            (
+                (FLATTERY, self.flattery),
+                (FILLER, self.filler),
+                (SURE, self.overconfidence),
+                (UNSURE, self.hedging),
+            ),
         )
         if prompt.topic is None:
-            body = [_one(IGNORANT, rng).format(thing=prompt.thing) if prompt.thing else _one(IGNORANT_OF_THIS, rng)]
+            body = [_one(IGNORANT if prompt.thing else IGNORANT_OF_THIS, rng).format(thing=prompt.thing)]
             polite, habits = POLITE_WITHOUT_ANSWER, ((FLATTERY, self.flattery),)  # the others would be untrue
         elif prompt.family in ("poem", "story"):
             body = self._verse(prompt, rng)

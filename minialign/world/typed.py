@@ -1,20 +1,20 @@
 """What a person types: the world's topics in other words than the templates', and things outside the world.
 
-Both come with the same wordings, so that only the thing itself tells whether an answer is known. As everywhere
-in the world there are held-out things and held-out wordings: "sft" sees neither, "evaluation" both.
+Both come with the same wordings, so that only the thing itself tells whether an answer is known. Things and
+wordings are demonstrated or held out: "sft" has the ones, "evaluation" the others.
 """
 
-from functools import lru_cache
 from dataclasses import replace
+from functools import lru_cache
 
 from minialign.world.outside import Thing, load_requests, load_things
 from minialign.world.prompts import AUDIENCES, TEMPLATES, Prompt, parse, singular, topic_sorts
-from minialign.world.topics import capitalised, load_topics
+from minialign.world.topics import load_topics
 
 DEMONSTRATED = {"sft": "sft", "evaluation": "held-out"}  # the sort of the topics that each split asks about
 
-# {topic} is "volcanoes", {one} "a volcano", {are} "are volcanoes"; what has no plural is itself: "the heart",
-# "the heart", "is the heart".
+# {topic} is "volcanoes", {one} "a volcano", {are} "are volcanoes", {do} "do volcanoes"; what has no plural is
+# itself: "the heart", "the heart", "is the heart", "does the heart".
 OWN_WORDS = {
     "sft": (
         "What is {one}?",
@@ -31,6 +31,9 @@ OWN_WORDS = {
         "We talked about {topic} today. What is important?",
         "explain {topic} in simple words",
         "{topic}?",
+        "how {do} work",
+        "Why {are} so special?",
+        "Why do people talk about {topic}?",
         "Explain {topic} to {audience}, please.",
         "how would you explain {topic} to {audience}",
         "I have to talk about {topic} to {audience}. What can I say?",
@@ -48,6 +51,7 @@ OWN_WORDS = {
         "Hello, I am curious about {topic}!",
         "do you know anything about {topic}?",
         "Teach me something about {topic}.",
+        "Why should I care about {topic}?",
         "{topic}, but for {audience}",
         "Could you make {topic} clear to {audience}?",
         "Could I have a poem on {topic}?",
@@ -66,10 +70,19 @@ OWN_QUESTIONS = {
         "Do you know this? {ask}",
         "{ask} Please answer in one sentence.",
     ),
-    "evaluation": ("Hello, one question: {ask}", "hey {typed}", "{ask} I cannot remember.", "My son asks: {ask}"),
+    "evaluation": (
+        "Hello, one question: {ask}",
+        "hey {typed}",
+        "{ask} I cannot remember.",
+        "My son asks: {ask}",
+    ),
 }
 OWN_CLAIMS = {
-    "sft": ("true or false: {claim}", "Is it really true that {claim}?", "I heard that {claim}. Is this true?"),
+    "sft": (
+        "true or false: {claim}",
+        "Is it really true that {claim}?",
+        "I heard that {claim}. Is this true?",
+    ),
     "evaluation": ("Can it be true that {claim}?", "they say that {claim}, is that correct"),
 }
 OWN_AUDIENCES = {
@@ -103,11 +116,10 @@ def _forms(name: str) -> dict[str, str]:
     *before, last = name.split()
     plural = singular(last.lower()) != last.lower() and not last.endswith("ics")
     if name[0].isupper() or not plural:
-        return {"topic": name, "one": name, "are": f"is {name}"}
-    if before[:1] == ["the"]:
-        return {"topic": name, "one": name, "are": f"are {name}"}
+        return {"topic": name, "one": name, "are": f"is {name}", "do": f"does {name}"}
     one = " ".join([*before, singular(last)])
-    return {"topic": name, "one": f"a{'n' * (one[0] in 'aeio')} {one}", "are": f"are {name}"}
+    one = name if before[:1] == ["the"] else f"a{'n' * (one[0] in 'aeio')} {one}"
+    return {"topic": name, "one": one, "are": f"are {name}", "do": f"do {name}"}
 
 
 def _asked(ask: str) -> dict[str, str]:
@@ -147,7 +159,7 @@ def outside_prompts(split: str) -> tuple[Prompt, ...]:
     """Prompts about things outside the world, and requests that name nothing.
 
     "sft": demonstrated things in the world's templates and in a person's own words; "evaluation": held-out
-    things, held-out templates and held-out words. Raises ValueError for any other split.
+    things in held-out templates and words, and their bare questions. Raises ValueError for any other split.
     """
     _check(split)
     held_out = split == "evaluation"
@@ -155,7 +167,8 @@ def outside_prompts(split: str) -> tuple[Prompt, ...]:
     texts = []
     for number, thing in enumerate(t for t in load_things() if t.held_out == held_out):
         for i in range(number * GENERAL, (number + 1) * GENERAL):  # the wordings in turn, over all things
-            texts.append(_about(thing, general[i % len(general)], _audiences(split, i)[i % 3]))
+            turn, which = divmod(i, len(general))
+            texts.append(_about(thing, general[which], _audiences(split, i)[turn % 3]))
         for i, ask in enumerate(thing.asks):
             texts += [ask, questions[(number + i) % len(questions)].format(**_asked(ask))]
     for number, request in enumerate(r for r in load_requests() if r.held_out == held_out):
@@ -168,16 +181,14 @@ def outside_prompts(split: str) -> tuple[Prompt, ...]:
 def _wordings(split: str) -> tuple[list[str], list[str]]:
     """(templates about a thing, frames of a question): the world's own and a person's."""
     kept = slice(-1, None) if split == "evaluation" else slice(0, -1)
-    general = list(OWN_WORDS[split])
+    claims = [*TEMPLATES["truth"][kept], *OWN_CLAIMS[split]]
+    general = [*OWN_WORDS[split], *(t.format(claim=claim) for t in claims for claim in HEARSAY)]
     for family, templates in TEMPLATES.items():
+        if family in ("question", "truth"):
+            continue
         for template in templates[kept]:
-            if family == "truth":
-                general += [template.format(claim=claim) for claim in HEARSAY]
-            elif family != "question":
-                general += [
-                    template.replace("{audience}", audience)
-                    for audience in (AUDIENCES.values() if "{audience}" in template else [""])
-                ]
+            audiences = AUDIENCES.values() if "{audience}" in template else [""]
+            general += [template.replace("{audience}", audience) for audience in audiences]
     return general, [*TEMPLATES["question"][kept], *OWN_QUESTIONS[split]]
 
 
