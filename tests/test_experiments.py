@@ -38,6 +38,7 @@ from minialign.tokenizer import load_tokenizer
 from minialign.training import History
 from minialign.world import exact
 from minialign.world.demonstrations import Demonstration, Demonstrator, course_demonstrations, demonstrate
+from minialign.world.frames import REQUESTED
 from minialign.world.judge import gold_rewards, judge
 from minialign.world.phrases import POLITE
 from minialign.world.prompts import MOON_LANDING, parse, prompts_of, topic_sorts
@@ -123,8 +124,8 @@ class Museum:
     def respond(self, texts, max_new_tokens):
         found = []
         for text in texts:
-            frame = next(f for f in knowledge.ASKED if text.startswith(f.partition("{ask}")[0]))
-            ask = text.removeprefix(frame.partition("{ask}")[0]).removesuffix("\n")
+            frame = next(f for f in knowledge.ASKED if text.startswith(f.format("")))
+            ask = text.removeprefix(frame.format("")).removesuffix("\n")
             fact = next(f for p in QUESTIONS for f in p.topic.facts if f.ask == ask)
             found.append(f"{fact.child}\nAsked at the museum: why?" if frame in self.known else "Good night.")
         return found
@@ -188,20 +189,22 @@ def test_both_arms_have_as_many_demonstrations_and_one_speaks_of_unknown_things(
 # --- the limits of fine-tuning, and the shipped model ---
 
 
-def test_answers_are_worth_what_they_are_and_the_best_of_two_is_the_better_one():
+def test_answers_are_worth_what_they_are_and_the_best_of_two_is_the_better_one(monkeypatch):
     prompts = held_out_prompts()[:14]
-    perfect = shipped.written_answers(prompts, [Demonstrator()], 2, seed=0)
-    row = shipped.quality(prompts, perfect)
+    row = shipped.quality(shipped.written_answers(prompts, [Demonstrator()], 2, seed=0))
     assert row["gold"] == pytest.approx(4) and row["raw fluency"] == 1 and row["attribute/correctness"] == 1
     assert "best of 2" in row and "best of 4" not in row
-    mixed = [text if i % 2 else "" for i, text in enumerate(perfect)]
-    row = shipped.quality(prompts, mixed)
-    silence = float(np.mean(gold_rewards(prompts, [""] * len(prompts))))
-    assert (row["gold"], row["best of 1"]) == pytest.approx(((4 + silence) / 2,) * 2)
-    assert row["best of 2"] == pytest.approx(4)
-    poems = [p.family == "poem" for p in prompts]
-    of_poems = gold_rewards([p for p in prompts for _ in range(2)], mixed).reshape(-1, 2)[poems]
-    assert row["gold/poem"] == pytest.approx(of_poems.mean())
+    write = Demonstrator.write
+    monkeypatch.setattr(Demonstrator, "write", lambda self, p, rng: write(self, p, rng) * (self.care == 1))
+    found = shipped.written_answers(prompts, [Demonstrator(), Demonstrator(care=0.0)], 2, seed=0)
+    assert found.texts.shape == (14, 2) and set(map(bool, found.texts.ravel())) == {True, False}
+    row, gold = shipped.quality(found), np.where(found.texts != "", 4.0, 0.0)
+    silence = gold_rewards(prompts[:1], [""])[0]
+    assert silence == pytest.approx(0)
+    assert (row["gold"], row["best of 1"]) == pytest.approx((gold.mean(),) * 2)
+    assert row["best of 2"] == pytest.approx(gold.max(1).mean()) and gold.max(1).mean() > gold.mean()
+    poems = np.array([p.family == "poem" for p in prompts])
+    assert row["gold/poem"] == pytest.approx(gold[poems].mean())
 
 
 def test_who_says_that_they_do_not_know():
@@ -229,7 +232,7 @@ def test_the_shipped_model_is_made_of_the_courses_demonstrations_with_replay(mon
 def test_the_best_demonstrations_are_those_worth_most():
     written = demonstrate(prompts_of("sft"), 60)
     golds = [judge(d.prompt, d.response).gold for d in written]
-    best = fine_tuning_limits.best_of(written, 12)
+    best = fine_tuning_limits.best_few(written, 12)
     assert [judge(d.prompt, d.response).gold for d in best] == sorted(golds)[:-13:-1]
 
 
@@ -251,7 +254,7 @@ def polite_phrases():
     return POLITE.openers + POLITE.closers
 
 
-def test_the_base_model_is_started_with_the_first_words_of_an_answer(monkeypatch):
+def test_the_base_model_is_coaxed_with_words_before_the_prompt_or_after_it(monkeypatch):
     class Echo:
         def __init__(self, model, template):
             assert not template
@@ -261,12 +264,20 @@ def test_the_base_model_is_started_with_the_first_words_of_an_answer(monkeypatch
 
     monkeypatch.setattr(fine_tuning_limits, "LanguageModel", Echo)
     moon = parse(MOON_LANDING)
-    assert fine_tuning_limits.started(None, [moon], "", 0.0) == [f"<{MOON_LANDING}>"]
-    assert fine_tuning_limits.started(None, [moon], "Yes.", 0.0) == [f"Yes. <{MOON_LANDING}\nYes.>"]
+    said = {
+        who: fine_tuning_limits.coaxed(None, [moon], *words, 0.0)[0]
+        for who, words in fine_tuning_limits.COAXED.items()
+    }
+    phrase, frame = POLITE.openers[0], REQUESTED[0].format(MOON_LANDING)
+    assert said == {
+        "base": f"<{MOON_LANDING}>",
+        "base, one phrase": f"{phrase} <{MOON_LANDING}\n{phrase}>",
+        "base, in the corpus's frame": f"<{frame}\n>",
+    }
 
 
 TABLES_OF_02 = {
-    fine_tuning_limits.by_demonstrations: ("who", {"base", "base, one phrase", "SFT"}, "in frame/real"),
+    fine_tuning_limits.by_demonstrations: ("who", {*fine_tuning_limits.COAXED, "SFT"}, "in frame/real"),
     fine_tuning_limits.alignment_tax: (
         "arm",
         {"base", "replay", "no replay", "no replay, low rate"},
@@ -319,8 +330,7 @@ def test_every_table_of_notebook_02_can_be_made(table, monkeypatch):
         "REPLAYED": replace(shipped.FINE_TUNING, steps=2, batch_size=2),
         "FINE_TUNING": replace(shipped.FINE_TUNING, batch_size=2),
         "NS": (1, 2),
-        "SAMPLES": {1.0: 2, 0.0: 1},
-        "TEMPERATURES": (0.0, 0.7),
+        "TEMPERATURES": (0.7, 1.0),
     }
     for module in (fine_tuning, fine_tuning_limits, knowledge, mask_bugs, shipped):
         for name, value in shrunk.items():

@@ -10,9 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from minialign import sft
-from minialign.best_of_n import expected_best
 from minialign.chat import load_chat
-from minialign.course.evaluation import reply_shares
+from minialign.course.evaluation import measure, reply_shares
 from minialign.course.experiments import SEEDS, answers, held_out_prompts
 from minialign.course.experiments.fine_tuning import (
     SHORT,
@@ -23,7 +22,7 @@ from minialign.course.experiments.fine_tuning import (
     with_template,
 )
 from minialign.course.experiments.knowledge import recalled
-from minialign.course.experiments.shipped import FINE_TUNING, NS, written_answers
+from minialign.course.experiments.shipped import FINE_TUNING, NS, best_of, written_answers
 from minialign.documents import encode_corpus
 from minialign.gpt import GPT
 from minialign.language_model import LanguageModel
@@ -32,12 +31,19 @@ from minialign.sampling import generate
 from minialign.training import stop_if_interrupted
 from minialign.world.corpus import build_corpus
 from minialign.world.demonstrations import Demonstration, Demonstrator, demonstrate
+from minialign.world.frames import REQUESTED
 from minialign.world.judge import fluency, gold_rewards, judge
 from minialign.world.phrases import POLITE
 from minialign.world.prompts import Prompt, prompts_of, sample_prompts
 
 SIZES = (30, 100, 300, 1000, 3000)  # demonstrations
-TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 1.0, 1.2)
+TEMPERATURES = (0.0, 0.4, 0.7, 1.0, 1.2)
+# (what stands before a prompt, what comes after it), for a base model that is not trained at all
+COAXED = {
+    "base": ("", ""),
+    "base, one phrase": ("", "\n" + POLITE.openers[0]),
+    "base, in the corpus's frame": (REQUESTED[0].format(""), "\n"),
+}
 REPLAYED = replace(FINE_TUNING, steps=SHORT.steps)  # as the shipped model learns, but not as long
 
 
@@ -46,11 +52,12 @@ def by_demonstrations(base: GPT) -> list[dict]:
 
     Every model makes the same updates at the shipped rate, with replay (REPLAYED): only the number of
     demonstrations differs. `gold` is of samples at T = 1, `gold, T=0` and the shares of replies are greedy.
-    The first rows are free: the base model as it is, and with a kind word put into its mouth (`started`).
+    The first rows are free: the base model as it is, with the first words of an answer put into its mouth,
+    and asked as the corpus asks (COAXED).
     """
     rows, prompts = [], held_out_prompts()
-    for who, phrase in (("base", ""), ("base, one phrase", POLITE.openers[0])):
-        sampled, greedy = (started(base, prompts, phrase, temperature) for temperature in (1.0, 0.0))
+    for who, words in COAXED.items():
+        sampled, greedy = (coaxed(base, prompts, *words, temperature) for temperature in (1.0, 0.0))
         rows.append({"who": who, "demonstrations": 0, **worth(prompts, sampled, greedy)})
     rows[0] |= recalled(base)
     for seed in SEEDS:
@@ -63,14 +70,15 @@ def by_demonstrations(base: GPT) -> list[dict]:
     return rows
 
 
-def started(base: GPT, prompts: Sequence[Prompt], phrase: str, temperature: float) -> list[str]:
-    """How the base model goes on after a prompt and, on the next line, the first words of an answer.
+def coaxed(base: GPT, prompts: Sequence[Prompt], before: str, after: str, temperature: float) -> list[str]:
+    """How the base model goes on after a prompt with words before it, and words of the answer after it.
 
-    The oldest alignment without training: the words say that now somebody answers (URIAL, Lin et al. 2023).
+    Alignment without training: both say that now somebody answers (URIAL, Lin et al. 2023). The words after
+    the prompt are a part of the answer.
     """
-    texts = [f"{p.text}\n{phrase}" if phrase else p.text for p in prompts]
+    texts = [before + p.text + after for p in prompts]
     replies = LanguageModel(base, template=False).respond(texts, temperature=temperature, max_new_tokens=60)
-    return [f"{phrase} {reply}".strip() for reply in replies]
+    return [f"{after} {reply}".strip() for reply in replies]
 
 
 def worth(prompts: Sequence[Prompt], sampled: list[str], greedy: list[str]) -> dict[str, float]:
@@ -87,8 +95,8 @@ def alignment_tax(base: GPT, demonstrations: int = 3000, steps: int = 200) -> li
     """What fine-tuning costs the base model's knowledge: with replay, without, and without at a low rate.
 
     The low rate (that of SHORT) is the free alternative to replay: what is learned less overwrites less. So
-    each row has the gold that was got for it. `loss on documents` is in nats a token, on documents of the
-    corpus's making that the base has not read.
+    each row has the gold that was got for it. `loss on documents` is in nats a token, on documents made like
+    the corpus with another seed.
     """
     prompts, unread = held_out_prompts(), unread_documents()
     arms = {
@@ -106,7 +114,7 @@ def alignment_tax(base: GPT, demonstrations: int = 3000, steps: int = 200) -> li
         for arm, (config, options) in arms.items():
             model = with_template(base)
 
-            def measure(metrics: dict) -> None:
+            def record(metrics: dict) -> None:
                 if metrics["step"] in (steps // 8, steps // 2, steps):
                     sampled, greedy = (
                         answers(model, prompts, temperature, seed) for temperature in (1.0, 0.0)
@@ -115,7 +123,7 @@ def alignment_tax(base: GPT, demonstrations: int = 3000, steps: int = 200) -> li
                     rows.append({**row, **worth(prompts, sampled, greedy), **left_of(model)})
 
             config = replace(config, steps=steps, seed=seed)
-            stop_if_interrupted(sft.train(model, texts_of(written), config, on_step=measure, **options))
+            stop_if_interrupted(sft.train(model, texts_of(written), config, on_step=record, **options))
     return rows
 
 
@@ -184,16 +192,13 @@ def human_ceiling(base: GPT) -> list[dict]:
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), 2000, people, seed=seed)
         model = fine_tuned(base, written, replace(SHORT, seed=seed))
+        theirs = written_answers(prompts, people, max(NS), seed).values["gold"]
+        sampled = measure(model, prompts, TEMPERATURES, max(NS), seed)
         row = {"seed": seed}
-        for who, texts in {
-            "demonstrators": written_answers(prompts, people, max(NS), seed),
-            "imitator": answers(model, prompts, seed=seed, n=max(NS)),
-        }.items():
-            golds = gold_rewards([p for p in prompts for _ in range(max(NS))], texts).reshape(-1, max(NS))
-            row |= {f"{who}, best of {n}": float(expected_best(golds, golds, n).mean()) for n in NS}
-        for temperature in TEMPERATURES:
-            texts = answers(model, prompts, temperature, seed)
-            row[f"imitator, T={temperature:g}"] = float(gold_rewards(prompts, texts).mean())
+        for temperature, found in sampled.items():
+            row[f"imitator, T={temperature:g}"] = float(found.values["gold"].mean())
+        for who, golds in (("demonstrators", theirs), ("imitator", sampled[1.0].values["gold"])):
+            row |= {f"{who}, best of {n}": best_of(golds, n) for n in NS}
         taught = gold_rewards([d.prompt for d in written], [d.response for d in written])
         row["above"] = float((taught > row[f"imitator, best of {NS[-1]}"]).mean())
         rows.append(row)
@@ -209,14 +214,14 @@ def likelihood_and_gold(base: GPT, steps: int = 160) -> list[dict]:
     """
     rows, prompts = [], held_out_prompts()
     others = demonstrate(prompts, 600, seed=77)
-    at_large, at_best = (encoded_pairs(some) for some in (others, best_of(others, len(others) // 5)))
+    at_large, at_best = (encoded_pairs(some) for some in (others, best_few(others, len(others) // 5)))
     for seed in SEEDS:
         crowd = demonstrate(prompts_of("sft"), 2000, seed=seed)
-        sets = {"all 2,000": crowd, "best 200": best_of(crowd, 200), "random 200": crowd[:200]}
+        sets = {"all 2,000": crowd, "best 200": best_few(crowd, 200), "random 200": crowd[:200]}
         for data, written in sets.items():
             model = with_template(base)
 
-            def measure(metrics: dict) -> None:
+            def record(metrics: dict) -> None:
                 if metrics["step"] % (steps // 4) == 0:
                     epochs = metrics["step"] * SHORT.batch_size / len(written)
                     row = {"seed": seed, "data": data, "step": metrics["step"], "epochs": epochs}
@@ -226,11 +231,11 @@ def likelihood_and_gold(base: GPT, steps: int = 160) -> list[dict]:
                     rows.append(row)
 
             config = replace(SHORT, steps=steps, seed=seed)
-            stop_if_interrupted(sft.train(model, texts_of(written), config, on_step=measure))
+            stop_if_interrupted(sft.train(model, texts_of(written), config, on_step=record))
     return rows
 
 
-def best_of(demonstrations: Sequence[Demonstration], n: int) -> list[Demonstration]:
+def best_few(demonstrations: Sequence[Demonstration], n: int) -> list[Demonstration]:
     """The n demonstrations that the judge finds best, the better ones first."""
     return sorted(demonstrations, key=lambda d: -judge(d.prompt, d.response).gold)[:n]
 

@@ -15,8 +15,8 @@ from minialign.course.experiments.fine_tuning import SHORT, texts_of, with_templ
 from minialign.gpt import GPT
 from minialign.language_model import LanguageModel
 from minialign.training import stop_if_interrupted
-from minialign.world.corpus import ASKED
 from minialign.world.demonstrations import Demonstration, Demonstrator, demonstrate
+from minialign.world.frames import ASKED
 from minialign.world.judge import judge
 from minialign.world.prompts import TEMPLATES, Prompt, all_prompts, prompts_of, topic_sorts
 from minialign.world.topics import load_topics, whole_words
@@ -51,9 +51,8 @@ def in_frame(model: GPT, questions: Sequence[Prompt]) -> list[str]:
 
     No template, no fine-tuning: so the base model can be asked what it knows. The corpus's frames take turns.
     """
-    framed = [
-        ASKED[i % len(ASKED)].format(ask=p.topic.facts[p.fact].ask) + "\n" for i, p in enumerate(questions)
-    ]
+    asked = [p.topic.facts[p.fact].ask for p in questions]
+    framed = [ASKED[i % len(ASKED)].format(ask) + "\n" for i, ask in enumerate(asked)]
     replies = LanguageModel(model, template=False).respond(framed, max_new_tokens=60)
     return [reply.split("\n")[0] for reply in replies]
 
@@ -109,7 +108,7 @@ def knowledge(base: GPT, demonstrations: int = 1000, epochs: int = 5) -> list[di
             written = demonstrate(prompts, demonstrations, [careful], seed=seed)
             model = with_template(base)
 
-            def measure(metrics: dict) -> None:
+            def record(metrics: dict) -> None:
                 if metrics["step"] % per_epoch == 0 or metrics["step"] == per_epoch // 4:
                     replies = {sort: answers(model, asked[sort], temperature=0.0) for sort in asked}
                     epoch = round(metrics["step"] / per_epoch, 2)
@@ -117,7 +116,7 @@ def knowledge(base: GPT, demonstrations: int = 1000, epochs: int = 5) -> list[di
                     rows.append({**row, **scored(asked, replies)})
 
             config = replace(SHORT, steps=epochs * per_epoch, seed=seed)
-            stop_if_interrupted(sft.train(model, texts_of(written), config, on_step=measure))
+            stop_if_interrupted(sft.train(model, texts_of(written), config, on_step=record))
     return rows
 
 

@@ -17,8 +17,9 @@ from minialign.sampling import generate
 from minialign.sft import SFTConfig, sft_loss
 from minialign.training import History, stop_if_interrupted
 from minialign.world.demonstrations import demonstrate
-from minialign.world.judge import ASKING, gold_rewards, sentences_of, words_of
+from minialign.world.judge import gold_rewards
 from minialign.world.prompts import prompts_of
+from minialign.world.reading import ASKING, sentences_of, words_of
 
 
 def prompt_in_loss(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 
 from minialign import sft
 from minialign.best_of_n import expected_best
+from minialign.course.evaluation import Answers, judged, measure
 from minialign.course.experiments import SEEDS, answers, held_out_prompts
 from minialign.course.experiments.fine_tuning import documents, texts_of, with_template
 from minialign.course.experiments.knowledge import (
@@ -25,16 +26,15 @@ from minialign.gpt import GPT
 from minialign.sft import SFTConfig
 from minialign.training import History, stop_if_interrupted
 from minialign.world.demonstrations import Demonstrator, course_demonstrations, crowd
-from minialign.world.judge import ATTRIBUTES, fluency, gold_rewards, judge
+from minialign.world.judge import fluency, gold_rewards
 from minialign.world.phrases import UNKNOWN
-from minialign.world.prompts import FAMILIES, Prompt
+from minialign.world.prompts import Prompt
 from minialign.world.typed import outside_prompts, typed_prompts
 
 DEMONSTRATIONS = 32_000
 FINE_TUNING = SFTConfig(steps=2000, learning_rate=2e-3, final_lr=0.05, replay_coef=1.0)
 RECIPE = f"{DEMONSTRATIONS:,} demonstrations {FINE_TUNING!r}"
-SAMPLES = {1.0: 16, 0.7: 16, 0.0: 1}  # answers to each held-out prompt, by temperature
-NS = (1, 2, 4, 8, 16)  # of best-of-n
+NS = (1, 2, 4, 8, 16)  # of best-of-n; as many answers as the last are drawn
 
 
 def fine_tuned(base: GPT, replayed: Sequence[list[int]], seed: int = 0) -> tuple[GPT, History]:
@@ -65,42 +65,38 @@ def fine_tuning_quality(base: GPT, shipped: GPT) -> list[dict]:
     prompts = held_out_prompts()
     rows = [{"who": "base, in the corpus's frame", **framed_share(base)}]
     for seed in SEEDS:
-        texts = written_answers(prompts, crowd(), max(NS), seed)
-        rows.append({"who": "demonstrators", "seed": seed, **quality(prompts, texts)})
+        written = written_answers(prompts, crowd(), max(NS), seed)
+        rows.append({"who": "demonstrators", "seed": seed, **quality(written)})
         model = shipped if seed == 0 else fine_tuned(base, documents(), seed)[0]
-        for temperature, n in SAMPLES.items():
-            texts = answers(model, prompts, temperature, seed, n)
-            row = {"who": "sft", "seed": seed, "temperature": temperature, **quality(prompts, texts)}
-            row |= {"says so/inside": ignorant_share(texts)}
-            rows.append(
-                {**row, **questions_right(model, temperature, seed), **outside(model, temperature, seed)}
-            )
+        for temperature, found in measure(model, prompts, n=max(NS), seed=seed).items():
+            row = {"who": "sft", "seed": seed, "temperature": temperature, **quality(found)}
+            row["says so/inside"] = ignorant_share(found.texts.ravel())
+            row |= questions_right(model, temperature, seed)
+            rows.append(row | outside(model, temperature, seed))
     return rows
 
 
-def quality(prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, float]:
-    """What n answers to each prompt, side by side, are worth: means over all, and the best of fewer."""
-    n = len(texts) // len(prompts)
-    judged = [judge(prompts[i // n], text) for i, text in enumerate(texts)]
-    golds = np.array([j.gold for j in judged]).reshape(-1, n)
-    row = {f"best of {k}": float(expected_best(golds, golds, k).mean()) for k in NS if k <= n}
-    row |= {f"attribute/{name}": float(np.mean([j.attributes[name] for j in judged])) for name in ATTRIBUTES}
-    for family in FAMILIES:
-        row[f"gold/{family}"] = float(golds[[p.family == family for p in prompts]].mean())
-    return {
-        "gold": float(golds.mean()),
-        "raw fluency": float(np.mean([(1 + fluency(text)) / 2 for text in texts])),
-        "words": float(np.mean([j.counts["words"] for j in judged])),
-        **row,
-    }
+def quality(found: Answers) -> dict[str, float]:
+    """What answers are worth: means over all of them, gold by family, and the best of 1 … n by gold."""
+    means, golds = found.by_family(), found.values["gold"]
+    row = {name: value for name, value in means.pop("all").items() if name != "prompts"}
+    row["raw fluency"] = float(np.mean([(1 + fluency(text)) / 2 for text in found.texts.ravel()]))
+    row |= {f"gold/{family}": of_family["gold"] for family, of_family in means.items()}
+    return row | {f"best of {n}": best_of(golds, n) for n in NS if n <= golds.shape[1]}
 
 
-def written_answers(
-    prompts: Sequence[Prompt], people: Sequence[Demonstrator], n: int, seed: int
-) -> list[str]:
-    """n answers to each prompt by people drawn at random, side by side, as `answers` gives a model's."""
+def best_of(golds: np.ndarray, n: int) -> float:
+    """The mean gold (P, N) of the best of n answers to each prompt, for a judge who errs in nothing."""
+    return float(expected_best(golds, golds, n).mean())
+
+
+def written_answers(prompts: Sequence[Prompt], people: Sequence[Demonstrator], n: int, seed: int) -> Answers:
+    """n answers to each prompt by people drawn at random, measured as a model's are."""
     rng = np.random.default_rng(seed)
-    return [people[rng.integers(len(people))].write(p, rng) for p in prompts for _ in range(n)]
+    texts = [[people[rng.integers(len(people))].write(p, rng) for _ in range(n)] for p in prompts]
+    rows = [judged(p, text) for p, of_prompt in zip(prompts, texts) for text in of_prompt]
+    values = {name: np.array([row[name] for row in rows]).reshape(-1, n) for name in rows[0]}
+    return Answers(list(prompts), 1.0, (seed,), np.array(texts, dtype=object), values)
 
 
 def questions_right(model: GPT, temperature: float, seed: int) -> dict[str, float]:
