@@ -144,10 +144,11 @@ def test_a_base_model_is_asked_as_its_corpus_asks(monkeypatch):
 
 
 def test_questions_are_in_the_wording_asked_for():
-    for wording in (knowledge.DEMONSTRATED, knowledge.HELD_OUT_WORDING):
-        for sort, questions in knowledge.questions_by_sort(wording).items():
-            assert len(questions) == sum(len(t.facts) for t in topics_of(sort)) > 0
-            assert all(p.text == wording.format(ask=p.topic.facts[p.fact].ask) for p in questions)
+    for wordings in (knowledge.DEMONSTRATED, knowledge.HELD_OUT):
+        for sort, questions in knowledge.questions_by_sort(wordings).items():
+            facts = [fact for topic in topics_of(sort) for fact in topic.facts]
+            expected = {wording.format(ask=fact.ask) for wording in wordings for fact in facts}
+            assert {p.text for p in questions} == expected and len(questions) == len(expected) > 0
     demonstrated = {p.text for p in prompts_of("sft")}
     assert not demonstrated & {p.text for p in QUESTIONS}
     assert demonstrated & {p.text for p in knowledge.questions_by_sort(knowledge.DEMONSTRATED)["sft"]}

@@ -21,18 +21,19 @@ from minialign.world.judge import judge
 from minialign.world.prompts import TEMPLATES, Prompt, all_prompts, prompts_of, topic_sorts
 from minialign.world.topics import load_topics, whole_words
 
-DEMONSTRATED, HELD_OUT_WORDING = TEMPLATES["question"][1], TEMPLATES["question"][-1]
+DEMONSTRATED, HELD_OUT = TEMPLATES["question"][:-1], TEMPLATES["question"][-1:]  # wordings of a question
 
 
-def questions_by_sort(wording: str = HELD_OUT_WORDING) -> dict[str, list[Prompt]]:
-    """One-fact questions in one wording, by the sort of their topic (`prompts.topic_sorts`).
+def questions_by_sort(wordings: Sequence[str] = HELD_OUT) -> dict[str, list[Prompt]]:
+    """One-fact questions in some wordings, by the sort of their topic (`prompts.topic_sorts`).
 
     By default it is the wording that no demonstration has.
     """
     asked = [
         p
         for p in all_prompts()
-        if p.family == "question" and p.text == wording.format(ask=p.topic.facts[p.fact].ask)
+        if p.family == "question"
+        and p.text in {wording.format(ask=p.topic.facts[p.fact].ask) for wording in wordings}
     ]
     sorts = "sft", "held-out", "sft-only"
     return {sort: [p for p in asked if topic_sorts()[p.topic.name] == sort] for sort in sorts}

@@ -16,7 +16,7 @@ from minialign.course.experiments import SEEDS, answers, held_out_prompts
 from minialign.course.experiments.fine_tuning import documents, texts_of, with_template
 from minialign.course.experiments.knowledge import (
     DEMONSTRATED,
-    HELD_OUT_WORDING,
+    HELD_OUT,
     apart,
     framed_share,
     questions_by_sort,
@@ -102,8 +102,8 @@ def written_answers(prompts: Sequence[Prompt], people: Sequence[Demonstrator], n
 def questions_right(model: GPT, temperature: float, seed: int) -> dict[str, float]:
     """Share of the one-fact questions about held-out topics answered rightly, by kind and wording."""
     row = {}
-    for name, wording in (("demonstrated wording", DEMONSTRATED), ("held-out wording", HELD_OUT_WORDING)):
-        for kind, asked in apart(questions_by_sort(wording)["held-out"]).items():
+    for name, wordings in (("demonstrated wordings", DEMONSTRATED), ("held-out wording", HELD_OUT)):
+        for kind, asked in apart(questions_by_sort(wordings)["held-out"]).items():
             row[f"right/{kind}, {name}"] = right_share(model, asked, temperature, seed)
     return row
 
