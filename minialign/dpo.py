@@ -17,9 +17,10 @@ import torch.nn.functional as F
 
 from minialign.config import Count, Natural, NonNegative, Positive, at_least
 from minialign.gpt import GPT, network_of
+from minialign.labels import Labels, as_labels
 from minialign.logprobs import sequence_log_probs
 from minialign.preferences import Comparisons, Preference, as_preferences, batches_of_comparisons
-from minialign.rollouts import Reward, Rollout, as_prompts, roll_out
+from minialign.rollouts import Reward, Rollout, as_prompts, roll_out, unscored
 from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat, require_apart
 
 
@@ -31,6 +32,7 @@ class DPOConfig(TrainingConfig):
     weight_decay: NonNegative = 0.0
     prompts_per_step: Count = 8  # all pairs of a prompt go into one batch
     beta: Positive = 0.1  # reward that one nat of KL to the reference costs; at 0, pairs teach nothing
+    sft_coef: NonNegative = 0.0  # of the SFT term on y_w that `rpo_loss` adds, to whatever loss is used
 
 
 def implicit_reward(policy_logps, reference_logps, beta: float) -> torch.Tensor:
@@ -100,6 +102,60 @@ def ipo_loss(
     return (h - 1 / (2 * beta)) ** 2, chosen_rewards.detach(), rejected_rewards.detach()
 
 
+# --- two cures of displacement, where y_w becomes less likely as long as y_l does so faster ---
+
+
+def rpo_loss(
+    policy_chosen_logps,
+    policy_rejected_logps,
+    reference_chosen_logps,
+    reference_rejected_logps,
+    beta: float,
+    chosen_lengths,
+    sft_coef: float = 1.0,
+    loss: Callable = dpo_loss,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `loss`, plus an SFT term, sft_coef · (−log π_θ(y_w|x) / |y_w|), in nats a token.
+
+    chosen_lengths (M,) are the tokens |y_w|, the end included. Source: Pang et al. 2024, Eq. 1 (iterative
+    RPO; their α); Liu et al. 2024, "Your SFT loss is implicitly an adversarial regularizer".
+    """
+    losses, chosen_rewards, rejected_rewards = loss(
+        policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta
+    )
+    return losses - sft_coef * policy_chosen_logps / chosen_lengths, chosen_rewards, rejected_rewards
+
+
+def dpop_loss(
+    policy_chosen_logps,
+    policy_rejected_logps,
+    reference_chosen_logps,
+    reference_rejected_logps,
+    beta: float,
+    dpop_lambda: float = 50.0,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `dpo_loss`, with a penalty of λ = dpop_lambda for each nat that y_w lost against the reference.
+
+    DPO-positive: −log σ(β (h − λ max(0, log π_ref(y_w|x) − log π_θ(y_w|x)))), h the difference of the
+    log-ratios. Source: Pal et al. 2024, Eq. 3. Raises ValueError for a negative λ.
+    """
+    if dpop_lambda < 0:
+        raise ValueError(f"dpop_lambda is {dpop_lambda}: it must be at least 0, which is DPO")
+    shortfall = F.relu(reference_chosen_logps - policy_chosen_logps)
+    losses, _, rejected_rewards = dpo_loss(
+        policy_chosen_logps - dpop_lambda * shortfall,
+        policy_rejected_logps,
+        reference_chosen_logps,
+        reference_rejected_logps,
+        beta,
+    )
+    chosen_rewards = implicit_reward(policy_chosen_logps, reference_chosen_logps, beta)
+    return losses, chosen_rewards.detach(), rejected_rewards
+
+
+# --- training ---
+
+
 @torch.no_grad()
 def reference_log_probs(reference: GPT, pairs: Sequence[Preference]) -> dict[tuple[str, str], float]:
     """log π_ref(y|x) of every different response in the pairs, by (prompt, response).
@@ -118,15 +174,23 @@ def preference_loss(
     rejected: torch.Tensor,
     beta: float,
     loss: Callable = dpo_loss,
+    sft_coef: float = 0.0,
+    lengths: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict]:
     """The mean loss of M pairs, a scalar, and its metrics under TRL's names.
 
     logps, reference_logps (R,) are of all responses, chosen and rejected together; chosen, rejected (M,) say
-    which of them make a pair.
+    which of them make a pair. Twice the same is a pair without a label: it counts, and has no gradient. The
+    SFT term needs the lengths (R,) in tokens.
     """
+    nll = {}
+    if sft_coef:
+        loss = partial(rpo_loss, chosen_lengths=lengths[chosen], sft_coef=sft_coef, loss=loss)
+        nll = {"nll_loss": -(logps / lengths)[chosen].detach().mean()}  # nats a token
     losses, chosen_rewards, rejected_rewards = loss(
         logps[chosen], logps[rejected], reference_logps[chosen], reference_logps[rejected], beta
     )
+    losses = torch.where(chosen == rejected, losses.detach(), losses)
     margins, logps = chosen_rewards - rejected_rewards, logps.detach()
     return losses.mean(), {
         "rewards/chosen": chosen_rewards.mean(),
@@ -135,6 +199,7 @@ def preference_loss(
         "rewards/accuracies": (margins > 0).float().mean(),
         "logps/chosen": logps[chosen].mean(),
         "logps/rejected": logps[rejected].mean(),
+        **nll,
     }
 
 
@@ -149,7 +214,8 @@ def train(
 ) -> History:
     """Fit `policy`, in place, to the comparisons; returns the history.
 
-    `loss` takes the arguments of `dpo_loss`. Left out, the reference is the policy as it is now. `options` go
+    `loss` takes the arguments of `dpo_loss`; what else it takes is bound beforehand, as in
+    `partial(dpop_loss, dpop_lambda=5)`. Left out, the reference is the policy as it is now. `options` go
     to `training.repeat`.
     """
     policy, pairs = network_of(policy), as_preferences(pairs)
@@ -164,7 +230,8 @@ def train(
     def loss_fn(seen: Comparisons):
         logps = seen.batch.by_parts(partial(sequence_log_probs, policy))  # of chosen and rejected alike
         reference_logps = logps.new_tensor([cached[text] for text in seen.texts])
-        return preference_loss(logps, reference_logps, seen.chosen, seen.rejected, config.beta, loss)
+        pairs, lengths = (seen.chosen, seen.rejected), seen.batch.response_mask.sum(-1)
+        return preference_loss(logps, reference_logps, *pairs, config.beta, loss, config.sft_coef, lengths)
 
     def update(step: int) -> dict:
         return optimizer.update([comparisons_at(step).to(policy.device)], loss_fn)
@@ -185,21 +252,22 @@ class OnlineDPOConfig(DPOConfig):
 def train_online(
     policy: GPT,
     prompts: Sequence[str],
-    reward: Reward,
+    labels: Labels | Reward,
     config: OnlineDPOConfig = OnlineDPOConfig(),
     *,
     loss: Callable = dpo_loss,
     reference: GPT | None = None,
     **options,
 ) -> History:
-    """DPO on comparisons that the policy makes itself: sample, let `reward` compare, learn.
+    """DPO on comparisons of the policy's own samples: sample, have pairs labelled, learn.
 
-    `reward(prompts, responses)` says which sample is best and which worst. The same loss as `train`, on
-    responses of today's policy in place of yesterday's. Source: Guo et al. 2024, Algorithm 1.
+    `labels` is made by one of `minialign.labels`; a reward, `reward(prompts, responses)`, prefers the best
+    sample to the worst. The same loss as `train`, on responses of today's policy in place of yesterday's.
+    Source: Guo et al. 2024, Algorithm 1.
     """
-    policy = network_of(policy)
+    policy, labels = network_of(policy), as_labels(labels)
     reference = copy.deepcopy(policy) if reference is None else network_of(reference)
-    require_apart(policy, reference=reference, reward=reward)
+    require_apart(policy, reference=reference, reward=labels.reward)
     torch.nn.ModuleList([policy, reference]).eval()  # no dropout
     optimizer = Optimizer(policy, config)
     prompts = as_prompts(prompts)
@@ -208,19 +276,22 @@ def train_online(
 
     def update(step: int) -> dict:
         asked = [prompts[i] for i in prompts_at(step)]
-        rollout = roll_out(policy, asked, reward, seed=(config.seed, step), **sampling)
+        rollout = roll_out(policy, asked, labels.reward, seed=(config.seed, step), **sampling)
         scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
-        scores = scores.view(-1, config.samples_per_prompt)
-        first = torch.arange(len(scores), device=scores.device) * config.samples_per_prompt
-        chosen, rejected = first + scores.argmax(-1), first + scores.argmin(-1)
+        chosen, rejected = labels(rollout, scores)
         with torch.no_grad():
             reference_logps = rollout.batch.by_parts(partial(sequence_log_probs, reference))
 
         def loss_fn(rollout: Rollout):
             logps = rollout.batch.by_parts(partial(sequence_log_probs, policy))
-            return preference_loss(logps, reference_logps, chosen, rejected, config.beta, loss)
+            pairs, lengths = (chosen, rejected), rollout.batch.response_mask.sum(-1)
+            return preference_loss(
+                logps, reference_logps, *pairs, config.beta, loss, config.sft_coef, lengths
+            )
 
-        kl = float((rollout.log_probs.sum(-1) - reference_logps).mean())
-        return rollout.metrics() | {"objective/kl": kl} | optimizer.update([rollout], loss_fn)
+        metrics = {"objective/kl": float((rollout.log_probs.sum(-1) - reference_logps).mean())}
+        metrics |= {"labels": labels.given, "ties": float((chosen == rejected).float().mean())}
+        return rollout.metrics() | metrics | optimizer.update([rollout], loss_fn)
 
-    return repeat(update, config.steps, History(), title="online DPO", show="objective/scores", **options)
+    show = "loss" if labels.reward is unscored else "objective/scores"
+    return repeat(update, config.steps, History(), title="online DPO", show=show, **options)

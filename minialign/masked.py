@@ -8,9 +8,12 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum() / mask.sum()
 
 
-def has_spread(values: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
-    """Whether values (...) with this standard deviation differ by more than rounding makes of equal ones."""
-    return deviation > 100 * torch.finfo(values.dtype).eps * values.abs().amax()
+def has_spread(values: torch.Tensor, deviation: torch.Tensor, dim: tuple | int = ()) -> torch.Tensor:
+    """Whether values (...) with this standard deviation differ by more than rounding makes of equal ones.
+
+    All together, or along `dim`: then the deviation has kept it, with size 1.
+    """
+    return deviation > 100 * torch.finfo(values.dtype).eps * values.abs().amax(dim, keepdim=dim != ())
 
 
 def whiten(values: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:

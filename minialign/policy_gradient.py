@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from minialign.advantages import rloo as rloo_advantages
 from minialign.config import Count, Natural, NonNegative, Positive, Temperature
 from minialign.gpt import GPT, network_of
 from minialign.logprobs import sequence_log_probs
@@ -56,21 +57,6 @@ def reinforce_loss(
             )
     advantages = (rewards - baseline).detach()
     return -(advantages * log_probs).sum() / len(log_probs)
-
-
-def rloo_advantages(rewards: torch.Tensor) -> torch.Tensor:
-    """r_i − (mean reward of the prompt's other k − 1 samples): rewards (..., k) -> advantages (..., k).
-
-    A sample is no part of its own baseline, so the gradient stays unbiased. Raises ValueError for k < 2.
-    """
-    k = rewards.shape[-1]
-    if k < 2:
-        raise ValueError(f"leave-one-out needs at least 2 samples of each prompt, here is {k}")
-    # A constant drops out of the difference. Taken away first, it leaves exactly nothing of equal rewards,
-    # where rounding would leave a little, of which Adam makes a full step.
-    rewards = rewards - rewards[..., :1]
-    others = (rewards.sum(-1, keepdim=True) - rewards) / (k - 1)
-    return rewards - others
 
 
 def reward_to_go(rewards: torch.Tensor) -> torch.Tensor:

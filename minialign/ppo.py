@@ -2,7 +2,8 @@
 
 max_θ E[ r_φ(x, y) − β log(π_θ(y|x) / π_ref(y|x)) ] (Ouyang et al. 2022, Eq. 2), by proximal policy
 optimization (Schulman et al. 2017) on tokens, as in Ziegler et al. 2019. Four models play a part: the policy
-π_θ, the reference π_ref, the reward model r_φ, and the critic V, the value function.
+π_θ, the reference π_ref, the reward model r_φ, and the critic V, the value function: or three, where the
+samples of a prompt are compared with each other instead (RLOO, GRPO: `PPOConfig.advantages`).
 """
 
 import copy
@@ -13,25 +14,27 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from torch.nn.utils import skip_init
 
+from minialign.advantages import group_advantages
 from minialign.chat import Batch
-from minialign.config import Count, Natural, NonNegative, Positive, Share, Temperature, at_least
+from minialign.config import Count, Momentum, Natural, NonNegative, Positive, Share, Temperature, at_least
+from minialign.critic import Critic, clipped_value_loss, gae, value_metrics
 from minialign.documents import batch_of, document_loss, encoded
 from minialign.gpt import GPT, network_of
-from minialign.logprobs import full_precision, on_response, require_same, response_states, token_log_probs
-from minialign.masked import has_spread, masked_mean, whiten
+from minialign.logprobs import require_same, response_states, token_log_probs
+from minialign.masked import masked_mean, whiten
 from minialign.rollouts import Reward, Rollout, as_prompts, roll_out
 from minialign.training import History, Optimizer, TrainingConfig, epochs, repeat, require_apart
 
 
 @dataclass(frozen=True)
 class PPOConfig(TrainingConfig):
-    steps: Count = 25  # rollouts; each is used for epochs × minibatches updates
+    steps: Count = 25  # rollouts that the policy learns from, each in epochs × minibatches updates
     learning_rate: Positive = 3e-4
     warmup: Natural = 0
     decay: Literal["cosine", "linear"] = "linear"
     weight_decay: NonNegative = 0.0
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)  # as in pre-training; other PPOs keep Adam's (0.9, 0.999)
     eps: Positive = 1e-5
     prompts_per_step: Count = 16
     samples_per_prompt: Count = 4
@@ -43,8 +46,11 @@ class PPOConfig(TrainingConfig):
     # The reward that one nat of KL costs.
     beta: Annotated[float, at_least(0, "a negative penalty would reward leaving the reference")] = 0.05
     kl_target: Positive | None = None  # nats a response: β then adapts until the KL is there
-    horizon: Count = 10_000  # responses in which an adaptive β changes by a fifth at most
+    horizon: Count = 128  # responses: so many change an adaptive β by a fifth at most
     max_approx_kl: NonNegative | None = None  # nats a token from π_old, beyond which a rollout is put aside
+    # From a critic, or from comparing the samples of a prompt, where gamma, lam and value_* play no part.
+    advantages: Literal["gae", "rloo", "grpo"] = "gae"
+    critic_warmup: Natural = 0  # rollouts before the others, from which the critic alone learns
     gamma: Share = 1.0
     lam: Share = 0.95
     clip: Positive = 0.2
@@ -54,29 +60,16 @@ class PPOConfig(TrainingConfig):
     whiten_rewards: bool = False
     ptx_coef: NonNegative = 0.0  # weight of the pre-training loss, nats a token (PPO-ptx)
 
-
-class Critic(torch.nn.Module):
-    """V(x, y_<t): the reward still expected before token t is chosen, a linear head on the states of a trunk.
-
-    The trunk is a GPT of its own, or the policy itself: then one forward pass serves both, and both train it.
-    """
-
-    def __init__(self, trunk: GPT):
-        super().__init__()
-        weight = next(trunk.parameters())
-        self.trunk = trunk
-        options = dict(device=weight.device, dtype=weight.dtype)
-        self.head = skip_init(torch.nn.Linear, trunk.config.n_embd, 1, **options)  # draws no random numbers
-        # At first it expects nothing.
-        self.head.load_state_dict({name: torch.zeros_like(p) for name, p in self.head.state_dict().items()})
-
-    def forward(self, batch: Batch, states: torch.Tensor | None = None) -> torch.Tensor:
-        """V before each response token, (B, T), 0 elsewhere.
-
-        `states` are the trunk's `response_states`, if known.
-        """
-        states = response_states(self.trunk, batch) if states is None else states
-        return on_response(full_precision(self.head(states)[:, 0]), batch.response_mask)
+    def __post_init__(self):
+        super().__post_init__()
+        if self.advantages != "gae" and self.samples_per_prompt < 2:
+            raise ValueError(
+                f"{self.advantages} compares the samples of a prompt: set samples_per_prompt to 2 or more"
+            )
+        if self.advantages != "gae" and self.critic_warmup:
+            raise ValueError(f"{self.advantages} has no critic: set critic_warmup to 0")
+        if self.kl_target is not None and not self.beta:
+            raise ValueError("beta is 0, and no factor changes it: with a kl_target, begin above 0")
 
 
 def kl_penalized_rewards(scores, log_probs, reference_log_probs, response_mask, beta: float) -> torch.Tensor:
@@ -91,25 +84,6 @@ def kl_penalized_rewards(scores, log_probs, reference_log_probs, response_mask, 
     return rewards.detach()
 
 
-def gae(
-    rewards, values, response_mask, gamma: float = 1.0, lam: float = 0.95
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and returns, (B, T) each, 0 outside the responses, from rewards and values (B, T).
-
-    δ_t = r_t + γ V_{t+1} − V_t, A_t = Σ_l (γλ)^l δ_{t+l}, and the value after the last token is 0. λ = 0
-    gives the one-step TD error, λ = 1 the sampled return minus V_t. Returns are A + V. Source: Schulman et
-    al. 2016, Eq. 16.
-    """
-    values = values * response_mask
-    advantages = torch.zeros_like(values)
-    next_value = next_advantage = torch.zeros_like(values[:, 0])
-    for t in range(values.shape[1] - 1, -1, -1):
-        delta = rewards[:, t] + gamma * next_value - values[:, t]
-        advantages[:, t] = (delta + gamma * lam * next_advantage) * response_mask[:, t]
-        next_value, next_advantage = values[:, t], advantages[:, t]
-    return advantages, advantages + values
-
-
 def clipped_policy_loss(
     log_probs, old_log_probs, advantages, response_mask, clip: float = 0.2
 ) -> torch.Tensor:
@@ -122,19 +96,11 @@ def clipped_policy_loss(
     return -masked_mean(torch.minimum(ratio * advantages, clipped * advantages), response_mask)
 
 
-def clipped_value_loss(values, old_values, returns, response_mask, clip: float = 0.2) -> torch.Tensor:
-    """½ mean over response tokens of max((V − R)², (V_clipped − R)²); all (B, T).
-
-    V_clipped stays within ±clip of the old value.
-    """
-    clipped = old_values + (values - old_values).clamp(-clip, clip)
-    return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (clipped - returns) ** 2), response_mask)
-
-
 def adapted(beta: float, kl: float, n: int, config: PPOConfig) -> float:
-    """The next β: raised when the KL of n responses lies above the target, lowered when below.
+    """The next β: raised when the KL of n responses, in nats a response, lies above the target, else lowered.
 
-    Source: Ziegler et al. 2019, §2.2.
+    By 20 % at most for every `horizon` responses. Source: Ziegler et al. 2019, §2.2, whose horizon of 10,000
+    was for runs of a million: in one of 1,600 it would not move.
     """
     if config.kl_target is None:
         return beta
@@ -148,9 +114,9 @@ class Experience:
 
     batch: Batch
     log_probs: torch.Tensor  # log π_old
-    values: torch.Tensor  # V_old
     advantages: torch.Tensor
-    returns: torch.Tensor
+    values: torch.Tensor | None = None  # V_old; without a critic there are none, and no returns
+    returns: torch.Tensor | None = None
 
     @property
     def weight(self) -> int:
@@ -158,73 +124,73 @@ class Experience:
         return int(self.batch.response_mask.sum())
 
     def __getitem__(self, place) -> "Experience":
-        return Experience(*(field[place] for field in vars(self).values()))
+        return Experience(*(field if field is None else field[place] for field in vars(self).values()))
 
 
-def act(policy: GPT, critic: Critic, batch: Batch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def act(
+    policy: GPT, critic: Critic | None, batch: Batch, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """log π_θ and V of every response token, (B, T) each; one forward pass where they share the trunk."""
     states = response_states(policy, batch)
     log_probs = token_log_probs(policy, batch, temperature, states)
+    if critic is None:
+        return log_probs, None
     return log_probs, critic(batch, states if critic.trunk is policy else None)
 
 
 @torch.no_grad()
 def evaluate(
-    rollout: Rollout, policy: GPT, reference: GPT, critic: Critic, beta: float, config: PPOConfig
+    rollout: Rollout, policy: GPT, reference: GPT, critic: Critic | None, beta: float, config: PPOConfig
 ) -> tuple[Experience, dict]:
-    """Rewards, values and advantages of a rollout; and its metrics, under TRL's names."""
+    """Rewards, values and advantages of a rollout; and its metrics, under TRL's names where it has one."""
     batch, mask = rollout.batch, rollout.batch.response_mask
     log_probs, values, reference_log_probs = (torch.zeros_like(rollout.log_probs) for _ in range(3))
     for place in batch.parts(config.rows_per_pass):
         part = batch[place]
         # As the updates find them, not the sampler's own.
-        found = act(policy, critic, part, config.temperature)
-        log_probs[place], values[place] = (x.float() for x in found)
+        found, expected = act(policy, critic, part, config.temperature)
+        log_probs[place] = found.float()
+        if critic is not None:
+            values[place] = expected.float()
         reference_log_probs[place] = token_log_probs(reference, part, config.temperature).float()
     require_same(log_probs - rollout.log_probs, "sampler and scorer")
     scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
     rewards = kl_penalized_rewards(scores, log_probs, reference_log_probs, mask, beta)
     if config.whiten_rewards:
         rewards = whiten(rewards, mask, shift_mean=False)
-    advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)
     kl = (log_probs - reference_log_probs).sum(-1).mean()
     metrics = rollout.metrics() | {
         "objective/kl": float(kl),  # nats a response
         "objective/non_score_reward": float(-beta * kl),
         "objective/rlhf_reward": float(scores.mean() - beta * kl),
         "objective/beta": beta,
-        "val/explained_variance": explained_variance(values[mask], returns[mask]),
     }
-    return Experience(batch, log_probs, values, whiten(advantages, mask), returns), metrics
-
-
-def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
-    """1 − Var(R − V) / Var(R), of tokens (N,): 1 is a perfect critic, 0 one that knows only the mean.
-
-    NaN where the returns do not vary.
-    """
-    if not has_spread(returns, returns.std(unbiased=False)):
-        return math.nan
-    return float(1 - (returns - values).var() / returns.var())
+    if critic is None:
+        advantages = group_advantages(rewards, mask, rollout.n, config.advantages)
+        return Experience(batch, log_probs, advantages), metrics
+    advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)
+    metrics |= value_metrics(rewards, values, mask, config.gamma)
+    return Experience(batch, log_probs, whiten(advantages, mask), values, returns), metrics
 
 
 def ppo_loss(
-    policy: GPT, critic: Critic, seen: Experience, config: PPOConfig
+    policy: GPT, critic: Critic | None, seen: Experience, config: PPOConfig
 ) -> tuple[torch.Tensor, dict, torch.Tensor]:
     """Policy loss + value_coef · value loss, a scalar; its metrics; and log π_θ − log π_old, (B, T)."""
     mask = seen.batch.response_mask
     log_probs, values = act(policy, critic, seen.batch, config.temperature)
-    policy_loss = clipped_policy_loss(log_probs, seen.log_probs, seen.advantages, mask, config.clip)
-    value_loss = clipped_value_loss(values, seen.values, seen.returns, mask, config.value_clip)
+    loss = clipped_policy_loss(log_probs, seen.log_probs, seen.advantages, mask, config.clip)
     log_ratio = (log_probs - seen.log_probs).detach()
     metrics = {
-        "loss/policy_avg": policy_loss.detach(),
-        "loss/value_avg": value_loss.detach(),
+        "loss/policy_avg": loss.detach(),
         "policy/approxkl_avg": masked_mean(log_ratio**2 / 2, mask),
         "policy/clipfrac_avg": masked_mean((log_ratio.expm1().abs() > config.clip).float(), mask),
         "val/ratio": masked_mean(log_ratio.exp(), mask),
     }
-    return policy_loss + config.value_coef * value_loss, metrics, log_ratio
+    if critic is not None:
+        value_loss = clipped_value_loss(values, seen.values, seen.returns, mask, config.value_clip)
+        loss, metrics["loss/value_avg"] = loss + config.value_coef * value_loss, value_loss.detach()
+    return loss, metrics, log_ratio
 
 
 def minibatches(n: int, config: PPOConfig, rng: np.random.Generator) -> list[torch.Tensor]:
@@ -237,7 +203,7 @@ def minibatches(n: int, config: PPOConfig, rng: np.random.Generator) -> list[tor
 def improve(
     optimizer: Optimizer,
     policy: GPT,
-    critic: Critic,
+    critic: Critic | None,
     experience: Experience,
     config: PPOConfig,
     rng: np.random.Generator,
@@ -264,6 +230,32 @@ def improve(
     return rows
 
 
+def warm_up(
+    optimizer: Optimizer,
+    policy: GPT,
+    critic: Critic,
+    experience: Experience,
+    config: PPOConfig,
+    rng: np.random.Generator,
+) -> list[dict]:
+    """Fit the critic alone to the returns of a rollout, as VC-PPO does beforehand (Yuan et al. 2025).
+
+    Returns the metrics of each update. By unclipped squared error: no old critic is worth staying near.
+    """
+
+    def loss_fn(seen: Experience):
+        with torch.no_grad():  # a trunk that it shares is the policy's, and stays as it is
+            states = response_states(policy, seen.batch) if critic.trunk is policy else None
+        loss = clipped_value_loss(
+            critic(seen.batch, states), seen.values, seen.returns, seen.batch.response_mask, math.inf
+        )
+        return loss, {"loss/value_avg": loss.detach()}
+
+    orders = minibatches(len(experience.batch), config, rng)
+    places = (experience.batch.parts(config.rows_per_pass, chosen) for chosen in orders)
+    return [optimizer.update([experience[place] for place in parts], loss_fn) for parts in places]
+
+
 def train(
     policy: GPT,
     prompts: Sequence[str],
@@ -278,13 +270,15 @@ def train(
     """RLHF: teach `policy`, in place, to write what `reward` scores high, near the reference.
 
     Returns the history. `reward(prompts, responses)` is a reward model, or any function: the gold judge, a
-    count of words. Left out, the reference is a frozen copy of the policy, and the critic a head on the
-    policy's own trunk. `documents` are what config.ptx_coef mixes in. `options` go to `training.repeat`.
+    count of words. Left out, the reference is a frozen copy of the policy, and the critic, where
+    config.advantages needs one, a head on the policy's own trunk. `documents` are what config.ptx_coef mixes
+    in. `options` go to `training.repeat`.
     """
     policy = network_of(policy)
     reference = copy.deepcopy(policy) if reference is None else network_of(reference)
-    critic = Critic(policy) if critic is None else critic
-    require_roles(policy, reference, critic, reward)
+    if critic is None and config.advantages == "gae":
+        critic = Critic(policy)
+    require_roles(policy, reference, critic, reward, config.advantages)
     if config.ptx_coef and not documents:
         raise ValueError(f"ptx_coef is {config.ptx_coef}: give the pre-training documents to mix in")
     torch.nn.ModuleList([policy, reference, critic]).eval()  # no dropout, from here on
@@ -297,6 +291,9 @@ def train(
     updates = config.epochs * config.minibatches  # of each rollout
     schedule = replace(config, steps=config.steps * updates, warmup=config.warmup * updates)
     optimizer = Optimizer(learner, schedule)
+    if config.critic_warmup:  # at a constant rate; of a trunk that it shares with the policy, only the head
+        apart = critic.head if critic.trunk is policy else critic
+        critic_optimizer = Optimizer(apart, replace(config, warmup=0, final_lr=1.0))
     beta = config.beta
 
     def update(step: int) -> dict:
@@ -306,18 +303,28 @@ def train(
         asked = [prompts[i] for i in prompts_at(step)]
         rollout = roll_out(policy, asked, reward, n=config.samples_per_prompt, seed=seed, **sampling)
         # 2. Every token gets its reward, the penalty included, and its advantage.
-        experience, metrics = evaluate(rollout, policy, reference, critic, beta, config)
-        beta = adapted(beta, metrics["objective/kl"], rollout.weight, config)
-        # 3. Policy and critic take a few small steps.
-        rows = improve(optimizer, policy, critic, experience, config, rng, documents)
+        warming = step < config.critic_warmup  # the critic then learns what really came, λ = 1
+        at_hand = replace(config, lam=1.0) if warming else config
+        experience, metrics = evaluate(rollout, policy, reference, critic, beta, at_hand)
+        # 3. Policy and critic take a few small steps; at first the critic alone.
+        if warming:
+            rows = warm_up(critic_optimizer, policy, critic, experience, config, rng)
+        else:
+            beta = adapted(beta, metrics["objective/kl"], rollout.weight, config)
+            rows = improve(optimizer, policy, critic, experience, config, rng, documents)
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         return metrics | means | {"step": step + 1, "updates": len(rows)}
 
-    return repeat(update, config.steps, History(), title="PPO", show="objective/scores", **options)
+    rollouts = config.critic_warmup + config.steps
+    return repeat(update, rollouts, History(), title="PPO", show="objective/scores", **options)
 
 
-def require_roles(policy: GPT, reference: GPT, critic: Critic, reward: Reward) -> None:
-    """Raises TypeError or ValueError where one of PPO's four models plays the part of another."""
-    if not isinstance(critic, Critic):
+def require_roles(
+    policy: GPT, reference: GPT, critic: Critic | None, reward: Reward, advantages: str
+) -> None:
+    """Raises TypeError or ValueError where one of PPO's models plays the part of another, or none."""
+    if critic is not None and advantages != "gae":
+        raise ValueError(f"advantages is {advantages!r}, which has no critic: leave the critic out")
+    if advantages == "gae" and not isinstance(critic, Critic):
         raise TypeError(f"the critic is {type(critic).__name__}: give ppo.Critic(model), or leave it out")
     require_apart(torch.nn.ModuleList([policy, critic]), reference=reference, reward=reward)

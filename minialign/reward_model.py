@@ -117,13 +117,19 @@ class RewardModel(torch.nn.Module):
             )
         return x, y[:room]
 
-    def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
+    def normalise(
+        self, prompts: Sequence[str], responses: Sequence[str], n: int = 512, seed: int = 0
+    ) -> None:
         """Choose gain and bias so that the scores of these texts have mean 0 and standard deviation 1.
 
-        The texts are samples of the frozen policy. Comparisons leave the zero open, and a policy's learning
-        rate and β are chosen for a scale. Raises ValueError when all scores are equal.
+        The texts are samples of the frozen policy. Of more than n pairs, n are drawn at random: the first n
+        may be about a few topics only. Comparisons leave the zero open, and a policy's learning rate and β
+        are chosen for a scale. Raises ValueError when all scores are equal.
         """
-        scores = (self.score(prompts, responses) - float(self.bias)) / float(self.gain)
+        pairs = list(zip(prompts, responses, strict=True))
+        drawn = sorted(np.random.default_rng(seed).permutation(len(pairs))[:n])
+        scores = self.score([pairs[i][0] for i in drawn], [pairs[i][1] for i in drawn])
+        scores = (scores - float(self.bias)) / float(self.gain)
         if not has_spread(torch.from_numpy(scores).float(), torch.tensor(scores.std())):
             raise ValueError(
                 "the reward model gives all these responses the same score: there is no scale to normalise to"

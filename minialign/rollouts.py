@@ -25,7 +25,7 @@ class Rollout:
     |-----------|--------|-----------------------------------------------------------------------------|
     | prompts   | B      | the prompts as text                                                         |
     | responses | B      | the responses as text                                                       |
-    | rewards   | (B,)   | r(x, y), float32                                                            |
+    | rewards   | (B,)   | r(x, y), float32; NaN where nobody scored                                   |
     | n         |        | samples of each prompt                                                      |
     | batch     | Batch  | the token ids and their masks                                               |
     | log_probs | (B, T) | log π(y_t | x, y_<t) at the time of sampling, 0 outside the responses       |
@@ -49,8 +49,8 @@ class Rollout:
         """What is worth a curve, under TRL's names; token means run over responses, never over padding."""
         lengths = self.batch.response_mask.sum(-1).float()
         surprise = -self.log_probs.sum(-1)  # −log π(y|x), whose mean over samples is the entropy
-        return {
-            "objective/scores": float(self.rewards.mean()),
+        scores = self.rewards.mean()
+        return ({} if scores.isnan() else {"objective/scores": float(scores)}) | {
             "objective/entropy": float(surprise.mean()),  # nats a response
             "policy/entropy_avg": float(surprise.sum() / lengths.sum()),  # nats a token
             "response_length": float(lengths.mean()),
@@ -91,8 +91,17 @@ def roll_out(
         seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
     )
     asked = [prompt for prompt in prompts for _ in range(n)]
-    rewards = score(reward, asked, drawn.texts).to(drawn.log_probs.device)
+    if reward is unscored:
+        rewards = torch.full((len(asked),), torch.nan)
+    else:
+        rewards = score(reward, asked, drawn.texts)
+    rewards = rewards.to(drawn.log_probs.device)
     return Rollout(asked, drawn.texts, rewards, n, drawn.batch, drawn.log_probs, drawn.finished)
+
+
+def unscored(prompts: list[str], responses: list[str]) -> list[float]:
+    """The reward of a rollout that nobody scores, NaN for each response."""
+    return [float("nan")] * len(responses)
 
 
 def score(reward: Reward, prompts: list[str], responses: list[str]) -> torch.Tensor:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from minialign.dpo import (
     OnlineDPOConfig,
     conservative_dpo_loss,
     dpo_loss,
+    dpop_loss,
     gradient_weight,
     implicit_reward,
     ipo_loss,
+    rpo_loss,
 )
 from minialign.gpt import GPTConfig
 from minialign.preferences import Preference, read_preferences
@@ -102,7 +105,14 @@ def test_a_hopeless_pair_has_a_finite_loss_and_a_gradient():
     assert loss.item() == pytest.approx(400) and chosen.grad.item() == pytest.approx(-0.1)
 
 
-ALL = {"dpo": dpo_loss, "cdpo": conservative_dpo_loss, "ipo": ipo_loss}
+LENGTHS = torch.tensor([3, 1, 7, 4, 2, 9, 5])
+ALL = {
+    "dpo": dpo_loss,
+    "cdpo": conservative_dpo_loss,
+    "ipo": ipo_loss,
+    "rpo": partial(rpo_loss, chosen_lengths=LENGTHS),
+    "dpop": partial(dpop_loss, dpop_lambda=5.0),
+}
 
 
 @pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
@@ -164,6 +174,100 @@ def test_ipo_is_a_square_around_its_goal():
     ratios = [(w - ref_w) - (lose - ref_l) for w, lose, ref_w, ref_l in torch.stack(LOGPS, 1).tolist()]
     assert losses.tolist() == pytest.approx([(h - 0.5 / BETA) ** 2 for h in ratios])
     torch.testing.assert_close((chosen, rejected), dpo_loss(*LOGPS, BETA)[1:])
+
+
+def test_rpo_adds_the_negative_log_likelihood_per_token():
+    losses, chosen, rejected = rpo_loss(*LOGPS, BETA, LENGTHS, sft_coef=0.7)
+    w, lose = LOGPS[:2]
+    by_hand = [
+        -math.log(p) + 0.7 * -logp / length for p, logp, length in zip(P, w.tolist(), LENGTHS.tolist())
+    ]
+    np.testing.assert_allclose(losses, by_hand, atol=1e-12)
+    torch.testing.assert_close((chosen, rejected), dpo_loss(*LOGPS, BETA)[1:])
+    wrong = {
+        "a sum over tokens": dpo_loss(*LOGPS, BETA)[0] - 0.7 * w,
+        "the other sign": rpo_loss(*LOGPS, BETA, LENGTHS, sft_coef=-0.7)[0],
+        "of y_l": dpo_loss(*LOGPS, BETA)[0] - 0.7 * lose / LENGTHS,
+        "in units of β": rpo_loss(*LOGPS, BETA, LENGTHS, sft_coef=0.7 * BETA)[0],
+        "none": dpo_loss(*LOGPS, BETA)[0],
+    }
+    for name, values in wrong.items():
+        assert (losses - values).abs().max() > 0.1, name
+    on_ipo = rpo_loss(*LOGPS, BETA, LENGTHS, sft_coef=0.7, loss=ipo_loss)[0]
+    torch.testing.assert_close(on_ipo - losses, ipo_loss(*LOGPS, BETA)[0] - dpo_loss(*LOGPS, BETA)[0])
+
+
+def test_rpo_is_trls_sum_of_sigmoid_and_sft():
+    """TRL takes the mean over the tokens of a batch, which is the mean of means where lengths are equal."""
+    tokens = -torch.rand(7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logps = (tokens.sum(-1), *LOGPS[1:])
+    delta = (logps[0] - logps[2]) - (logps[1] - logps[3])
+    theirs = torch.log1p(torch.exp(-BETA * delta)).mean() + 0.7 * -tokens.mean()
+    ours = rpo_loss(*logps, BETA, torch.full((7,), 4), sft_coef=0.7)[0].mean()
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-12)
+
+
+def test_dpop_makes_a_chosen_response_that_lost_probability_cost_more():
+    """One pair after the other, in plain numbers; in some of them y_w lost probability, in others not."""
+    losses, chosen, rejected = dpop_loss(*LOGPS, BETA, dpop_lambda=2.0)
+    rows = torch.stack(LOGPS, 1).tolist()
+
+    def plain(inside):
+        return torch.tensor([math.log1p(math.exp(-inside(*row))) for row in rows], dtype=torch.float64)
+
+    def h(w, lose, ref_w, ref_l):
+        return (w - ref_w) - (lose - ref_l)
+
+    right = plain(lambda *row: BETA * (h(*row) - 2.0 * max(0.0, row[2] - row[0])))
+    torch.testing.assert_close(losses, right, rtol=0, atol=1e-12)
+    torch.testing.assert_close((chosen, rejected), dpo_loss(*LOGPS, BETA)[1:])
+    lost = LOGPS[0] < LOGPS[2]
+    assert 0 < lost.sum() < 7
+    torch.testing.assert_close(losses[~lost], dpo_loss(*LOGPS, BETA)[0][~lost])
+    wrong = {
+        "a penalty outside of β": plain(lambda *row: BETA * h(*row) - 2.0 * max(0.0, row[2] - row[0])),
+        "the other sign": plain(lambda *row: BETA * (h(*row) + 2.0 * max(0.0, row[2] - row[0]))),
+        "of y_w that gained": plain(lambda *row: BETA * (h(*row) - 2.0 * max(0.0, row[0] - row[2]))),
+        "of y_l": plain(lambda *row: BETA * (h(*row) - 2.0 * max(0.0, row[3] - row[1]))),
+        "no max": plain(lambda *row: BETA * (h(*row) - 2.0 * (row[2] - row[0]))),
+        "λ = 0, DPO": dpo_loss(*LOGPS, BETA)[0],
+    }
+    for name, values in wrong.items():
+        assert (losses - values).abs().max() > 0.1, name
+
+
+def test_dpop_starts_as_dpo():
+    """Where nothing is lost yet, at the reference, there is no penalty and no gradient of one."""
+    chosen = LOGPS[0].clone().requires_grad_()
+    for loss in (dpo_loss, dpop_loss):
+        chosen.grad = None
+        losses, _, _ = loss(chosen, LOGPS[1], LOGPS[0], LOGPS[1], BETA)
+        losses.sum().backward()
+        assert losses.tolist() == pytest.approx([math.log(2)] * 7)
+        assert chosen.grad.tolist() == pytest.approx([-BETA / 2] * 7)
+
+
+def test_two_cures_of_displacement():
+    """y_w and y_l share a feature, and what tells them apart favours a third response still more: DPO makes
+    y_w less likely on the way. Both cures find the other way, up the feature that y_w has.
+    """
+    features = torch.tensor([[0.0, 0.5], [-1.0, 0.5], [2.0, 0.0]], dtype=torch.float64)
+
+    def trained(loss):
+        weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        reference = (features @ weights).detach().log_softmax(-1)
+        optimizer = torch.optim.Adam([weights], lr=0.02)
+        for _ in range(300):
+            optimizer.zero_grad()
+            logps = (features @ weights).log_softmax(-1)
+            loss(logps[:1], logps[1:2], reference[:1], reference[1:2], BETA)[0].sum().backward()
+            optimizer.step()
+        return (features @ weights).detach().softmax(-1)
+
+    assert trained(dpo_loss)[0] < 0.05
+    for cure in (partial(rpo_loss, chosen_lengths=torch.ones(1)), partial(dpop_loss, dpop_lambda=5.0)):
+        y_w, y_l, _ = trained(cure)
+        assert y_w > 1 / 3 - 0.01 and y_w > 1.5 * y_l
 
 
 @pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
@@ -303,6 +407,23 @@ def test_a_step_is_the_naive_loss_over_pairs(policy):
     )
 
 
+def test_the_sft_term_is_a_mean_over_pairs_of_means_over_tokens(policy):
+    """Added to the loss that is given; of y_w only, as often as it is chosen, its end included."""
+    reference = lively_gpt(CONFIG, seed=1)
+    lengths = [len(load_chat().encode_response(p.chosen)) for p in BETTER]
+    logps = np.array([by_hand(policy, p.prompt, p.chosen) for p in BETTER])
+    per_token = float(np.mean(-logps / lengths))
+    config = replace(QUICK, steps=1, prompts_per_step=3)
+    for loss in (dpo_loss, ipo_loss):
+        (plain,) = dpo.train(copy.deepcopy(policy), BETTER, config, loss=loss, reference=reference)
+        with_sft = replace(config, sft_coef=0.7)
+        (row,) = dpo.train(copy.deepcopy(policy), BETTER, with_sft, loss=loss, reference=reference)
+        assert row["nll_loss"] == pytest.approx(per_token, abs=1e-4)
+        assert row["loss"] - plain["loss"] == pytest.approx(0.7 * per_token, abs=1e-4)
+        assert row["rewards/margins"] == plain["rewards/margins"] and "nll_loss" not in plain
+    assert abs(per_token - float(-logps.sum() / sum(lengths))) > 1e-2, "a mean over all tokens would not show"
+
+
 def test_cached_reference_log_probs_are_the_live_ones(policy):
     cached = dpo.reference_log_probs(policy, BETTER)
     assert len(cached) == 9
@@ -389,7 +510,7 @@ def test_the_readers_own_file(policy, tmp_path):
     assert len(dpo.train(policy, read_preferences(path), QUICK)) == 3
 
 
-@pytest.mark.parametrize("loss", [conservative_dpo_loss, ipo_loss])
+@pytest.mark.parametrize("loss", [conservative_dpo_loss, ipo_loss, partial(dpop_loss, dpop_lambda=5)])
 def test_other_losses_train_too(policy, loss):
     history = dpo.train(policy, BETTER, replace(QUICK, steps=20, prompts_per_step=3), loss=loss)
     assert history[-1]["loss"] < history[0]["loss"] and history[-1]["rewards/accuracies"] == 1
@@ -415,6 +536,10 @@ def test_the_loss_that_is_given_is_the_one_that_is_trained_with(policy):
 def test_errors_say_what_to_do(policy):
     with pytest.raises(ValueError, match="beta is 0: it must be positive"):
         DPOConfig(beta=0)
+    with pytest.raises(ValueError, match="sft_coef is -1: it must be at least 0"):
+        DPOConfig(sft_coef=-1)
+    with pytest.raises(ValueError, match="dpop_lambda is -1: it must be at least 0, which is DPO"):
+        dpop_loss(*LOGPS, BETA, dpop_lambda=-1)
     with pytest.raises(ValueError, match="prompts_per_step is 0"):
         DPOConfig(prompts_per_step=0)
     with pytest.raises(ValueError, match="samples_per_prompt is 1: a comparison needs at least 2"):

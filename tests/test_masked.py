@@ -6,8 +6,8 @@ import pytest
 import torch
 from engine import lively_gpt
 
+from minialign.critic import explained_variance
 from minialign.masked import has_spread, masked_mean, whiten
-from minialign.ppo import explained_variance
 from minialign.reward_model import RewardModel
 
 CONSTANTS = (0.3, 0.1, 0.7, -1.7, 1 / 3, 1e-6, 1e6, -1e-20, 0.0)

@@ -93,6 +93,21 @@ def optimized(**options):
     return models, lambda: ppo.train(policy, PROMPTS, length, config, **options)
 
 
+def without_critic(**options):
+    policy, reference = network(), network(2)
+    config = PPOConfig(steps=3, advantages="rloo", **ROLLOUTS)
+    options |= {"reference": reference}
+    models = {"policy": policy, "reference": reference}
+    return models, lambda: ppo.train(policy, PROMPTS, length, config, **options)
+
+
+def warmed_up(**options):
+    models, _ = optimized(**options)
+    options |= {name: models[name] for name in ("reference", "critic")}
+    config = PPOConfig(steps=1, critic_warmup=2, **ROLLOUTS)
+    return models, lambda: ppo.train(models["policy"], PROMPTS, length, config, **options)
+
+
 # name: (its set-up, the parts that have dropout on between two updates)
 ALGORITHMS = {
     "pretraining": (pretrained, {"model"}),
@@ -102,6 +117,8 @@ ALGORITHMS = {
     "dpo": (preferring, set()),
     "online_dpo": (preferring_online, set()),
     "ppo": (optimized, set()),
+    "ppo without critic": (without_critic, set()),
+    "ppo with warm-up": (warmed_up, set()),
 }
 
 
@@ -127,7 +144,7 @@ def test_modes_during_a_run_and_after_any_end(name, ending):
 
 
 @pytest.mark.parametrize("ending", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("name", ["policy_gradient", "online_dpo", "ppo"])
+@pytest.mark.parametrize("name", ["policy_gradient", "online_dpo", "ppo", "ppo without critic"])
 def test_modes_where_the_reward_is_asked_and_after_it_fails(name, ending, monkeypatch):
     asked = []
 

@@ -231,6 +231,31 @@ def test_normalised_scores_have_mean_0_and_deviation_1():
     assert abs(elsewhere[0]) > 0.01  # a constant of these texts, not of every batch
 
 
+def test_of_many_texts_a_random_sample_sets_the_scale():
+    """The first ones would be about a few topics: here, they are all short."""
+    model = lively_model()
+    prompts = ["Hello."] * 40
+    responses = ["Yes!", "No."] * 10 + [f"Never {word}, not at all." for word in "abcdefghijklmnopqrst"]
+    scores = model.score(prompts, responses)
+    model.normalise(prompts, responses, n=20)
+    found = model.score(prompts, responses)
+    drawn = sorted(np.random.default_rng(0).permutation(40)[:20])
+    assert len(set(drawn)) == 20 and 4 < sum(i < 20 for i in drawn) < 16, "the test needs both kinds"
+    expected = (scores - scores[drawn].mean()) / scores[drawn].std()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    first = (scores - scores[:20].mean()) / scores[:20].std()
+    assert np.abs(found - first).max() > 0.5, "the first ones instead"
+    gains = []
+    for seed in (0, 0, 1):
+        model.normalise(prompts, responses, n=20, seed=seed)
+        gains.append(float(model.gain))
+    assert gains[0] == pytest.approx(gains[1], rel=1e-5) and abs(gains[2] / gains[0] - 1) > 1e-3
+    model.normalise(prompts, responses)  # they are fewer than 512: all of them
+    assert model.score(prompts, responses).mean() == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ValueError, match="shorter than"):
+        model.normalise(prompts, responses[:-1])
+
+
 def test_the_scale_is_saved_and_not_trained():
     model = lively_model()
     model.normalise(ASKED, ANSWERED)

@@ -9,7 +9,7 @@ import torch
 from minialign.chat import load_chat
 from minialign.gpt import GPTConfig
 from minialign.reward_model import RewardModel
-from minialign.rollouts import roll_out, score
+from minialign.rollouts import roll_out, score, unscored
 from minialign.sampling import generate
 from minialign.tokenizer import load_tokenizer
 from tests.engine import favour, lively_gpt
@@ -89,6 +89,13 @@ def test_metrics_are_means_over_response_tokens_only(model):
     )
     assert metrics["objective/scores"] == pytest.approx(np.mean([len(y.split()) for y in rollout.responses]))
     assert all(type(value) is float for value in metrics.values())  # JSON has no tensors
+
+
+def test_a_rollout_that_nobody_scores(model):
+    """The same samples; and no metric is made of scores that are not there."""
+    scored, free = (roll_out(model, PROMPTS, reward, n=2, seed=1) for reward in (number_of_words, unscored))
+    assert free.rewards.shape == (6,) and free.rewards.isnan().all() and free.responses == scored.responses
+    assert scored.metrics() == {**free.metrics(), "objective/scores": float(scored.rewards.mean())}
 
 
 def test_it_moves_as_a_whole(model):

@@ -81,10 +81,10 @@ PENALTIES = dict(beta=0.3, missing_end_penalty=1.0)
 OTHER_PENALTIES = dict(beta=0.9, missing_end_penalty=0.0)
 PPO = dict(temperature=1.0, epochs=2, minibatches=2, kl_target=1.0, horizon=100)
 PPO |= dict(max_approx_kl=None, gamma=1.0, lam=0.95, clip=0.2, value_clip=0.2, value_coef=0.5)
-PPO |= dict(whiten_rewards=False, ptx_coef=0.5)
+PPO |= dict(whiten_rewards=False, ptx_coef=0.5, advantages="gae", critic_warmup=0)
 OTHER_PPO = dict(temperature=0.7, epochs=1, minibatches=1, kl_target=None, horizon=10)
 OTHER_PPO |= dict(max_approx_kl=1e-9, gamma=0.8, lam=0.0, clip=0.01, value_clip=0.001, value_coef=3.0)
-OTHER_PPO |= dict(whiten_rewards=True, ptx_coef=0.0)
+OTHER_PPO |= dict(whiten_rewards=True, ptx_coef=0.0, advantages="rloo", critic_warmup=1)
 ALGORITHMS = {  # name: (train, its config, settings, other settings, title of the progress bar)
     "pretraining": (pretrained, PretrainingConfig, dict(batch_size=2), dict(batch_size=1), "pre-training"),
     "sft": (
@@ -111,15 +111,15 @@ ALGORITHMS = {  # name: (train, its config, settings, other settings, title of t
     "dpo": (
         preferring,
         DPOConfig,
-        dict(prompts_per_step=2, beta=0.3),
-        dict(prompts_per_step=1, beta=0.9),
+        dict(prompts_per_step=2, beta=0.3, sft_coef=0.0),
+        dict(prompts_per_step=1, beta=0.9, sft_coef=0.5),
         "DPO",
     ),
     "online_dpo": (
         preferring_online,
         OnlineDPOConfig,
-        ROLLOUTS | PENALTIES,
-        OTHER_ROLLOUTS | OTHER_PENALTIES,
+        ROLLOUTS | PENALTIES | dict(sft_coef=0.0),
+        OTHER_ROLLOUTS | OTHER_PENALTIES | dict(sft_coef=0.5),
         "online DPO",
     ),
     "ppo": (
@@ -150,21 +150,22 @@ COMMON = dict(final_lr=0.1, decay="cosine", weight_decay=0.0, betas=(0.9, 0.95),
 COMMON |= dict(muon=False, seed=0)
 DEFAULTS = {
     TrainingConfig: dict(steps=1000, learning_rate=1e-3, warmup=20, weight_decay=0.1),
-    PretrainingConfig: dict(steps=4200, learning_rate=6e-3, warmup=100, final_lr=0.01, weight_decay=0.01)
+    PretrainingConfig: dict(steps=8000, learning_rate=6e-3, warmup=100, final_lr=0.01, weight_decay=0.01)
     | dict(betas=(0.9, 0.99), muon=True, batch_size=24),
     SFTConfig: dict(steps=650, learning_rate=1.5e-4, warmup=20, weight_decay=0.01, betas=(0.9, 0.99))
     | dict(batch_size=16, replay_coef=0.0, replay_batch_size=16),
     RewardModelConfig: dict(steps=150, learning_rate=1e-3, warmup=20, weight_decay=0.01, prompts_per_step=8),
     PolicyGradientConfig: dict(steps=25, learning_rate=5e-4, warmup=3, final_lr=1.0, baseline="rloo")
     | dict(prompts_per_step=16, samples_per_prompt=8, max_new_tokens=96, temperature=1.0),
-    DPOConfig: dict(steps=60, learning_rate=3e-4, warmup=10, prompts_per_step=8, beta=0.1),
+    DPOConfig: dict(steps=60, learning_rate=3e-4, warmup=10, prompts_per_step=8, beta=0.1, sft_coef=0.0),
     OnlineDPOConfig: dict(steps=40, learning_rate=3e-4, warmup=5, prompts_per_step=32, beta=0.1)
-    | dict(samples_per_prompt=2, max_new_tokens=96, missing_end_penalty=1.0),
+    | dict(samples_per_prompt=2, max_new_tokens=96, missing_end_penalty=1.0, sft_coef=0.0),
     PPOConfig: dict(steps=25, learning_rate=3e-4, warmup=0, decay="linear", eps=1e-5)
     | dict(prompts_per_step=16, samples_per_prompt=4, max_new_tokens=96, temperature=1.0)
-    | dict(epochs=2, minibatches=2, rows_per_pass=16, beta=0.05, kl_target=None, horizon=10_000)
+    | dict(epochs=2, minibatches=2, rows_per_pass=16, beta=0.05, kl_target=None, horizon=128)
     | dict(max_approx_kl=None, gamma=1.0, lam=0.95, clip=0.2, value_clip=0.2, value_coef=0.1)
-    | dict(missing_end_penalty=1.0, whiten_rewards=False, ptx_coef=0.0),
+    | dict(missing_end_penalty=1.0, whiten_rewards=False, ptx_coef=0.0)
+    | dict(advantages="gae", critic_warmup=0),
 }
 
 

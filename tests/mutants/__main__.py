@@ -29,6 +29,8 @@ EVERY = ("modes", "algorithms", "settings", "elsewhere")  # what holds of every 
 TESTS = {  # the quick ones of each module, cheapest first
     "config": ("config",),
     "masked": ("masked",),
+    "advantages": ("advantages", "policy_gradient", "ppo"),
+    "critic": ("critic", "masked", "ppo"),
     "logprobs": ("logprobs", "elsewhere"),
     "statistics": ("statistics",),
     "bootstrap": ("bootstrap",),
@@ -38,6 +40,7 @@ TESTS = {  # the quick ones of each module, cheapest first
     "policy_gradient": ("policy_gradient", *EVERY),
     "sft": ("sft", *EVERY),
     "reward_model": ("reward_model", *EVERY),
+    "labels": ("labels", "elsewhere"),
     "dpo": ("dpo", *EVERY),
     "training": ("training", *EVERY),
     "ppo": ("ppo", *EVERY),

@@ -90,7 +90,8 @@ def trained(
     model = RewardModel(sft, seed=config.seed) if model is None else model
     history = reward_model.train(model, pairs, config, **options)
     stop_if_interrupted(history)
-    responses = sampled(sft, [p.text for p in prompts_of("policy")[:128]], n=2, seed=2)
+    asked = np.random.default_rng(2).permutation([p.text for p in prompts_of("policy")])[:128].tolist()
+    responses = sampled(sft, asked, n=2, seed=2)  # shuffled: in their order, the first are about few topics
     prompts = [prompt for prompt in responses for _ in range(2)]
     model.normalise(prompts, [y for ys in responses.values() for y in ys])
     return model, history
