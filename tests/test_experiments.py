@@ -337,7 +337,7 @@ def test_every_table_of_notebook_02_can_be_made(table, monkeypatch):
         for name, value in shrunk.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
-    sizes = {"alignment_tax": (4, 8), "likelihood_and_gold": (8,), "knowledge": (16, 1)}
+    sizes = {"alignment_tax": (4, 8), "likelihood_and_gold": (8,), "one_style": (2,), "knowledge": (16, 1)}
     base, start = lively_gpt(WIDE), lively_gpt(WIDE, seed=1)
     before = copy.deepcopy(base)
     models = (base, start) if table is shipped.fine_tuning_quality else (base,)

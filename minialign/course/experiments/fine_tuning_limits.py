@@ -133,8 +133,8 @@ def unread_documents(characters: int = 50_000) -> list[tuple[list[int], list[int
     return [(ids[:1], ids[1:]) for ids in encoded]
 
 
-def one_style(base: GPT) -> list[dict]:
-    """Limit (b): 2,000 perfect answers, and how varied the model is then. Few steps (SHORT), without replay.
+def one_style(base: GPT, steps: int = 240) -> list[dict]:
+    """Limit (b): 2,000 perfect answers, and how varied the model is then. Without replay.
 
     In "many ways" people answer as they like; in "one way" all answers have the same facts in the same order
     and the same closing words. The control has "one answer a prompt", the same whenever it is asked, but of
@@ -155,7 +155,7 @@ def one_style(base: GPT) -> list[dict]:
             "one way": [replace(d, response=in_one_style(d.prompt)) for d in many],
         }
         for style, written in styles.items():
-            model = fine_tuned(base, written, replace(SHORT, seed=seed))
+            model = fine_tuned(base, written, replace(SHORT, steps=steps, seed=seed))
             sampled = generate(model, [model.chat.encode_prompt(p.text) for p in prompts], seed=seed)
             verses = np.array(answers(model, open_ended, seed=seed, n=8)).reshape(-1, 8)
             rows.append(
