@@ -15,7 +15,7 @@ from minialign.best_of_n import expected_best, kl_bound
 from minialign.course.evaluation import cloze_hits, facts_right
 from minialign.course.experiments import SEEDS, answers, habit_shares, held_out_prompts
 from minialign.course.experiments.comparisons import crowd, preferences, relabelled
-from minialign.course.experiments.fine_tuning import questions_by_sort
+from minialign.course.experiments.knowledge import questions_by_sort
 from minialign.course.experiments.reward_models import LARGE, trained
 from minialign.gpt import GPT
 from minialign.logprobs import perplexity, token_kl
