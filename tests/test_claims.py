@@ -19,8 +19,9 @@ from minialign.course.experiments import (
     comparisons,
     critics,
     direct_preference,
-    fine_tuning,
+    fine_tuning_limits,
     goodhart,
+    knowledge,
     policy_gradients,
     ppo_bugs,
     race,
@@ -68,7 +69,7 @@ def test_the_fine_tuned_model_answers(sft):
 
 
 def test_facts_come_out_on_topics_that_fine_tuning_never_mentioned(sft):
-    asked = fine_tuning.questions_by_sort()
+    asked = knowledge.questions_by_sort()
     right = {
         sort: facts_right(asked[sort], sft.respond([p.text for p in asked[sort]])).mean()
         for sort in ("sft", "held-out")
@@ -121,7 +122,7 @@ def column(table: str, name: str, **where) -> np.ndarray:
 
 
 def test_a_the_last_doublings_of_demonstrations_gain_less_than_a_third_of_the_first(base):
-    gold = {n: column("by_demonstrations", "gold", demonstrations=n).mean() for n in fine_tuning.SIZES}
+    gold = {n: column("by_demonstrations", "gold", demonstrations=n).mean() for n in fine_tuning_limits.SIZES}
     nothing = gold_rewards(PROMPTS, base.respond(TEXTS, temperature=1.0, max_new_tokens=60)).mean()
     first = (gold[30] - nothing) / np.log2(30)  # from one demonstration to thirty
     assert 0 < (gold[3000] - gold[1000]) / np.log2(3) < first / 3

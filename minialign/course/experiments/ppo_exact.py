@@ -120,7 +120,7 @@ def lambda_on_micro_world(sft: GPT) -> list[dict]:
     rows = []
     for lam in LAMBDAS:
         found = expected_gradient(policy, world.rewards, lam).double()
-        cosine = float(torch.cosine_similarity(found, true, dim=0))
+        cosine = float(found @ true / (found.norm() * true.norm()))
         rows.append(
             {"lam": lam, "cosine": cosine, "length": float(found.norm() / true.norm()), "tokens": tokens}
         )
