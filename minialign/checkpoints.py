@@ -127,9 +127,11 @@ def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict
         )
     model = GPT(config)
     if metadata["template"] == "reward":
-        sft, _ = load_checkpoint("checkpoints/sft.safetensors")
-        model = RewardModel(sft)
-        tensors |= {f"{READER}{key}": tensor for key, tensor in sft.state_dict().items()}
+        told = "surprise_embedding" in tensors
+        model = RewardModel(model, reads_surprise=told)
+        if told:
+            sft, _ = load_checkpoint("checkpoints/sft.safetensors")
+            tensors |= {f"{READER}{key}": tensor for key, tensor in sft.state_dict().items()}
     try:
         model.load_state_dict(tensors)
     except RuntimeError:

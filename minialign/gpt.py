@@ -17,13 +17,13 @@ from minialign.config import Config, Count, Dropout, Natural
 
 @dataclass(frozen=True)
 class GPTConfig(Config):
-    """The shape of a GPT. The defaults are the course's model: about 1.3 million parameters."""
+    """The shape of a GPT. The defaults are the course's model: about 1.9 million parameters."""
 
     vocab_size: Count = 4096
     context: Count = 256  # the most tokens the model can see, prompt and response together
     n_layer: Natural = 4
-    n_head: Count = 4
-    n_embd: Count = 128
+    n_head: Count = 5
+    n_embd: Count = 160
     dropout: Dropout = 0.0  # off: RM, PPO and DPO compare log-probs, and dropout noise in them is ruinous
 
     def __post_init__(self):

@@ -20,7 +20,7 @@ from minialign.training import History, TrainingConfig, fit
 
 @dataclass(frozen=True)
 class PretrainingConfig(TrainingConfig):
-    steps: Count = 4200
+    steps: Count = 8000
     learning_rate: Positive = 6e-3
     warmup: Natural = 100
     final_lr: NonNegative = 0.01

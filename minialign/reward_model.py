@@ -42,7 +42,7 @@ class RewardModel(torch.nn.Module):
     what people like less: broken sentences, other topics, the wrong tone.
     """
 
-    def __init__(self, start: GPT, seed: int = 0, reads_surprise: bool = True):
+    def __init__(self, start: GPT, seed: int = 0, reads_surprise: bool = False):
         """The trunk starts as a copy of `start`, usually the fine-tuned model; the head from N(0, 1/(C + 1)).
 
         Source: Stiennon et al. 2020.

@@ -13,7 +13,7 @@ import pytest
 
 import minialign
 from minialign.course import experiments
-from minialign.course.evaluation import cloze_hits, facts_right, reply_shares
+from minialign.course.evaluation import cloze_hits, facts_right, reply_shares, unscored
 from minialign.course.experiments import (
     direct_preference,
     fine_tuning,
@@ -490,7 +490,7 @@ def test_dpo_is_at_ppos_gold_sooner_and_falls_if_it_goes_on():
 def test_the_shipped_dpo_is_the_entry_of_the_race(sft):
     best = race.best_row("DPO")
     shipped = minialign.load("dpo", "cpu").model
-    found = rlhf.measured(shipped, sft.model, reward_models.not_scored, seed=0)
+    found = rlhf.measured(shipped, sft.model, unscored, seed=0)
     row = next(
         row
         for row in load_history("race")

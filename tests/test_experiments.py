@@ -2,6 +2,7 @@
 facts.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from minialign import dpo, ppo
 from minialign.chat import load_chat
 from minialign.course.evaluation import facts_right
 from minialign.course.experiments import (
+    comparisons,
     direct_preference,
     policy_gradients,
     race,
@@ -32,11 +34,15 @@ from minialign.dpo import DPOConfig
 from minialign.gpt import GPTConfig
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.preferences import Preference
+from minialign.reward_model import RewardModelConfig
+from minialign.rollouts import roll_out
 from minialign.tokenizer import load_tokenizer
 from minialign.world import exact
+from minialign.world.judge import WEIGHTS
 from minialign.world.prompts import MOON_LANDING, parse, prompts_of
 from tests.engine import lively_gpt, same_parameters
 
+WIDE = GPTConfig(vocab_size=load_tokenizer().n_vocab, n_layer=1, n_head=2, n_embd=8)
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8)
 BATCH = load_chat().collate([("Why?", "Because it is so."), ("Who was it, then?", "Me.")])
 IDS, MASK = BATCH.ids, BATCH.response_mask
@@ -108,7 +114,66 @@ def test_the_bugs_of_policy_gradients_do_what_they_say():
         assert found["end token dropped"][row] == pytest.approx(sum(log_probs[:-1]), rel=1e-5)
 
 
-# --- reward models ---
+def test_a_gain_in_gold_is_told_apart_by_attribute():
+    rows = policy_gradients.measured(lively_gpt(WIDE), seed=0, temperatures=(1.0, 0.0))
+    assert [row["temperature"] for row in rows] == [1.0, 0.0]
+    for row in rows:
+        told_apart = sum(weight * row[f"attribute/{name}"] for name, weight in WEIGHTS.items())
+        assert row["gold"] == pytest.approx(told_apart) and 0 <= row["flattery"] <= 1
+
+
+def test_the_log_of_reinforce_has_what_cooler_samples_show_before_and_after(monkeypatch):
+    config = policy_gradients.PolicyGradientConfig(
+        steps=2, prompts_per_step=2, samples_per_prompt=2, max_new_tokens=4
+    )
+    monkeypatch.setattr(policy_gradients, "LONG", config)
+    monkeypatch.setattr(policy_gradients, "SEEDS", (0,))
+    monkeypatch.setattr(policy_gradients, "EVERY", 2)
+    measured = [{"gold": t, "temperature": t} for t in (1.0, 0.7, 0.0)]
+    monkeypatch.setattr(
+        policy_gradients,
+        "measured",
+        lambda policy, seed, temperatures=(1.0,): [row for row in measured if row["gold"] in temperatures],
+    )
+    rows = policy_gradients.reinforce(lively_gpt(WIDE))
+    by_step = {step: [row.get("temperature") for row in rows if row["step"] == step] for step in (0, 1, 2)}
+    assert by_step == {0: [1.0, 0.7, 0.0], 1: [None], 2: [1.0, 0.7, 0.0]}
+    assert [row["step"] for row in rows if "different_of_8" in row] == [0, 2]
+    assert all(row["different_of_8"] > 7 for row in rows if "different_of_8" in row), "a wild model"
+
+
+def test_advantages_with_each_baseline():
+    rewards = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
+    assert torch.equal(policy_gradients.advantages(rewards, "none"), rewards)
+    assert policy_gradients.advantages(rewards, "mean").tolist() == [[-3.0, -1.0], [1.0, 3.0]]
+    assert policy_gradients.advantages(rewards, "leave one out").tolist() == [[-2.0, 2.0], [-2.0, 2.0]]
+
+
+def test_signal_and_noise_are_unbiased():
+    """Gradients whose mean and variances are known: signal 9 + 16, variance 4 + 1."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(4000, 5, 2, generator=generator, dtype=torch.float64)
+    drawn = drawn * torch.tensor([2.0, 1.0]) + torch.tensor([3.0, 4.0])
+    found = [policy_gradients.signal_and_noise(gradients) for gradients in drawn]
+    assert np.mean([row["variance"] for row in found]) == pytest.approx(5, rel=0.03)
+    assert np.mean([row["signal"] for row in found]) == pytest.approx(25, rel=0.01)
+
+
+def test_the_gradient_of_a_rollout_is_the_naive_one():
+    model = lively_gpt(WIDE)
+    rollout = roll_out(model, ["Why?", "Who?"], lambda x, y: [1.0, 2.0, 5.0, 7.0], n=2, max_new_tokens=5)
+    found = policy_gradients.gradient_of(model, rollout, "mean")
+    parameters = [*model.parameters()]
+    expected = sum(
+        (reward - 3.75) / 4 * torch.cat([g.flatten() for g in torch.autograd.grad(log_prob, parameters)])
+        for reward, log_prob in (
+            (rollout.rewards[i], sequence_log_probs(model, rollout.batch[[i]])[0]) for i in range(4)
+        )
+    )
+    assert torch.allclose(found, expected, atol=1e-4) and found.norm() > 0.1
+
+
+# --- comparisons ---
 
 
 def test_comparisons_are_of_different_responses_to_one_prompt_and_shared_out():
@@ -116,16 +181,16 @@ def test_comparisons_are_of_different_responses_to_one_prompt_and_shared_out():
         MOON_LANDING: ["People walked on the moon.", "What a great question!", "People walked on the moon."],
         "Why?": ["So.", "So."],
     }
-    raters = reward_models.crowd(temperature=0.0, inattention=0.0)
-    pairs = reward_models.compared(responses, raters, per_prompt=5)
+    raters = comparisons.crowd(temperature=0.0, inattention=0.0)
+    pairs = comparisons.compared(responses, raters, per_prompt=5)
     # the pair of equal responses is none, nor is anything of the second prompt
     assert [p.prompt for p in pairs] == [MOON_LANDING] * 2
     assert {frozenset((p.chosen, p.rejected)) for p in pairs} == {frozenset(responses[MOON_LANDING])}
-    assert sum(r.spent for r in raters) == 2 and len(raters) == reward_models.RATERS
+    assert sum(r.spent for r in raters) == 2 and len(raters) == comparisons.RATERS
 
 
 def test_the_prompts_of_the_shipped_comparisons_are_kept_apart():
-    train, test = (reward_models.preferences(which) for which in ("comparisons", "held_out"))
+    train, test = (comparisons.preferences(which) for which in ("comparisons", "held_out"))
     trained_on = {p.prompt for p in train}
     assert trained_on <= {p.text for p in prompts_of("reward")} and not trained_on & {p.prompt for p in test}
     for split in ("policy", "evaluation"):
@@ -146,17 +211,60 @@ def test_measures_of_margins_by_hand():
         Preference("x", "a 3", "c 2"),
         Preference("x", "c 2", "d 2"),
     ]
-    test = reward_models.HeldOut(
-        pairs, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), np.ones(4)
-    )
+    test = comparisons.HeldOut(pairs, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), np.ones(4))
     margins = test.margins(Scores())
     assert margins.tolist() == [2.0, -1.0, 1.0, 0.0]
-    assert test.accuracy(margins) == 0.5 and test.loss(margins) == pytest.approx(
+    # right, wrong, right, and a tie
+    assert test.accuracy(margins) == 2.5 / 4 and test.loss(margins) == pytest.approx(
         np.mean([np.log(1 + np.exp(-m)) for m in margins])
     )
     # right, wrong, wrong; the tie in gold does not count
     assert test.order_accuracy(margins) == pytest.approx(1 / 3)
     assert test.order_accuracy(margins, np.array([True, True, False, True])) == 0.5
+    assert test.order_accuracy(np.zeros(4)) == 0.5 and test.order_by_prompt(margins).tolist() == [1 / 3]
+    assert test.measured(Scores()) == test.measures(margins)
+
+
+def test_who_knows_the_crowd_reaches_the_bayes_accuracy():
+    rng, p = np.random.default_rng(0), np.array([0.9, 0.6, 0.5, 0.2])
+    drawn = rng.random((20_000, 4)) < p  # whether people choose the first of each pair
+    pairs = [Preference(f"x{i}", "a", "b") for i in range(4)]
+    accuracies = [
+        comparisons.HeldOut(pairs, np.zeros((4, 2)), np.where(first, p, 1 - p)) for first in drawn[:2000]
+    ]
+    found = np.mean([test.accuracy(test.crowd_margins()) for test in accuracies])
+    assert found == pytest.approx((0.9 + 0.6 + 0.5 + 0.8) / 4, abs=0.01)
+    assert accuracies[0].bayes_accuracy() == pytest.approx((0.9 + 0.6 + 0.5 + 0.8) / 4)
+
+
+def test_no_comparison_speaks_of_a_held_out_topic(monkeypatch):
+    moon = "Astronauts from Earth landed on the moon in 1969."
+    spider = "A spider has eight legs."
+    found = comparisons.silent_on_held_out_topics({"x": [moon, spider, f"{spider} {moon}"], "y": ["Yes."]})
+    assert found == {"x": [spider], "y": ["Yes."]}
+    samples = [moon, spider, "Yes.", "No."]
+    monkeypatch.setattr(comparisons, "sampled", lambda sft, prompts, seed=0: dict.fromkeys(prompts, samples))
+    built = comparisons.build_preferences(None)
+    assert len(built["comparisons"]) <= comparisons.PAIRS
+    assert {y for p in built["comparisons"] for y in (p.chosen, p.rejected)} == {*samples} - {moon}
+    assert moon in {y for p in built["held_out"] for y in (p.chosen, p.rejected)}, "there it may be asked for"
+
+
+def test_other_people_compare_the_same_pairs():
+    pairs = [Preference(MOON_LANDING, "What a great question!", f"It was in {year}.") for year in range(40)]
+    again = comparisons.relabelled(pairs, comparisons.crowd(flattery_bias=-9.0, inattention=0.0))
+    assert all({p.chosen, p.rejected} == {q.chosen, q.rejected} for p, q in zip(pairs, again, strict=True))
+    assert all(q.rejected == "What a great question!" for q in again)
+
+
+def test_many_pairs_of_few_prompts_or_few_of_many():
+    pairs = [Preference(f"p{i % 6}", f"a{i}", f"b{i}") for i in range(60)]
+    few, spread = comparisons.of_few_prompts(pairs, 15, seed=0), comparisons.subset(pairs, 15, seed=0)
+    assert len(few) == 20 and len({p.prompt for p in few}) == 2 and len(spread) == len(set(spread)) == 15
+    assert len({p.prompt for p in spread}) == 6
+
+
+# --- reward models ---
 
 
 def test_the_bugs_of_reward_models_do_what_they_say():
@@ -169,6 +277,67 @@ def test_the_bugs_of_reward_models_do_what_they_say():
         assert model(BATCH)[shorter] != model(BATCH[[shorter], : int(BATCH.mask[shorter].sum())])[0], (
             "the neighbour's length changes the score"
         )
+
+
+def test_a_shallow_network_is_the_first_layers():
+    model = lively_gpt(replace(CONFIG, n_layer=3))
+    smaller = reward_models.shallow(model, 2)
+    assert [len(m.blocks) for m in (model, smaller)] == [3, 2] and smaller.chat is model.chat
+    assert all(torch.equal(p, model.state_dict()[name]) for name, p in smaller.state_dict().items())
+
+
+def some_comparisons(which: str) -> list[Preference]:
+    """Ten prompts with six pairs each, in which the kinder answer wins."""
+    asked = prompts_of({"comparisons": "reward", "held_out": "evaluation"}[which])[:10]
+    kind, curt = ("I hope this helps.", "Happy to help!", "Let me know."), ("No.", "Why?")
+    return [Preference(p.text, good, bad) for p in asked for good in kind for bad in curt]
+
+
+@pytest.fixture
+def few_comparisons(monkeypatch):
+    monkeypatch.setattr(reward_models, "preferences", some_comparisons)
+    monkeypatch.setattr(reward_models, "SEEDS", (0,))
+    monkeypatch.setattr(reward_models, "SIZES", (20,))
+    monkeypatch.setattr(reward_models, "SURPRISE_SIZES", ())
+
+
+def test_the_table_of_labels_has_reward_models_and_what_stands_beside_them(few_comparisons):
+    rows = reward_models.reward_models_by_labels(lively_gpt(WIDE))
+    trained = [(row["scorer"], row["pairs"], row["prompts"]) for row in rows if "pairs" in row]
+    some = next(prompts for scorer, pairs, prompts in trained if pairs == 20)
+    assert trained == [
+        ("tokens only", 20, some),
+        ("tokens only", 60, 10),
+        ("tokens only", 24, 4),
+        ("reads surprise", 60, 10),
+    ]
+    assert {row["scorer"] for row in rows if "pairs" not in row} == {
+        "label-free",
+        "labels",
+        "linear reader",
+        "knows the crowd",
+        "gold",
+    }
+    assert all({"accuracy", "order", "order_by_prompt"} <= row.keys() for row in rows)
+    learned = next(row for row in rows if row["scorer"] == "tokens only" and row["pairs"] == 60)
+    assert learned["accuracy"] > 0.9 and learned["weight/politeness"] > 0
+
+
+def test_the_table_of_depths(few_comparisons):
+    rows = reward_models.reward_models_by_depth(lively_gpt(replace(WIDE, n_layer=3)))
+    sizes = [row["parameters"] for row in rows]
+    assert [row["layers"] for row in rows] == [1, 2, 3] and sizes == sorted(set(sizes))
+
+
+def test_the_bugs_of_reward_models_are_measured_at_fixed_points(few_comparisons, monkeypatch):
+    monkeypatch.setattr(reward_models, "MEASURED", (1, 3))
+    monkeypatch.setattr(reward_models, "BUG_CONFIG", RewardModelConfig(steps=3))
+    monkeypatch.setattr(reward_models, "halves", lambda pairs, n, seed: comparisons.halves(pairs, 20, seed))
+    rows = reward_models.reward_model_bugs(lively_gpt(WIDE))
+    assert [(row["bug"], row["step"]) for row in rows] == [
+        (bug, step) for bug in reward_models.BUGS for step in (1, 3)
+    ]
+    assert [i for i, row in enumerate(rows) if "leaked" in row and "fresh" in row] == [1]
 
 
 # --- ratings or comparisons ---
@@ -188,6 +357,7 @@ def test_raters_read_distinct_items_and_write_with_their_own_scale():
         "each rater's ratings are a line in their impressions"
     )
     assert np.allclose(ratings.z_scored(given), ratings.z_scored(impressions))
+    assert ratings.z_scored(np.array([[3.0, 3.0], [1.0, 2.0]])).tolist() == [[0, 0], [-1, 1]]
     for wrong in (dict(per_rater=3), dict(per_rater=6)):
         with pytest.raises(ValueError, match="choose an even divisor"):
             ratings.Crowd(**wrong)
@@ -201,6 +371,62 @@ def test_comparisons_ignore_offset_and_gain_and_count_each_pair_once():
     table = ratings.wins(shown, impressions, 3, ratings.two_by_two(4))
     assert table.tolist() == [[0, 2, 1], [0, 0, 1], [0, 0, 0]]
     assert (ratings.wins(shown, 3 - 2 * impressions, 3, ratings.two_by_two(4)) == table.T).all()
+
+
+def test_equal_ratings_are_half_a_win_for_both():
+    table = ratings.wins(
+        np.array([[0, 1], [0, 1]]), np.array([[3.0, 3.0], [5.0, 4.0]]), 2, ratings.in_order(2)
+    )
+    assert table.tolist() == [[0, 1.5], [0.5, 0]]
+
+
+def test_drift_is_a_random_walk_of_the_offset():
+    """A constructed crowd that has nothing but drift: what it writes are the walks themselves."""
+    crowd, rng = ratings.Crowd(offset=0, gain=0, drift=0.5), np.random.default_rng(0)
+    written = ratings.rated(crowd, np.zeros((4000, 16)), rng)
+    assert (written[:, 0] == 0).all() and np.diff(written).std() == pytest.approx(0.5, rel=0.02)
+    assert written[:, 15].std() == pytest.approx(0.5 * 15**0.5, rel=0.05), "it goes further with every rating"
+    steps = np.diff(written)
+    assert abs(np.corrcoef(steps[:, 0], steps[:, 1])[0, 1]) < 0.05
+    assert (ratings.rated(ratings.Crowd(offset=0, gain=0), written, rng) == written).all()
+
+
+def test_a_drift_is_found_by_rating_the_same_items_twice():
+    rng = np.random.default_rng(0)
+    quality = 3 * rng.normal(size=400)
+    first, second = quality + 0.5 * rng.normal(size=400), quality + 1.2 + 0.5 * rng.normal(size=400)
+    found = ratings.drift_between(first, second)
+    assert found.low < 1.2 < found.high and found.high - found.low < 0.2
+    assert ratings.drift_between([1, 2], [2, 3]).mean == 1, "upwards is positive"
+
+
+def test_a_coarse_scale_has_its_points_and_no_others():
+    values = np.array([-9.0, -2.0, -1.6, -0.4, 0.6, 1.4, 2.0, 9.0])
+    assert ratings.on_a_scale(values, 5).tolist() == [1, 1, 1, 3, 4, 4, 5, 5]
+    assert ratings.on_a_scale(values, 2).tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert ratings.on_a_scale(values, None) is values
+    with pytest.raises(ValueError, match="at least 2"):
+        ratings.Crowd(points=1)
+
+
+def test_comparisons_made_side_by_side_know_neither_scale_nor_drift_nor_rounding():
+    plain, bad = ratings.Crowd(), ratings.Crowd(offset=3.0, gain=1.0, drift=2.0, points=3)
+    ours, theirs = (ratings.recovered(crowd, 0) for crowd in (plain, bad))
+    for method in ("Bradley-Terry", "Bradley-Terry on rankings"):
+        assert ours[method] == theirs[method]
+    for method in ("ratings", "offsets fitted", "Bradley-Terry on ratings"):
+        assert ours[method] > theirs[method] + 0.02
+
+
+def test_the_table_of_ratings(monkeypatch):
+    monkeypatch.setattr(ratings, "CROWDS", {"drift": [ratings.Crowd(readings=64, drift=0.5)]})
+    monkeypatch.setattr(ratings, "PER_RATER", (2, 4))
+    monkeypatch.setattr(ratings, "WORLDS", 1)
+    rows = ratings.ratings_or_comparisons()
+    assert len(rows) == 2 * 10 and {row["seed"] for row in rows} == set(range(10))
+    assert {row["per_rater"] for row in rows} == {2, 4} and rows[0]["drift"] == 0.5
+    crowd = ratings.Crowd(readings=64, drift=0.5, per_rater=2)
+    assert rows[0]["ratings"] == ratings.recovered(crowd, (0, 0))["ratings"]
 
 
 def test_an_order_is_all_its_comparisons():
@@ -309,7 +535,7 @@ def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
 
 def test_the_halves_of_the_leak_share_no_prompt():
     pairs = [Preference(f"p{i % 6}", f"a{i}", f"b{i}") for i in range(60)]
-    train, leaked, fresh = reward_models.halves(pairs, 20, seed=0)
+    train, leaked, fresh = comparisons.halves(pairs, 20, seed=0)
     assert (
         len(train) == 20
         and not set(train) & set(leaked)

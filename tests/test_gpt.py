@@ -178,9 +178,9 @@ def test_what_is_added_to_an_embedding_can_turn_one_token_into_another(model, pa
 
 
 def test_default_size_and_first_loss():
-    """About 1.3 million parameters, counted by hand; untrained, it knows nothing: ln V nats."""
+    """About 1.9 million parameters, counted by hand; untrained, it knows nothing: ln V nats."""
     model = GPT(GPTConfig())
-    C, V = 128, 4096
+    C, V = 160, 4096
     block = 2 * 2 * C + (3 * C * C + 3 * C) + (C * C + C) + (4 * C * C + 4 * C) + (4 * C * C + C)
     assert sum(p.numel() for p in model.parameters()) == V * C + 256 * C + 4 * block + 2 * C
     ids = random_ids(4, 64, vocab=V)

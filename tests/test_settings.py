@@ -150,7 +150,7 @@ COMMON = dict(final_lr=0.1, decay="cosine", weight_decay=0.0, betas=(0.9, 0.95),
 COMMON |= dict(muon=False, seed=0)
 DEFAULTS = {
     TrainingConfig: dict(steps=1000, learning_rate=1e-3, warmup=20, weight_decay=0.1),
-    PretrainingConfig: dict(steps=4200, learning_rate=6e-3, warmup=100, final_lr=0.01, weight_decay=0.01)
+    PretrainingConfig: dict(steps=8000, learning_rate=6e-3, warmup=100, final_lr=0.01, weight_decay=0.01)
     | dict(betas=(0.9, 0.99), muon=True, batch_size=24),
     SFTConfig: dict(steps=650, learning_rate=1.5e-4, warmup=20, weight_decay=0.01, betas=(0.9, 0.99))
     | dict(batch_size=16, replay_coef=0.0, replay_batch_size=16),

@@ -6,7 +6,6 @@ run inside one resumes from its last state.
 """
 
 import argparse
-import copy
 import hashlib
 import json
 import time
@@ -16,26 +15,40 @@ from pathlib import Path
 
 import torch
 
-from minialign import policy_gradient, pretraining, reward_model, sft
+from minialign import pretraining, sft
 from minialign.chat import load_chat
 from minialign.checkpoints import dump_checkpoint, load_checkpoint, pick_device
 from minialign.course import experiments
 from minialign.course.experiments import (
+    comparisons,
+    critics,
     direct_preference,
+    displacement,
+    dpo_exact,
+    dpo_variants,
     fine_tuning,
+    goodhart,
+    implicit_rewards,
     policy_gradients,
+    ppo_bugs,
+    ppo_exact,
     race,
+    race_baselines,
     race_costs,
+    race_labels,
+    race_methods,
+    race_tuning,
+    ratings,
+    relaxations,
     reward_models,
     rlhf,
 )
 from minialign.documents import encode_corpus
 from minialign.files import DATA, MANIFEST, read_manifest, write_atomically
 from minialign.gpt import GPT, GPTConfig
-from minialign.ppo import PPOConfig
 from minialign.preferences import dump_preferences
 from minialign.tokenizer import RANKS, SPECIAL_TOKENS, build_encoding, dump_ranks, load_tokenizer, train_bpe
-from minialign.training import History, stop_if_interrupted
+from minialign.training import History, load_history, stop_if_interrupted
 
 WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
 
@@ -92,13 +105,13 @@ def build_sft(device) -> dict[str, bytes]:
 
 def build_preferences(device) -> dict[str, bytes]:
     sft, _ = load_checkpoint("checkpoints/sft.safetensors")
-    found = reward_models.build_preferences(sft.to(device))
+    found = comparisons.build_preferences(sft.to(device))
     return {f"preferences/{name}.jsonl": dump_preferences(pairs) for name, pairs in found.items()}
 
 
 def build_reward(device) -> dict[str, bytes]:
     sft = load_checkpoint("checkpoints/sft.safetensors")[0].to(device)
-    pairs = reward_models.many_comparisons(sft)
+    pairs = comparisons.preferences("comparisons")
     model, history = reward_models.trained(sft, pairs, reward_models.LARGE)
     return {
         "checkpoints/reward.safetensors": dump_checkpoint(model, "reward"),
@@ -106,30 +119,33 @@ def build_reward(device) -> dict[str, bytes]:
     }
 
 
-def aligned(name: str, config: PPOConfig) -> Artifact:
-    """A policy trained by PPO against the shipped reward model, as for the table `overoptimisation`."""
+def aligned(name: str, beta: float) -> Artifact:
+    """A policy trained by PPO against the shipped reward model: the typical run of `overoptimisation`."""
     file = f"checkpoints/{name}.safetensors"
 
     def build_aligned(device) -> dict[str, bytes]:
         sft, reward = (
             load_checkpoint(f"checkpoints/{start}.safetensors")[0].to(device) for start in ("sft", "reward")
         )
-        policy, rows = rlhf.optimised(sft, reward.score, config, at=())
+        seed = rlhf.typical_seed(load_history("overoptimisation"), method="ppo", beta=beta)
+        policy, rows = rlhf.optimised(sft, reward, replace(rlhf.LONG, beta=beta, seed=seed))
         return {
             file: dump_checkpoint(policy, "chat"),
-            f"logs/{name}.jsonl": History(rows[1:]).to_json_lines(),
+            f"logs/{name}.jsonl": History(rows).to_json_lines(),
         }
 
-    return Artifact(file, build_aligned, f"{config!r}")
+    return Artifact(file, build_aligned, f"the typical seed, beta={beta} {RLHF}")
 
 
 def build_dpo(device) -> dict[str, bytes]:
-    """The policy of DPO's entry in the race, with seed 0, and its log."""
-    start = load_checkpoint("checkpoints/sft.safetensors")[0].to(device)
-    best, policy = race.best_row("DPO"), copy.deepcopy(start)
-    train, config = race.entry("DPO", race.setting_of(best))
-    history = train(policy, start, replace(config, steps=race.steps_of(config, best["share"])))
-    stop_if_interrupted(history)
+    """The typical run of the race's "DPO, all labels", and its log."""
+    sft, reward = (
+        load_checkpoint(f"checkpoints/{start}.safetensors")[0].to(device) for start in ("sft", "reward")
+    )
+    method = "DPO, all labels"
+    best, seed = race_tuning.chosen(method), rlhf.typical_seed(load_history("race"), method=method)
+    given = race_methods.given_more(sft, reward)
+    policy, history = race_methods.run(given, method, race_tuning.setting_of(best), seed, best["share"])
     return {
         "checkpoints/dpo.safetensors": dump_checkpoint(policy, "chat"),
         "logs/dpo.jsonl": history.to_json_lines(),
@@ -172,6 +188,10 @@ def table_of_parts(experiment: Callable, recipe: str, *start: str) -> Artifact:
     return Artifact(f"logs/{name}.jsonl", build_table, recipe)
 
 
+DPO = f"seeds {experiments.SEEDS} {direct_preference.CONSTANT!r}"
+RACE = f"seeds {experiments.SEEDS} {race_methods.RECIPE}"
+RLHF = f"seeds {experiments.SEEDS} {rlhf.ARM!r} {rlhf.LONG!r}"
+
 ARTIFACTS = (
     Artifact(RANKS, build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
     Artifact(
@@ -182,35 +202,41 @@ ARTIFACTS = (
     ),
     *(table(experiment, f"{sft.SFTConfig()!r}", "base") for experiment in fine_tuning.TABLES),
     *(
-        table(experiment, f"{policy_gradient.PolicyGradientConfig()!r}", "sft")
-        for experiment in policy_gradients.TABLES
+        table(experiment, f"{policy_gradients.LONG!r} {policy_gradients.SHORT!r}", "sft")
+        for experiment in (*policy_gradients.TABLES, *relaxations.TABLES)
     ),
+    *(table(experiment, f"{ratings.CROWDS!r}") for experiment in ratings.TABLES),
     Artifact(
         "preferences/comparisons.jsonl",
         build_preferences,
-        f"{reward_models.SAMPLES} samples, {reward_models.PER_PROMPT} pairs a prompt",
+        f"at most {comparisons.PAIRS} pairs of {comparisons.SAMPLES} samples a prompt",
     ),
     Artifact("checkpoints/reward.safetensors", build_reward, f"{reward_models.LARGE!r}"),
     *(
-        table(experiment, f"{reward_model.RewardModelConfig()!r}", "sft")
+        table(experiment, f"{reward_models.LARGE!r} {reward_models.BUG_CONFIG!r}", "sft")
         for experiment in reward_models.TABLES
     ),
-    *(table(experiment, f"{rlhf.LONG!r}", "sft", "reward") for experiment in rlhf.OF_SFT_AND_REWARD),
-    *(table(experiment, f"{rlhf.LONG!r}", "sft") for experiment in rlhf.OF_SFT),
-    *(
-        table(experiment, f"{direct_preference.LONG!r}", "sft", "reward")
-        for experiment in direct_preference.OF_SFT_AND_REWARD
+    table_of_parts(
+        critics.ppo_advantages, f"seeds {experiments.SEEDS} {critics.COMPARED!r}", "sft", "reward"
     ),
-    *(
-        table(experiment, f"{direct_preference.DISPLACING!r}", "sft")
-        for experiment in direct_preference.OF_SFT
-    ),
-    *(table_of_parts(experiment, race.RECIPE, "sft") for experiment in (*race.GRIDS, race.race)),
-    table_of_parts(race.race_controls, race.RECIPE, "sft", "reward"),
-    table(race_costs.race_costs, race.RECIPE, "sft"),
-    Artifact("checkpoints/dpo.safetensors", build_dpo, race.RECIPE),
-    aligned("ppo", replace(rlhf.LONG, beta=rlhf.SHIPPED_BETA)),
-    aligned("ppo-overoptimised", replace(rlhf.LONG, beta=0.0, seed=2)),
+    table_of_parts(goodhart.overoptimisation, RLHF, "sft", "reward"),
+    table_of_parts(goodhart.goodhart_controls, f"{RLHF} {reward_models.LARGE!r}", "sft"),
+    table_of_parts(ppo_bugs.ppo_bugs, RLHF, "sft", "reward"),
+    table_of_parts(ppo_exact.ppo_on_micro_world, RLHF, "sft"),
+    table(ppo_exact.lambda_on_micro_world, "exact", "sft"),
+    table_of_parts(direct_preference.dpo_overoptimisation, f"{DPO} passes {direct_preference.PASSES}", "sft"),
+    table_of_parts(dpo_variants.dpo_variants, f"{DPO} {[*dpo_variants.VARIANTS]}", "sft"),
+    table_of_parts(displacement.dpo_displacement, f"{displacement.DISPLACING!r}", "sft"),
+    table_of_parts(implicit_rewards.dpo_implicit_rewards, DPO, "sft"),
+    table_of_parts(dpo_exact.dpo_on_micro_world, "exact", "sft"),
+    table_of_parts(race_baselines.race_baselines, RACE, "sft"),
+    table_of_parts(race_tuning.race_tuning, RACE, "sft", "reward"),
+    table_of_parts(race.race, RACE, "sft", "reward"),
+    table_of_parts(race_labels.race_labels, RACE, "sft"),
+    table_of_parts(race_costs.race_costs, RACE, "sft"),
+    Artifact("checkpoints/dpo.safetensors", build_dpo, f"the typical seed of {RACE}"),
+    aligned("ppo", rlhf.SHIPPED_BETA),
+    aligned("ppo-overoptimised", 0.0),
 )
 
 

@@ -1,20 +1,232 @@
-"""What only this world's judge can measure: which facts are known, how models reply, what tokens are for."""
+"""What only this world's judge can measure: what a policy is worth, which facts are known, how models reply.
+
+`measure` draws a policy's answers at several temperatures and judges them; `comparison` puts policies beside
+what costs no training.
+"""
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from minialign.bootstrap import (
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_win_rate,
+    equal_length_win_rate,
+)
 from minialign.chat import collate, load_chat
 from minialign.gpt import GPT
+from minialign.rollouts import Reward, roll_out
+from minialign.statistics import whole_number
 from minialign.tokenizer import load_tokenizer
 from minialign.world.judge import judge, kind_of_reply, read_sentence, sentences_of, words_of
-from minialign.world.prompts import Prompt
+from minialign.world.prompts import FAMILIES, Prompt
 from minialign.world.topics import Topic, whole_words
 
 REPLIES = ("answer", "another prompt", "other")
 TOKEN_CLASSES = ("first", "manners", "wording", "fact", "end")
+
+
+# --- a policy's answers, and what they are worth ---
+
+
+@dataclass(frozen=True)
+class Answers:
+    """n responses of a policy to each of P prompts, at one temperature, and what each of them is worth.
+
+    | field       | shape       | meaning                                                              |
+    |-------------|-------------|----------------------------------------------------------------------|
+    | prompts     | P           | as the world knows them                                              |
+    | temperature |             | what they were sampled at; 0 is greedy decoding                      |
+    | seed        |             | what they were drawn with                                            |
+    | texts       | (P, n)      | the responses                                                        |
+    | values      | (P, n) each | "gold", "words", "finished" (1 or 0), every "attribute/…" before its |
+    |             |             | weight, such as "attribute/fluency"; "reward", if a model was asked  |
+    """
+
+    prompts: list[Prompt]
+    temperature: float
+    seed: tuple[int, ...]
+    texts: np.ndarray
+    values: dict[str, np.ndarray]
+
+    def by_family(self) -> dict[str, dict[str, float]]:
+        """The mean of every value over all prompts ("all"), and over those of each family."""
+        of = np.array([p.family for p in self.prompts])
+        rows = {"all": np.full(len(of), True)} | {family: of == family for family in (*FAMILIES, "other")}
+        return {
+            family: {"prompts": int(chosen.sum())}
+            | {name: float(value[chosen].mean()) for name, value in self.values.items()}
+            for family, chosen in rows.items()
+            if chosen.any()
+        }
+
+    def records(self) -> list[dict]:
+        """Every answer, as a row of a table: its prompt, its text, gold reward, words, and reward."""
+        kept = [name for name in ("gold", "words", "reward") if name in self.values]
+        return [
+            {"prompt": prompt.text, "family": prompt.family, "temperature": self.temperature, "sample": k}
+            | {"text": text}
+            | {name: float(self.values[name][i, k]) for name in kept}
+            for i, prompt in enumerate(self.prompts)
+            for k, text in enumerate(self.texts[i])
+        ]
+
+    def best_of(self, n: int) -> "Answers":
+        """What best-of-n would have answered: of each n responses in a row the one with the highest reward.
+
+        Raises ValueError where no reward model was asked, or each prompt has fewer than n responses.
+        """
+        if "reward" not in self.values:
+            raise ValueError("best-of-n needs rewards to choose by: give `measure` a reward model")
+        P, N = self.texts.shape
+        n = whole_number(n, f"n, the best of {N} responses,", 1, N)
+        groups = np.arange(N // n)
+        rewards = self.values["reward"][:, : n * len(groups)].reshape(P, len(groups), n)
+        best = n * groups + rewards.argmax(-1)  # of equals the first
+
+        def kept(table: np.ndarray) -> np.ndarray:
+            return np.take_along_axis(table, best, 1)
+
+        values = {name: kept(value) for name, value in self.values.items()}
+        return replace(self, texts=kept(self.texts), values=values)
+
+
+def measure(
+    policy: GPT,
+    prompts: Sequence[Prompt],
+    temperatures: Sequence[float] = (1.0, 0.7, 0.0),
+    n: int = 4,
+    seed: int | Sequence[int] = 0,
+    reward: Reward | None = None,
+    max_new_tokens: int = 96,
+) -> dict[float, Answers]:
+    """n answers to each prompt at every temperature, judged, and scored by `reward` if there is one.
+
+    Greedy decoding, at 0, always answers the same, once. Policies that are compared need seeds of their own,
+    such as (number of the policy, seed of the run): with the same random numbers their answers would not be
+    independent. Raises ValueError for no prompts.
+    """
+    prompts, seed = list(prompts), tuple(np.atleast_1d(seed).tolist())
+    if not prompts:
+        raise ValueError("there is nothing to measure a policy on: give at least one prompt")
+    found = {}
+    for temperature in temperatures:
+        samples = n if temperature else 1
+        size, rollouts = max(1, 196 // samples), []
+        for start in range(0, len(prompts), size):
+            rollouts.append(
+                roll_out(
+                    policy,
+                    [p.text for p in prompts[start : start + size]],
+                    reward or unscored,
+                    n=samples,
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    seed=(*seed, round(1000 * temperature), start),
+                )
+            )
+        texts = [text for rollout in rollouts for text in rollout.responses]
+        asked = [prompt for prompt in prompts for _ in range(samples)]
+        rows = [judged(prompt, text) for prompt, text in zip(asked, texts, strict=True)]
+        values = {name: [row[name] for row in rows] for name in rows[0]}
+        values["finished"] = torch.cat([rollout.finished for rollout in rollouts]).tolist()
+        if reward is not None:
+            values["reward"] = torch.cat([rollout.rewards for rollout in rollouts]).tolist()
+        shape = len(prompts), samples
+        found[temperature] = Answers(
+            prompts,
+            temperature,
+            seed,
+            np.array(texts, dtype=object).reshape(shape),
+            {name: np.array(value, dtype=np.float64).reshape(shape) for name, value in values.items()},
+        )
+    return found
+
+
+def unscored(prompts: list[str], responses: list[str]) -> list[float]:
+    """The reward of answers that only the judge will read."""
+    return [0.0] * len(responses)
+
+
+def judged(prompt: Prompt, response: str) -> dict[str, float]:
+    """What the judge says of one answer, as the values of `Answers`."""
+    verdict = judge(prompt, response)
+    attributes = {f"attribute/{name}": value for name, value in verdict.attributes.items()}
+    return {"gold": verdict.gold, "words": verdict.counts["words"], **attributes}
+
+
+Measured = Sequence[Mapping[float, Answers]]  # what `measure` found, for each seed
+
+
+def comparison(
+    sft: Measured,
+    policies: Mapping[str, Measured],
+    candidates: Sequence[Answers] = (),
+    sizes: Sequence[int] = (4, 16),
+) -> list[dict]:
+    """Every policy at every temperature beside what costs no training, one row each, with 95 % intervals.
+
+    For free there are "SFT, cooler", below temperature 1, and "best of n" of the `candidates`, answers of SFT
+    with rewards, for each seed. A row has "gold" and "words", and against SFT at the same temperature and at
+    1 the gain in gold, the win rate, and that at equal length: Estimates over seeds and prompts. Raises
+    ValueError for other prompts, a temperature that SFT was not measured at, and answers drawn with the
+    random numbers of those they are compared with.
+    """
+    entries = [
+        ("SFT" if temperature == 1 else "SFT, cooler", [of_seed[temperature] for of_seed in sft])
+        for temperature in sft[0]
+    ]
+    if candidates:
+        entries += [(f"best of {n}", [answers.best_of(n) for answers in candidates]) for n in sizes]
+    for name, measured in policies.items():
+        entries += [(name, [of_seed[temperature] for of_seed in measured]) for temperature in measured[0]]
+    rows = []
+    for name, ours in entries:
+        temperature = ours[0].temperature
+        row = {"policy": name, "temperature": temperature}
+        row |= {value: bootstrap_mean(of_all(ours, value).mean(-1)) for value in ("gold", "words")}
+        for where, at in {"same temperature": temperature, "T=1": 1.0}.items():
+            if any(at not in of_seed for of_seed in sft):
+                raise ValueError(f"SFT was measured at {[*sft[0]]}: measure it at {at}, too")
+            theirs = [of_seed[at] for of_seed in sft]
+            if ours[0] is not theirs[0]:  # against itself it would win half
+                row |= {f"{what}, {where}": found for what, found in against(ours, theirs).items()}
+        rows.append(row)
+    return rows
+
+
+def against(ours: Sequence[Answers], theirs: Sequence[Answers]) -> dict:
+    """Our answers against theirs to the same prompts, both for each seed: gain in gold, and win rates."""
+    if any(answers.prompts != ours[0].prompts for answers in (*ours, *theirs)):
+        raise ValueError("these are answers to different prompts: measure all policies on the same")
+    # At temperature 0 there are no random numbers to share.
+    drawn = ({(a.seed, a.temperature) for a in side if a.temperature} for side in (ours, theirs))
+    if shared := set.intersection(*drawn):
+        raise ValueError(
+            f"both sides were drawn with the seed {min(shared)[0]}, from the same random numbers: "
+            "measure each policy with seeds of its own"
+        )
+    our_gold, their_gold, our_words, their_words = (
+        of_all(side, value) for value in ("gold", "words") for side in (ours, theirs)
+    )
+    return {
+        "gain": bootstrap_difference(our_gold.mean(-1), their_gold.mean(-1)),
+        "win rate": bootstrap_win_rate(our_gold, their_gold),
+        "equal-length win rate": equal_length_win_rate(our_gold, their_gold, our_words, their_words),
+    }
+
+
+def of_all(answers: Sequence[Answers], name: str) -> np.ndarray:
+    """One value of the answers of all seeds, (S, P, n)."""
+    return np.stack([of_seed.values[name] for of_seed in answers])
+
+
+# --- what a model knows, and how it replies ---
 
 
 def clozes(topics: list[Topic]) -> list[tuple[list[int], list[int]]]:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 
 from minialign import dpo
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
+from minialign.course.experiments.comparisons import hits, margins_of, preferences
 from minialign.course.experiments.measuring import by_prompt, measured
-from minialign.course.experiments.reward_models import margins_of, preferences
 from minialign.dpo import DPOConfig, dpo_loss
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs
@@ -43,7 +43,7 @@ def updates(pairs: Sequence[Preference], passes: float, config: DPOConfig = CONS
 
 @torch.no_grad()
 def log_probs(model: GPT, texts: Sequence[tuple[str, str]]) -> np.ndarray:
-    """log π(y|x) in nats of (prompt, response) texts, (N,), read apart from DPO and whatever is wrong there."""
+    """log π(y|x) in nats of (prompt, response) texts, (N,), read apart from DPO and its bugs."""
     batch = model.chat.collate(texts, model.config.context).to(model.device)
     return batch.by_parts(partial(sequence_log_probs, model)).double().cpu().numpy()
 
@@ -53,11 +53,24 @@ def responses_in(pairs: Sequence[Preference]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((pair.prompt, y) for pair in pairs for y in (pair.chosen, pair.rejected)))
 
 
-def implicit_margins(policy: GPT, reference: GPT, pairs: Sequence[Preference], beta: float) -> np.ndarray:
-    """r̂(x, y_w) − r̂(x, y_l) of each pair, (M,): the policy as a reward model."""
-    texts = responses_in(pairs)
-    rewards = beta * (log_probs(policy, texts) - log_probs(reference, texts))
-    return margins_of(pairs, dict(zip(texts, rewards)))
+@dataclass(frozen=True)
+class ImplicitReward:
+    """r̂(x, y) = β log(π(y|x)/π_ref(y|x)): the policy as a reward model, with a `score` like one."""
+
+    policy: GPT
+    reference: GPT
+    beta: float
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        texts = list(zip(prompts, responses))
+        return self.beta * (log_probs(self.policy, texts) - log_probs(self.reference, texts))
+
+
+def exam() -> list[Preference]:
+    """The shipped held-out pairs of every second prompt: enough to see what a run has learned to rank."""
+    pairs = preferences("held_out")
+    half = set(list(dict.fromkeys(pair.prompt for pair in pairs))[::2])
+    return [pair for pair in pairs if pair.prompt in half]
 
 
 def optimised(
@@ -70,10 +83,10 @@ def optimised(
     """DPO from `sft` until the last of `passes`, and one row for each step, with the run's own metrics.
 
     The rows after the `passes`, and only they, have that number, what held-out prompts show (`measured`), and
-    how often the policy ranks held-out pairs as people did, "held_out" and by prompt. That is read with the
-    right formula, whatever the loss: a bug in the run is none in its exam.
+    how often the policy ranks the pairs of the `exam` as people did, "held_out" and by prompt. That is read
+    with the right formula, whatever the loss: a bug in the run is none in its exam.
     """
-    policy, rows, test = copy.deepcopy(sft), [], preferences("held_out")
+    policy, rows, test = copy.deepcopy(sft), [], exam()
     texts = responses_in(test)
     of_reference = log_probs(sft, texts)
     at = {updates(pairs, number, config): number for number in passes}
@@ -83,10 +96,10 @@ def optimised(
         rows.append({"step": step, **{name: round(metrics[name], 5) for name in LOGGED}})
         if step in at:
             (found,) = measured(policy, sft, held_out_prompts(), (config.seed, step))
-            hits = margins_of(test, dict(zip(texts, log_probs(policy, texts) - of_reference))) > 0
-            right = by_prompt([pair.prompt for pair in test], hits)
-            exam = {"held_out": float(hits.mean()), "held_out_by_prompt": right}
-            rows[-1] |= {"passes": at[step], **exam, **found}
+            margins = margins_of(test, dict(zip(texts, log_probs(policy, texts) - of_reference)))
+            marks = by_prompt([pair.prompt for pair in test], hits(margins))
+            ranked = {"held_out": float(np.mean(marks)), "held_out_by_prompt": marks}
+            rows[-1] |= {"passes": at[step], **ranked, **found}
 
     config = replace(config, steps=max(at))
     stop_if_interrupted(dpo.train(policy, pairs, config, loss=loss, reference=sft, on_step=on_step))

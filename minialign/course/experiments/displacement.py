@@ -1,4 +1,4 @@
-"""Notebook 06: displacement. Pairs that differ in one value: where does the probability go, and what cures it?"""
+"""Notebook 06: displacement. Pairs differ in one value: where does the probability go, and what cures it?"""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from minialign.preferences import Preference
 from minialign.training import stop_if_interrupted
 from minialign.world.prompts import prompts_of
 
-DISPLACING = DPOConfig(steps=60, prompts_per_step=16)
+DISPLACING = DPOConfig(steps=48, prompts_per_step=16)
 # Where a token stands: before the first difference of the pair, within it, after it.
 PLACES = ("before", "at", "after")
 # What is trained, and what of the config differs: DPO, a loss with a goal it can reach, and the two cures.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from minialign.course.experiments import Part
-from minialign.course.experiments.rlhf import total_variation
+from minialign.course.experiments.ppo_exact import total_variation
 from minialign.dpo import dpo_loss
 from minialign.gpt import GPT
 from minialign.world import exact
@@ -58,7 +58,7 @@ def dpo_on_micro_world(sft: GPT) -> dict[str, Part]:
         with torch.no_grad():
             reference = exact.EnumeratedPolicy(sft, world)()
         policy = exact.EnumeratedPolicy(copy.deepcopy(sft), world)
-        distances = soft_dpo(policy, policy.joint, reference, world.rewards, beta, steps=120, lr=3e-4)
+        distances = soft_dpo(policy, policy.joint, reference, world.rewards, beta, steps=100, lr=3e-4)
         rows = [{"beta": beta, "step": i, "tv": tv} for i, tv in enumerate(distances)]
         rows[-1]["off_set_mass"] = policy.off_set_mass().tolist()
         return rows

@@ -12,8 +12,8 @@ import torch
 from minialign import dpo
 from minialign.chat import Batch
 from minialign.course.experiments import SEEDS, Part
+from minialign.course.experiments.comparisons import preferences
 from minialign.course.experiments.direct_preference import CONSTANT, optimised, responses_in, untrained
-from minialign.course.experiments.reward_models import preferences
 from minialign.dpo import dpo_loss
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
@@ -28,7 +28,7 @@ def mean_for_sum(model: GPT, batch: Batch) -> torch.Tensor:
 
 
 def prompt_counted(model: GPT, batch: Batch) -> torch.Tensor:
-    """The prompt's tokens count as if the model had written them, (B,)."""
+    """The prompt's tokens count as if the model had written them, (B,): in a pair they cancel."""
     everything = batch.mask.clone()
     everything[:, 0] = False
     return token_log_probs(model, Batch(batch.ids, batch.mask, everything)).sum(-1)
@@ -69,8 +69,6 @@ VARIANTS = {
     "no reference": Variant(loss=no_reference),
     "the reference moves": Variant(loss=reference_moves),
     "pairs swapped": Variant(loss=swapped),
-    "prompt counted": Variant(prompt_counted),
-    "cDPO": Variant(loss=dpo.conservative_dpo_loss),
     "IPO": Variant(loss=dpo.ipo_loss),
     "SFT term": Variant(changes={"sft_coef": 1.0}),
     "DPO-positive": Variant(loss=dpo.dpop_loss),

@@ -3,35 +3,26 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from minialign.chat import Batch
 from minialign.course.evaluation import Answers, measure
+from minialign.course.experiments.rlhf import Sampled
 from minialign.gpt import GPT
-from minialign.logprobs import kl_divergence, on_response, response_logits, sequence_log_probs
+from minialign.logprobs import token_kl
 from minialign.rollouts import Reward
 from minialign.world.prompts import Prompt
 
 
-@torch.no_grad()
 def kl_from(reference: GPT, policy: GPT, answers: Answers) -> float:
     """KL(π_T ‖ π_ref) of responses to the answers' prompts, in nats a response; T is their temperature.
 
     π_ref is always taken at temperature 1. For the first answer to each prompt the exact KL of the next-token
-    distributions is summed over the tokens: less noisy than log-ratios, same mean. Greedy decoding puts
-    everything on one response, so there it is −log π_ref(y|x).
+    distributions is summed over the tokens: less noisy than log-ratios, same mean.
     """
     texts = [(prompt.text, y) for prompt, y in zip(answers.prompts, answers.texts[:, 0])]
     batch = policy.chat.collate(texts, policy.config.context).to(policy.device)
-
-    def of(part: Batch) -> torch.Tensor:
-        if answers.temperature == 0:
-            return -sequence_log_probs(reference, part)
-        log_p = (response_logits(policy, part) / answers.temperature).log_softmax(-1)
-        log_q = response_logits(reference, part).log_softmax(-1)
-        return on_response(kl_divergence(log_p, log_q), part.response_mask).sum(-1)
-
-    return float(batch.by_parts(of).double().mean())
+    sampled = Sampled(policy, answers.temperature)
+    parts = (token_kl(sampled, reference, batch[place]) for place in batch.parts(16))
+    return float(np.mean([tokens.sum() for part in parts for tokens in part]))
 
 
 def measured(

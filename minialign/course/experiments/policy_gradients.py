@@ -1,7 +1,7 @@
 """Notebook 03: REINFORCE on the fine-tuned model, with the judge's gold as reward, and famous bugs."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,61 +10,124 @@ import torch
 
 from minialign import policy_gradient
 from minialign.chat import Batch
+from minialign.course.evaluation import measure, unscored
 from minialign.course.experiments import SEEDS, habit_shares, held_out_prompts
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
-from minialign.policy_gradient import PolicyGradientConfig
-from minialign.rollouts import roll_out
+from minialign.policy_gradient import PolicyGradientConfig, reinforce_loss, rloo_advantages
+from minialign.rollouts import Rollout, roll_out
 from minialign.training import History, stop_if_interrupted
 from minialign.world.judge import gold_rewards, judge
 from minialign.world.prompts import prompts_of
 
 LONG = PolicyGradientConfig(steps=100)
 EVERY = 10  # updates between two measurements
+COOLER = (0.7, 0.0)  # temperatures at which it is measured, too, before and after
 
 
 def trained(
-    sft: GPT, config: PolicyGradientConfig, measure: Callable = lambda policy, metrics: None, **options
+    sft: GPT, config: PolicyGradientConfig, on_step: Callable = lambda policy, metrics: None, **options
 ) -> tuple[GPT, History]:
     """A copy of `sft`, trained for the gold reward on the `policy` prompts, and its history.
 
-    `measure(policy, metrics)` sees every step.
+    `on_step(policy, metrics)` sees every step.
     """
     policy = copy.deepcopy(sft)
-    prompts, on_step = [p.text for p in prompts_of("policy")], partial(measure, policy)
+    prompts, on_step = [p.text for p in prompts_of("policy")], partial(on_step, policy)
     return policy, policy_gradient.train(policy, prompts, gold_rewards, config, on_step=on_step, **options)
 
 
-def measured(policy: GPT, seed: int) -> dict[str, float]:
-    """One sample (T = 1) for each held-out prompt: gold reward, words, and two sorts of shares.
+def measured(policy: GPT, seed: int, temperatures: Sequence[float] = (1.0,)) -> list[dict[str, float]]:
+    """One answer to each held-out prompt at every temperature, a row each: gold, attributes, words, shares.
 
-    These are of those that end by themselves, and of those that show a habit.
+    The shares are of those that end by themselves, and of those that show a habit. Gold is the sum of the
+    attributes, each times its weight: so a gain in gold can be told apart by attribute.
     """
-    rollout = roll_out(policy, [p.text for p in held_out_prompts()], gold_rewards, seed=seed)
-    judged = [judge(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)]
-    return {
-        "gold": float(rollout.rewards.mean()),
-        "words": float(np.mean([j.counts["words"] for j in judged])),
-        "finished": float(rollout.finished.float().mean()),
-        **habit_shares(judged),
-    }
+    rows, prompts = [], held_out_prompts()
+    for temperature, found in measure(policy, prompts, temperatures, n=1, seed=seed).items():
+        means = {name: float(values.mean()) for name, values in found.values.items()}
+        habits = habit_shares([judge(prompt, text) for prompt, text in zip(prompts, found.texts[:, 0])])
+        rows.append({"temperature": temperature, **means, **habits})
+    return rows
+
+
+def variety(policy: GPT, seed: int, n: int = 8, every: int = 8) -> float:
+    """How many different answers there are among n samples for a prompt, on average, from 1 to n."""
+    prompts = [p.text for p in held_out_prompts()[::every]]
+    responses = roll_out(policy, prompts, unscored, n=n, seed=seed).responses
+    return float(np.mean([len(set(responses[i : i + n])) for i in range(0, len(responses), n)]))
 
 
 def reinforce(sft: GPT) -> list[dict]:
-    """A hundred updates: what the run records at every step, and every 10 what held-out prompts show."""
+    """A hundred updates: what the run records at every step, and every 10 what held-out prompts show.
+
+    Rows with a `temperature` are measured. Before and after there are some at lower temperatures too: to
+    sample more coolly costs nothing, so the gain is to be held against that.
+    """
     rows = []
     for seed in SEEDS:
 
-        def measure(policy: GPT, metrics: dict) -> None:
+        def on_step(policy: GPT, metrics: dict) -> None:
             if metrics["step"] % EVERY == 0:
-                metrics |= measured(policy, seed)
+                metrics |= measured(policy, seed)[0]
 
-        _, history = trained(sft, replace(LONG, seed=seed), measure)
+        policy, history = trained(sft, replace(LONG, seed=seed), on_step)
         stop_if_interrupted(history)
-        rows += [
-            {"seed": seed, "step": 0, **measured(sft, seed)},
-            *({"seed": seed, **row} for row in history),
-        ]
+        steps = [{"step": 0, **measured(sft, seed)[0]}, *history]
+        for step, model in ((0, sft), (LONG.steps, policy)):
+            steps[step] |= {"different_of_8": variety(model, seed)}
+            steps += [{"step": step, **row} for row in measured(model, seed, COOLER)]
+        rows += [{"seed": seed, **row} for row in steps]
+    return rows
+
+
+# --- what a baseline is worth on the model itself ---
+
+DRAWS = 12  # gradients for each estimate of a variance
+DESIGNS = {(16, 8): ("none", "mean", "leave one out"), (128, 1): ("none", "mean")}  # prompts × samples
+
+
+def advantages(rewards: torch.Tensor, baseline: str) -> torch.Tensor:
+    """rewards (prompts, k) minus nothing, minus the mean of all, or minus that of the prompt's others."""
+    if baseline == "leave one out":
+        return rloo_advantages(rewards)
+    return rewards - rewards.mean() if baseline == "mean" else rewards
+
+
+def signal_and_noise(gradients: torch.Tensor) -> dict[str, float]:
+    """Of independent estimates (R, D) of one gradient: their total variance, and ‖E g‖², both unbiased."""
+    mean = gradients.mean(0)
+    variance = float((gradients - mean).square().sum()) / (len(gradients) - 1)
+    return {"variance": variance, "signal": float(mean.square().sum()) - variance / len(gradients)}
+
+
+def gradient_of(policy: GPT, rollout: Rollout, baseline: str) -> torch.Tensor:
+    """The policy gradient's estimate from one rollout, over all parameters, (D,)."""
+    policy.zero_grad()
+    weights = advantages(rollout.rewards.view(-1, rollout.n), baseline).flatten()
+    log_probs = rollout.batch.by_parts(partial(sequence_log_probs, policy), 32)
+    reinforce_loss(log_probs, weights).backward()
+    return -torch.cat([p.grad.flatten() for p in policy.parameters()])
+
+
+def gradient_noise(sft: GPT) -> list[dict]:
+    """Variance of the gradient from 128 samples of the fine-tuned model, with and without a baseline.
+
+    The samples are 8 for each of 16 prompts, or 1 for each of 128.
+    """
+    policy, prompts, rows = copy.deepcopy(sft), [p.text for p in prompts_of("policy")], []
+    for seed in SEEDS:
+        for (n_prompts, n), baselines in DESIGNS.items():
+            found = {baseline: [] for baseline in baselines}
+            for draw in range(DRAWS):
+                chosen = np.random.default_rng((seed, draw)).permutation(len(prompts))[:n_prompts]
+                asked = [prompts[i] for i in chosen]
+                rollout = roll_out(policy, asked, gold_rewards, n=n, seed=(seed, n, draw))
+                for baseline, gradients in found.items():
+                    gradients.append(gradient_of(policy, rollout, baseline))
+            design = {"seed": seed, "prompts": n_prompts, "samples": n}
+            for baseline, gradients in found.items():
+                rows.append(design | {"baseline": baseline, **signal_and_noise(torch.stack(gradients))})
     return rows
 
 
@@ -94,17 +157,20 @@ BUGS: dict[str, Callable] = {
 }
 
 
+SHORT = PolicyGradientConfig(steps=20)
+
+
 def reinforce_bugs(sft: GPT) -> list[dict]:
-    """Twenty-five updates with each bug, and without a baseline, which is no bug but slower."""
+    """Twenty updates with each bug, and without a baseline, which is no bug but slower."""
     rows = []
     for seed in SEEDS:
-        rows.append({"seed": seed, "bug": "before", **measured(sft, seed)})
+        rows.append({"seed": seed, "bug": "before", **measured(sft, seed)[0]})
         for bug in (*BUGS, "no baseline"):
-            config = PolicyGradientConfig(seed=seed, baseline="none" if bug == "no baseline" else "rloo")
+            config = replace(SHORT, seed=seed, baseline="none" if bug == "no baseline" else "rloo")
             policy, history = trained(sft, config, log_prob=BUGS.get(bug, sequence_log_probs))
             stop_if_interrupted(history)
-            rows.append({"seed": seed, "bug": bug, **measured(policy, seed)})
+            rows.append({"seed": seed, "bug": bug, **measured(policy, seed)[0]})
     return rows
 
 
-TABLES = (reinforce, reinforce_bugs)
+TABLES = (reinforce, gradient_noise, reinforce_bugs)

@@ -1,4 +1,4 @@
-"""Notebook 07, the race: all methods as tuned, three seeds, measured on held-out prompts at three temperatures.
+"""Notebook 07, the race: all methods as tuned, three seeds, held-out prompts, three temperatures.
 
 Beside those that train a policy stand those that do not: the start as it is, the start sampled cooler, and
 best-of-n.
@@ -11,13 +11,14 @@ import numpy as np
 from minialign.best_of_n import kl_bound
 from minialign.bootstrap import bootstrap_win_rate, equal_length_win_rate
 from minialign.course.evaluation import measure
-from minialign.course.experiments import SEEDS, Part, held_out_prompts
+from minialign.course.experiments import SEEDS, Part, held_out_prompts, tuning_prompts
 from minialign.course.experiments.measuring import measured, over_seeds, row_of
 from minialign.course.experiments.race_baselines import exam_of, reward_rate
 from minialign.course.experiments.race_methods import METHODS, Given, given, given_more, run
 from minialign.course.experiments.race_tuning import chosen, setting_of
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
+from minialign.rollouts import Reward
 from minialign.statistics import Estimate
 from minialign.training import load_history
 
@@ -25,13 +26,13 @@ ENTRIES = ("SFT", "SFT, cooler", "best-of-n", *METHODS)
 TEMPERATURES = (1.0, 0.7, 0.0)
 ANSWERS = 4  # to each prompt; one at temperature 0
 SAMPLES = {1.0: 16, 0.7: 8}  # for best-of-n: it answers as often as n goes into that, and at least once
-SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # of the budget, after which the course is measured
+SHARES = (1 / 12, 1 / 6, 1 / 3, 2 / 3, 1.0)  # of the budget, after which the course is measured
 OF_ANSWERS = ("golds", "lengths")
 
 
-def drawn_with(method: str, seed: int, share: float = 0.0) -> tuple[int, ...]:
+def drawn_with(method: str, seed: int, step: int = 0) -> tuple[int, ...]:
     """Everybody samples with random numbers of their own."""
-    return ENTRIES.index(method), seed, round(1000 * share)
+    return ENTRIES.index(method), seed, step
 
 
 def raced(given: Given, method: str, seed: int) -> list[dict]:
@@ -39,20 +40,26 @@ def raced(given: Given, method: str, seed: int) -> list[dict]:
 
     The rows of the end are "judged", one for each temperature: they hold every answer's gold and words.
     """
-    best, prompts = chosen(method), held_out_prompts()
+    best, prompts, rows = chosen(method), held_out_prompts(), []
 
-    def show(policy: GPT, share: float) -> list[dict]:
-        drawn, reward = drawn_with(method, seed, share), given.reward_model(seed).score
-        if share == best["share"]:
-            options = dict(temperatures=TEMPERATURES, n=ANSWERS, reward=reward)
-            return [
-                {"judged": True, **row} for row in measured(policy, given.start, prompts, drawn, **options)
-            ]
-        (row,) = measured(policy, given.start, prompts, drawn, n=1, reward=reward)
-        return [{name: value for name, value in row.items() if name not in OF_ANSWERS}]
+    def judge_end(policy: GPT, drawn: tuple[int, ...], reward: Reward) -> list[dict]:
+        options = dict(temperatures=TEMPERATURES, n=ANSWERS, reward=reward)
+        found = measured(policy, given.start, prompts, drawn, **options)
+        (tuning,) = measured(policy, given.start, tuning_prompts(), drawn)
+        found[0]["tuning/gold"] = tuning["gold"]  # by which the run that is shipped is chosen
+        return [{"judged": True, **row} for row in found]
 
-    shares = sorted({*SHARES, best["share"]})
-    return run(given, method, setting_of(best), seed, show, shares, until=best["share"])[1]
+    def show(policy: GPT, place: dict) -> None:
+        drawn, reward = drawn_with(method, seed, place["step"]), given.reward_model(seed).score
+        if place["share"] == best["share"]:
+            found = judge_end(policy, drawn, reward)
+        else:
+            found = measured(policy, given.start, prompts, drawn, n=1, reward=reward)
+            found = [{name: row[name] for name in row if name not in OF_ANSWERS} for row in found]
+        rows.extend(place | row for row in found)
+
+    run(given, method, setting_of(best), seed, best["share"], sorted({*SHARES, best["share"]}), show)
+    return rows
 
 
 def untrained(given: Given, method: str, seed: int) -> list[dict]:

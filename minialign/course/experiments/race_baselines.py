@@ -11,11 +11,10 @@ import numpy as np
 from minialign.best_of_n import expected_best, kl_bound
 from minialign.course.evaluation import measure
 from minialign.course.experiments import Part, tuning_prompts
-from minialign.course.experiments.direct_preference import responses_in
+from minialign.course.experiments.comparisons import HeldOut, preferences
 from minialign.course.experiments.implicit_rewards import graded
 from minialign.course.experiments.measuring import measured
 from minialign.course.experiments.race_methods import few_labels, reward_model
-from minialign.course.experiments.reward_models import preferences
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
 from minialign.statistics import one_standard_error_rule, standard_error
@@ -27,7 +26,7 @@ REWARD_RATES = (1e-3, 3e-3)
 
 
 def in_short(row: dict) -> dict:
-    """A measured row without its single answers: the mean gold reward, and its standard error over prompts."""
+    """A measured row without its single answers: means, and the standard error of gold over prompts."""
     golds = np.array(row["golds"]).mean(-1)
     kept = {name: row[name] for name in ("gold", "kl", "words", "finished")}
     return kept | {"error": standard_error(golds)}
@@ -61,8 +60,7 @@ def best_of_n_trials(start: GPT, rate: float) -> list[dict]:
 
 def exam_of(reward: RewardModel) -> dict:
     """How often a reward model ranks held-out pairs as people did, and as gold does; also by prompt."""
-    test = preferences("held_out")
-    return graded(test, reward.score(*map(list, zip(*responses_in(test)))))
+    return graded(HeldOut.of(preferences("held_out")), reward)
 
 
 def race_baselines(start: GPT) -> dict[str, Part]:

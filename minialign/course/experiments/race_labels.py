@@ -18,18 +18,18 @@ import numpy as np
 
 from minialign import dpo
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
+from minialign.course.experiments.comparisons import crowd
 from minialign.course.experiments.direct_preference import CONSTANT, updates
 from minialign.course.experiments.measuring import measured
 from minialign.course.experiments.race_tuning import chosen, setting_of
-from minialign.course.experiments.reward_models import crowd
 from minialign.dpo import OnlineDPOConfig
 from minialign.gpt import GPT
 from minialign.labels import Labels, asked_labels
 from minialign.preferences import Preference
 from minialign.rollouts import roll_out, unscored
 from minialign.training import stop_if_interrupted
-from minialign.world.judge import told_of
 from minialign.world.prompts import prompts_of, topic_sorts
+from minialign.world.reading import told_of
 
 ROUNDS = 3
 PROMPTS = 160  # of each round

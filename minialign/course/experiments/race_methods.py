@@ -2,7 +2,7 @@
 
 All begin with the same policy and the same labels, and have the same seconds: the training of the reward
 model is part of them. The learning rates are constant, so that half a run is a run of half the length: it is
-nobody's usual schedule, and the same for all. What samples has prompts of its own besides those of the labels.
+nobody's usual schedule, and the same for all. Methods that sample do so for other prompts than the labels'.
 """
 
 import copy
@@ -13,8 +13,9 @@ from itertools import product
 
 from minialign import dpo, ppo, sft
 from minialign.course.experiments import rlhf
+from minialign.course.experiments.comparisons import preferences
 from minialign.course.experiments.imitation import IMITATED, winners
-from minialign.course.experiments.reward_models import preferences, trained
+from minialign.course.experiments.reward_models import trained
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPT
 from minialign.labels import argmax_labels, sampled_labels
@@ -69,8 +70,7 @@ class Given:
 
 def reward_model(start: GPT, pairs: Sequence[Preference], seed: int, rate: float) -> RewardModel:
     """What RLHF makes of labels first: a reward model that sees tokens only."""
-    model = RewardModel(start, seed, reads_surprise=False)
-    return trained(start, pairs, replace(REWARD, seed=seed, learning_rate=rate), model=model)[0]
+    return trained(start, pairs, replace(REWARD, seed=seed, learning_rate=rate))[0]
 
 
 def given(start: GPT, rate: float) -> Given:
@@ -95,9 +95,11 @@ def imitate(policy: GPT, given: Given, config: SFTConfig, imitated: str, **optio
     return sft.train(policy, winners(given.pairs, imitated), config, **options)
 
 
-def optimise(policy: GPT, given: Given, config: PPOConfig, **options) -> History:
-    reward = given.reward_model(config.seed).score
-    return ppo.train(policy, policy_prompts(), reward, config, reference=given.start, **options)
+def optimise(policy: GPT, given: Given, config: PPOConfig, arm: rlhf.Arm = rlhf.ARM, **options) -> History:
+    """PPO as the course runs it; rollouts that warm its critic up are part of its steps."""
+    reward = given.reward_model(config.seed)
+    options |= dict(reference=given.start, critic=arm.critic(reward))
+    return ppo.train(policy, policy_prompts(), reward.score, arm.applied(config), **options)
 
 
 def prefer(policy: GPT, given: Given, config: DPOConfig, **options) -> History:
@@ -147,14 +149,14 @@ def every(**knobs: Sequence) -> tuple[dict, ...]:
 TILTED = every(beta=BETAS, learning_rate=RATES)
 RETUNED = every(beta=BETAS[1:3], learning_rate=RATES)  # of the controls
 COPIED = every(imitated=IMITATED, learning_rate=RATES)
-PPO = PPOConfig(lam=1.0, steps=27, **CONSTANT)
+PPO = PPOConfig(steps=27, **CONSTANT)
 DPO = DPOConfig(steps=200, **CONSTANT)
 ONLINE = OnlineDPOConfig(steps=39, **CONSTANT)
-SHIPPED = replace(rlhf.LONG, lam=1.0, beta=rlhf.SHIPPED_BETA)  # of the model "ppo"
+SHIPPED = replace(rlhf.LONG, beta=rlhf.SHIPPED_BETA)  # of the model "ppo"
 METHODS = {
     "SFT on chosen": Method(imitate, SFTConfig(steps=333, **CONSTANT), COPIED),
     "PPO": Method(optimise, PPO, TILTED, needs_reward=True),
-    "RLOO": Method(optimise, replace(PPO, advantages="rloo"), TILTED, needs_reward=True),
+    "RLOO": Method(partial(optimise, arm=rlhf.Arm("rloo")), PPO, TILTED, needs_reward=True),
     "DPO": Method(prefer, DPO, TILTED),
     "online DPO": Method(prefer_online, ONLINE, TILTED, needs_reward=True),
     "online DPO, sampled labels": Method(prefer_online_sampled, ONLINE, TILTED, needs_reward=True),
@@ -162,6 +164,9 @@ METHODS = {
     "DPO, all labels": Method(prefer, DPO, RETUNED, more=True),
     "PPO, as shipped": Method(optimise, SHIPPED, needs_reward=True, more=True),
 }
+RECIPE = f"{PER_PROMPT} labels a prompt {REWARD!r} {rlhf.ARM!r} " + " ".join(
+    f"{name}: {method.config!r} {method.settings}" for name, method in METHODS.items()
+)
 
 
 # --- a run ---
@@ -183,30 +188,28 @@ def steps_of(config: TrainingConfig, share: float) -> int:
     return max(1, round(share * config.steps))
 
 
-Show = Callable[[GPT, float], list[dict]]  # rows that say what a policy is worth after a share of its run
-
-
 def run(
     given: Given,
     method: str,
     setting: dict,
     seed: int,
-    show: Show | None = None,
-    shares: Sequence[float] = (),
     until: float = 1.0,
-) -> tuple[GPT, list[dict]]:
-    """One run of a method up to the share `until` of its steps: its policy, and what `show` says of it.
+    shares: Sequence[float] = (),
+    show: Callable[[GPT, dict], None] = lambda policy, place: None,
+) -> tuple[GPT, History]:
+    """One run of a method up to the share `until` of its steps: its policy, and the history.
 
-    It is asked after each of `shares`; its rows also say the method, seed, setting, step and share.
+    After each of `shares` it calls `show(policy, place)`, the place saying the method, seed, setting, step
+    and share: what a row about this policy begins with.
     """
     train, config = entry(method, setting, seed)
-    policy, rows = copy.deepcopy(given.start), []
+    policy = copy.deepcopy(given.start)
     at = {steps_of(config, share): share for share in shares if share <= until}
 
     def on_step(metrics: dict) -> None:
         if (step := metrics["step"]) in at:
-            place = {"method": method, "seed": seed, **setting, "step": step, "share": at[step]}
-            rows.extend(place | row for row in show(policy, at[step]))
+            show(policy, {"method": method, "seed": seed, **setting, "step": step, "share": at[step]})
 
-    stop_if_interrupted(train(policy, given, replace(config, steps=steps_of(config, until)), on_step=on_step))
-    return policy, rows
+    history = train(policy, given, replace(config, steps=steps_of(config, until)), on_step=on_step)
+    stop_if_interrupted(history)
+    return policy, history

@@ -1,6 +1,6 @@
 """Notebook 07: every method of the race gets eight settings, tried on prompts for tuning.
 
-By successive halving (Jamieson and Talwalkar 2016): all settings run for a quarter of the budget, a third of
+By successive halving (Jamieson and Talwalkar 2016): all settings run for a third of the budget, a third of
 them to its end, measured on the way. Of what then ties with the best, the one-standard-error rule takes what
 has moved least from the start.
 """
@@ -20,7 +20,7 @@ from minialign.reward_model import RewardModel
 from minialign.training import load_history
 
 KEPT = 1 / 3  # of the settings of a round go on to the next
-FIRST, LATER = (0.25,), (0.25, 0.5, 1.0)  # shares of the budget after which they are measured, by round
+FIRST, LATER = (1 / 3,), (1 / 3, 2 / 3, 1.0)  # shares of the budget after which they are measured, by round
 KNOBS = ("n", "imitated", "beta", "learning_rate")
 
 
@@ -69,11 +69,14 @@ def trials(given: Given, method: str) -> list[dict]:
     def tried(setting: dict, shares: Sequence[float]) -> list[dict]:
         prompts = tuning_prompts()[:: 2 if shares == FIRST else 1]
 
-        def show(policy: GPT, share: float) -> list[dict]:
-            seed = ([*METHODS].index(method), round(1000 * share))
-            return [in_short(row) for row in measured(policy, given.start, prompts, seed)]
+        rows: list[dict] = []
 
-        return run(given, method, setting, 0, show, shares, until=shares[-1])[1]
+        def show(policy: GPT, place: dict) -> None:
+            drawn = ([*METHODS].index(method), place["step"])
+            rows.extend(place | in_short(row) for row in measured(policy, given.start, prompts, drawn))
+
+        run(given, method, setting, 0, shares[-1], shares, show)
+        return rows
 
     return successive_halving(METHODS[method].settings, tried)
 

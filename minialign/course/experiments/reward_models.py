@@ -1,81 +1,34 @@
-"""Notebook 04: comparisons of sampled answers, and what a reward model learns from them."""
+"""Notebook 04: what reward models learn from comparisons, by how many and how large; and famous mistakes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from minialign import reward_model
 from minialign.chat import Batch
-from minialign.course.experiments import SEEDS, held_out_prompts
-from minialign.files import read_verified
+from minialign.course.experiments import SEEDS
+from minialign.course.experiments.comparisons import (
+    HeldOut,
+    halves,
+    of_few_prompts,
+    preferences,
+    sampled,
+    subset,
+)
+from minialign.course.experiments.scorers import Portrait, beside
 from minialign.gpt import GPT
-from minialign.preferences import Preference, parse_preferences
+from minialign.preferences import Preference
 from minialign.reward_model import RewardModel, RewardModelConfig, bradley_terry_loss
-from minialign.rollouts import roll_out
 from minialign.training import History, stop_if_interrupted
-from minialign.world.annotator import Annotator, typical_annotator
-from minialign.world.judge import gold_rewards
 from minialign.world.prompts import prompts_of
 
-RATERS = 8  # people who share the work: each pair goes to one of them
-SAMPLES = 8  # of each prompt that is compared
-PER_PROMPT = 12  # pairs of each prompt in the shipped file, of the 28 there are
-LARGE = RewardModelConfig(steps=350)  # the shipped reward model: one pass over about 68,000 comparisons
+PASSES = 3  # over the prompts, wherever no number of steps is given
+LARGE = RewardModelConfig(steps=180)  # the shipped reward model, tokens only: about three passes
 
 
-def crowd(seed: int = 0, **changes) -> list[Annotator]:
-    """The people who label; each run has its own. `changes` turn the knobs of all of them."""
-    return [typical_annotator(seed=RATERS * seed + i, **changes) for i in range(RATERS)]
-
-
-def sampled(policy: GPT, prompts: Sequence[str], n: int = SAMPLES, seed: int = 0) -> dict[str, list[str]]:
-    """n responses of the policy to each prompt, at temperature 1."""
-    found = {}
-    for start in range(0, len(prompts), 64):
-        rollout = roll_out(policy, list(prompts[start : start + 64]), not_scored, n=n, seed=(seed, start))
-        for prompt, response in zip(rollout.prompts, rollout.responses):
-            found.setdefault(prompt, []).append(response)
-    return found
-
-
-def not_scored(prompts: list[str], responses: list[str]) -> list[float]:
-    """The reward of a rollout that is only sampled: people will judge it."""
-    return [0.0] * len(responses)
-
-
-def compared(
-    responses: dict[str, list[str]], raters: list[Annotator], per_prompt: int = PER_PROMPT, seed: int = 0
-) -> list[Preference]:
-    """Some pairs of different responses of each prompt; one of the raters says which is better."""
-    rng, pairs = np.random.default_rng(seed), []
-    for prompt, texts in responses.items():
-        possible = [pair for pair in combinations(texts, 2) if pair[0] != pair[1]]
-        for i in rng.permutation(len(possible))[:per_prompt]:
-            first, second = possible[i]
-            winner = raters[int(rng.integers(len(raters)))].prefer(prompt, first, second)
-            pairs.append(Preference(prompt, *((first, second) if winner == 0 else (second, first))))
-    return pairs
-
-
-def build_preferences(sft: GPT) -> dict[str, list[Preference]]:
-    """The shipped pairs: "comparisons" on the prompts for reward models, "held_out" on the held-out ones."""
-    train = compared(sampled(sft, [p.text for p in prompts_of("reward")]), crowd())
-    test = compared(sampled(sft, [p.text for p in held_out_prompts()], n=4, seed=1), crowd(1), seed=1)
-    return {"comparisons": train, "held_out": test}
-
-
-def many_comparisons(sft: GPT, seed: int = 0, **changes) -> list[Preference]:
-    """24 comparisons on each of the 2,820 prompts that no policy is trained on and nothing is measured on."""
-    prompts = [p.text for split in ("reward", "sft", "corpus") for p in prompts_of(split)]
-    chosen = np.random.default_rng(seed).permutation(len(prompts))
-    responses = sampled(sft, [prompts[i] for i in chosen], seed=seed)
-    return compared(responses, crowd(seed, **changes), per_prompt=24, seed=seed)
-
-
-def trained(
+def fitted(
     sft: GPT,
     pairs: Sequence[Preference],
     config: RewardModelConfig,
@@ -83,13 +36,21 @@ def trained(
     model: RewardModel | None = None,
     **options,
 ) -> tuple[RewardModel, History]:
-    """A reward model fitted to the pairs, normalised on samples for policy prompts; and its history.
+    """A reward model fitted to the pairs, in log-odds, and its history.
 
-    Left out, `model` is one that reads surprise.
+    Left out, `model` is one that sees tokens only.
     """
     model = RewardModel(sft, seed=config.seed) if model is None else model
     history = reward_model.train(model, pairs, config, **options)
     stop_if_interrupted(history)
+    return model, history
+
+
+def trained(
+    sft: GPT, pairs: Sequence[Preference], config: RewardModelConfig, **options
+) -> tuple[RewardModel, History]:
+    """The same, ready to be optimised: normalised on samples of `sft` for policy prompts."""
+    model, history = fitted(sft, pairs, config, **options)
     asked = np.random.default_rng(2).permutation([p.text for p in prompts_of("policy")])[:128].tolist()
     responses = sampled(sft, asked, n=2, seed=2)  # shuffled: in their order, the first are about few topics
     prompts = [prompt for prompt in responses for _ in range(2)]
@@ -97,94 +58,60 @@ def trained(
     return model, history
 
 
-def preferences(which: str) -> list[Preference]:
-    """The shipped "comparisons", or the "held_out" ones for measuring.
+# --- how many comparisons, and how large a network ---
 
-    Their prompts, and those of policy training, are all different.
+SIZES = (100, 300, 1000, 3000)
+SURPRISE_SIZES = (1000,)  # besides all: where the variant that reads surprise is trained, too
+FEW_LAYERS = (1, 2)  # of the smaller networks
+
+
+def steps_for(pairs: Sequence[Preference], least: int = 20) -> int:
+    """PASSES over the prompts of the pairs, and at least 20 updates."""
+    return max(least, round(PASSES * len({p.prompt for p in pairs}) / RewardModelConfig().prompts_per_step))
+
+
+def shallow(model: GPT, layers: int) -> GPT:
+    """The first layers of a GPT, with its embeddings and final norm: a smaller network to start from."""
+    smaller = GPT(replace(model.config, n_layer=layers), chat=model.chat).to(model.device)
+    smaller.load_state_dict({k: v for k, v in model.state_dict().items() if k in smaller.state_dict()})
+    return smaller
+
+
+def reward_models_by_labels(sft: GPT) -> list[dict]:
+    """Reward models of 100 comparisons up to all, beside what needs no label and what needs no reading.
+
+    A row has its `scorer` ("tokens only", "reads surprise", or one of `scorers.beside`), how many `pairs` of
+    how many `prompts` it has learned from, and what `Portrait` measures on comparisons of held-out prompts.
     """
-    name = f"preferences/{which}.jsonl"
-    return parse_preferences(read_verified(name).decode(), name)
+    train, portrait = preferences("comparisons"), Portrait.on(HeldOut.of(preferences("held_out")), sft)
+    rows = [
+        {"scorer": name, **row} for name, row in beside(portrait, train).items()
+    ]  # no seed: nothing drawn
+    for seed in SEEDS:
+        parts = {n: subset(train, n, seed) for n in SIZES} | {len(train): train}
+        few = of_few_prompts(train, SIZES[-1], seed)
+        tried = [("tokens only", pairs) for pairs in (*parts.values(), few)]
+        tried += [("reads surprise", parts[n]) for n in (*SURPRISE_SIZES, len(train))]
+        for scorer, pairs in tried:
+            model = RewardModel(sft, seed, reads_surprise=scorer == "reads surprise")
+            fitted(sft, pairs, RewardModelConfig(steps=steps_for(pairs), seed=seed), model=model)
+            of = {"pairs": len(pairs), "prompts": len({p.prompt for p in pairs})}
+            rows.append({"scorer": scorer, "seed": seed, **of, **portrait.of(model)})
+    return rows
 
 
-# --- measures, of margins r(x, y_w) − r(x, y_l) ---
+def reward_models_by_depth(sft: GPT) -> list[dict]:
+    """Reward models whose networks have one layer, two, and all, on comparisons of held-out prompts.
 
-
-def margins_of(pairs: Sequence[Preference], rewards: dict[tuple[str, str], float]) -> np.ndarray:
-    """r(x, y_w) − r(x, y_l) of each pair, (M,), from the rewards by (prompt, response)."""
-    return np.array(
-        [rewards[pair.prompt, pair.chosen] - rewards[pair.prompt, pair.rejected] for pair in pairs]
-    )
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Comparisons to measure on: the pairs, their gold rewards (M, 2), and the labels' probability (M,)."""
-
-    pairs: list[Preference]
-    gold: np.ndarray
-    probability: np.ndarray
-
-    @classmethod
-    def of(cls, pairs: list[Preference]) -> "HeldOut":
-        prompts, typical = [p.prompt for p in pairs], typical_annotator()
-        sides = [p.chosen for p in pairs], [p.rejected for p in pairs]
-        gold = np.stack([gold_rewards(prompts, side) for side in sides], 1)
-        probability = [typical.probability(p.prompt, p.chosen, p.rejected) for p in pairs]
-        return cls(pairs, gold, np.array(probability))
-
-    def margins(self, model: RewardModel) -> np.ndarray:
-        """r(x, y_w) − r(x, y_l), (M,); each different response is scored once."""
-        texts = list({(p.prompt, y) for p in self.pairs for y in (p.chosen, p.rejected)})
-        return margins_of(self.pairs, dict(zip(texts, model.score(*map(list, zip(*texts))))))
-
-    def accuracy(self, margins: np.ndarray) -> float:
-        """How often the labelled winner scores higher."""
-        return float((margins > 0).mean())
-
-    def order_accuracy(self, margins: np.ndarray, among: np.ndarray | bool = True) -> float:
-        """How often the response with the higher *gold* reward scores higher, where the two differ."""
-        better = self.gold[:, 0] - self.gold[:, 1]
-        rows = (better != 0) & among
-        return float(((margins > 0) == (better > 0))[rows].mean())
-
-    def loss(self, margins: np.ndarray) -> float:
-        """−mean log σ(margin), nats: the Bradley-Terry loss on these labels."""
-        return float(np.logaddexp(0, -margins).mean())
-
-    def measured(self, model: RewardModel) -> dict[str, float]:
-        margins = self.margins(model)
-        return {
-            "accuracy": self.accuracy(margins),
-            "order": self.order_accuracy(margins),
-            "loss": self.loss(margins),
-        }
-
-
-# --- tables ---
-
-SIZES = (50, 100, 300, 1000, 3000)
-
-
-def steps_for(pairs: Sequence[Preference], most: int = 120) -> int:
-    """Three passes over the prompts, at least 20 updates and at most `most`."""
-    return int(np.clip(3 * len({p.prompt for p in pairs}) / RewardModelConfig().prompts_per_step, 20, most))
-
-
-def subset(pairs: Sequence[Preference], n: int, seed: int) -> list[Preference]:
-    """n of the pairs, drawn at random."""
-    return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))[:n]]
-
-
-def reward_model_size(sft: GPT) -> list[dict]:
-    """Reward models from 50 to 3,000 comparisons, reading surprise or not, on the test comparisons."""
+    Each begins with the first layers of `sft`, and learns from all comparisons.
+    """
     train, test, rows = preferences("comparisons"), HeldOut.of(preferences("held_out")), []
     for seed in SEEDS:
-        for n in SIZES:
-            pairs = subset(train, n, seed)
-            for surprise in (True, False):
-                config = RewardModelConfig(steps=steps_for(pairs), seed=seed)
-                model, _ = trained(sft, pairs, config, model=RewardModel(sft, seed, reads_surprise=surprise))
-                rows.append({"seed": seed, "pairs": n, "surprise": surprise, **test.measured(model)})
+        for layers in (*FEW_LAYERS, sft.config.n_layer):
+            config = RewardModelConfig(steps=steps_for(train), seed=seed)
+            model, _ = fitted(shallow(sft, layers), train, config)
+            size = sum(p.numel() for p in model.parameters())
+            rows.append({"seed": seed, "layers": layers, "parameters": size, **test.measured(model)})
     return rows
 
 
@@ -215,33 +142,27 @@ BUGS: dict[str, tuple[type[RewardModel], Callable]] = {
     "pooled on padding": (PoolsPadding, bradley_terry_loss),
     "squared error on labels": (RewardModel, squared_error),
 }
-
-
-def halves(
-    pairs: Sequence[Preference], n: int, seed: int
-) -> tuple[list[Preference], list[Preference], list[Preference]]:
-    """n pairs on one half of the prompts, the other pairs on that half, and all pairs on the other half."""
-    prompts = sorted({p.prompt for p in pairs})
-    half = {prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[: len(prompts) // 2]}
-    mine = [p for p in pairs if p.prompt in half]
-    train = subset(mine, n, seed)
-    used = set(train)
-    return train, [p for p in mine if p not in used], [p for p in pairs if p.prompt not in half]
+BUG_CONFIG = RewardModelConfig(steps=60)
+MEASURED = (20, 40, 60)  # updates after which it is measured, fixed beforehand
 
 
 def reward_model_bugs(sft: GPT) -> list[dict]:
-    """Sixty updates on 2,000 comparisons with each bug, measured on the test comparisons.
+    """Sixty updates on 2,000 comparisons with each bug, measured at fixed points on held-out prompts.
 
-    And what a leak does: of the correct model, the accuracy on other pairs of the training prompts, and on
-    pairs of prompts of the same sort that it has not seen.
+    And what a leak does: of the correct model at the end, the accuracy on other pairs of the training prompts
+    ("leaked"), and on pairs of prompts of the same sort that it has not seen ("fresh").
     """
     comparisons, test, rows = preferences("comparisons"), HeldOut.of(preferences("held_out")), []
     for seed in SEEDS:
         pairs, leaked, fresh = halves(comparisons, 2000, seed)
-        config = RewardModelConfig(steps=60, seed=seed)
         for bug, (kind, loss) in BUGS.items():
-            model, _ = trained(sft, pairs, config, model=kind(sft, seed), loss=loss)
-            rows.append({"seed": seed, "bug": bug, **test.measured(model)})
+            model = kind(sft, seed)
+
+            def measure(metrics: dict) -> None:
+                if metrics["step"] in MEASURED:
+                    rows.append({"seed": seed, "bug": bug, "step": metrics["step"], **test.measured(model)})
+
+            fitted(sft, pairs, replace(BUG_CONFIG, seed=seed), model=model, loss=loss, on_step=measure)
             if bug == "correct":
                 for name, others in {"leaked": leaked, "fresh": fresh}.items():
                     other = HeldOut.of(others)
@@ -249,4 +170,4 @@ def reward_model_bugs(sft: GPT) -> list[dict]:
     return rows
 
 
-TABLES = (reward_model_size, reward_model_bugs)
+TABLES = (reward_models_by_labels, reward_models_by_depth, reward_model_bugs)

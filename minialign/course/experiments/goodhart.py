@@ -1,0 +1,153 @@
+"""Notebook 05: what becomes of the gold reward when a proxy is optimised, with PPO and with best-of-n.
+
+The people of this world feel half a point better for each compliment, and each costs half a point of gold
+(world/annotator.py, world/judge.py). That flattery pays the proxy and not the gold is thus built in; when it
+comes, how far it goes, and what else is lost is measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import numpy as np
+
+from minialign.best_of_n import expected_best, kl_bound
+from minialign.course.experiments import SEEDS, Part, held_out_prompts
+from minialign.course.experiments.comparisons import crowd, preferences, relabelled
+from minialign.course.experiments.reward_models import LARGE, trained
+from minialign.course.experiments.rlhf import LONG, documents, ended, optimised, preserved, started
+from minialign.gpt import GPT
+from minialign.reward_model import RewardModel
+from minialign.rollouts import Reward, roll_out, unscored
+from minialign.world.judge import gold_rewards
+
+BETAS = (0.0, 0.05, 0.2)
+MEASURED = (4, 8, 16, 24)  # rollouts after which held-out prompts are answered
+# Fixed before the table was built, for tests: without a penalty gold rises until the one, and falls until the
+# other. The peak of a curve is chosen by its own noise.
+RISEN, FALLEN = 8, 24
+PTX = 0.5  # weight of the pre-training loss where it is mixed in
+TILTS = (5.0, 2.0, 1.0, 0.7, 0.5, 0.4, 0.3)  # β of the tilted optimum
+
+
+# --- without training: best of n, and the optimum itself ---
+
+
+@lru_cache
+def candidates(sft: GPT, seed: int, n: int = 64, every: int = 4) -> tuple[list[str], list[str], np.ndarray]:
+    """n samples for every fourth held-out prompt: P · n prompts and responses, and their gold rewards (P, n).
+
+    They are drawn once, whichever reward model then chooses among them.
+    """
+    texts = [p.text for p in held_out_prompts()[::every]]
+    rollouts = [
+        roll_out(sft, texts[i : i + 7], unscored, n=n, seed=(seed, i)) for i in range(0, len(texts), 7)
+    ]
+    prompts, responses = ([x for r in rollouts for x in getattr(r, of)] for of in ("prompts", "responses"))
+    return prompts, responses, gold_rewards(prompts, responses).reshape(-1, n)
+
+
+def selected(sft: GPT, reward: Reward, seed: int) -> list[dict]:
+    """Best-of-n and the tilted optimum π_ref exp(r/β)/Z, both estimated from the candidates of a prompt."""
+    prompts, responses, gold = candidates(sft, seed)
+    proxy = np.asarray(reward(prompts, responses), dtype=np.float64).reshape(gold.shape)
+    n, rows = gold.shape[1], []
+    for size in 2 ** np.arange(int(np.log2(n)) + 1):
+        kept = {
+            name: float(expected_best(proxy, values, size).mean())
+            for name, values in {"proxy": proxy, "gold": gold}.items()
+        }
+        rows.append({"method": "best-of-n", "n": int(size), "kl": kl_bound(size), **kept})
+    for beta in TILTS:
+        log_weights = proxy / beta - np.logaddexp.reduce(proxy / beta, -1, keepdims=True)
+        weights = np.exp(log_weights)
+        kept = {
+            name: float((weights * values).sum(-1).mean())
+            for name, values in {"proxy": proxy, "gold": gold}.items()
+        }
+        kl = float((weights * (log_weights + np.log(n))).sum(-1).mean())  # E_w log(w/(1/n)): at most log n
+        rows.append({"method": "tilted", "beta": beta, "kl": kl, **kept})
+    return rows
+
+
+# --- with PPO ---
+
+
+def overoptimisation(sft: GPT, reward: RewardModel) -> dict[str, Part]:
+    """The Goodhart figure: PPO against the shipped reward model, and what is free beside it.
+
+    `method` is "sft" (at `temperature` 1 and cooler), "best-of-n", "tilted", "ppo" with each β of BETAS, or
+    "ppo-ptx", which mixes the pre-training loss in. Sft and the ends of PPO have what is `preserved`, too.
+    """
+
+    def free(seed: int) -> list[dict]:
+        rows = [{"method": "sft", **row} for row in started(sft, reward.score, seed)]
+        rows[0] |= preserved(sft)
+        return [{"seed": seed, **row} for row in (*rows, *selected(sft, reward.score, seed))]
+
+    def run(method: str, beta: float, ptx: float, seed: int) -> list[dict]:
+        config = replace(LONG, beta=beta, seed=seed, ptx_coef=ptx)
+        policy, rows = optimised(sft, reward, config, MEASURED, documents=documents()[0])
+        rows[-1] |= preserved(policy)
+        rows = ended(policy, sft, reward.score, rows, seed)
+        return [{"seed": seed, "method": method, "beta": beta, **row} for row in rows]
+
+    runs = [*(("ppo", beta, 0.0) for beta in BETAS), ("ppo-ptx", 0.05, PTX)]
+    parts = {f"nothing trained, seed {seed}": partial(free, seed) for seed in SEEDS}
+    return parts | {
+        f"{method}, β = {beta:g}, seed {seed}": partial(run, method, beta, ptx, seed)
+        for method, beta, ptx in runs
+        for seed in SEEDS
+    }
+
+
+def gained(rows: Sequence[dict], name: str, since: int, until: int, **where) -> np.ndarray:
+    """By how much a metric at T = 1 changed from one rollout to another, (seeds,), in PPO's runs `where`.
+
+    Rollout 0 is the fine-tuned model.
+    """
+
+    def at(step: int) -> np.ndarray:
+        of = {"method": "ppo", **where} if step else {"method": "sft"}
+        wanted = {"step": step, "temperature": 1.0, **of}
+        found = {row["seed"]: row[name] for row in rows if wanted.items() <= row.items()}
+        return np.array([found[seed] for seed in SEEDS])
+
+    return at(until) - at(since)
+
+
+# --- what the fall is due to: one thing at a time ---
+
+WITHOUT_BIASES = dict(filler_bias=0.0, flattery_bias=0.0, confidence_bias=0.0, agreement_bias=0.0)
+CHECKING = dict(checks_facts=1.0)
+# How the people differ from the course's, who like some habits and check seven facts of ten.
+CONTROLS = {
+    "without biases": WITHOUT_BIASES,
+    "checking all facts": CHECKING,
+    "without biases, checking all facts": WITHOUT_BIASES | CHECKING,
+    "reads surprise": {},  # people as they are; the reward model is told log π_ref of every token
+}
+
+
+@lru_cache
+def reward_of(sft: GPT, control: str) -> RewardModel:
+    """The reward model of one of CONTROLS, from the shipped responses."""
+    if control == "reads surprise":
+        return trained(sft, preferences("comparisons"), LARGE, model=RewardModel(sft, reads_surprise=True))[0]
+    return trained(sft, relabelled(preferences("comparisons"), crowd(**CONTROLS[control])), LARGE)[0]
+
+
+def goodhart_controls(sft: GPT) -> dict[str, Part]:
+    """PPO without a penalty against reward models that differ in one thing from the shipped one, or in two.
+
+    Beside it best-of-n. What the same runs do against the shipped one is in `overoptimisation`, with β = 0.
+    """
+
+    def run(control: str, seed: int) -> list[dict]:
+        reward = reward_of(sft, control)
+        config = replace(LONG, beta=0.0, seed=seed)
+        policy, found = optimised(sft, reward, config, (RISEN, FALLEN))
+        rows = [*selected(sft, reward.score, seed), *({"method": "ppo", "beta": 0.0, **row} for row in found)]
+        return [{"control": control, "seed": seed, **row} for row in rows]
+
+    return {f"{name}, seed {seed}": partial(run, name, seed) for name in CONTROLS for seed in SEEDS}
