@@ -122,7 +122,7 @@ def logistic_fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     def slope(w):
         return x.T @ (expit(x @ w) - y) / len(y) + RIDGE * w
 
-    return optimize.minimize(loss, np.zeros(x.shape[1]), jac=slope, method="BFGS", options={"gtol": 1e-9}).x
+    return optimize.minimize(loss, np.zeros(x.shape[1]), jac=slope, options={"gtol": 1e-9}).x
 
 
 def wins(ours, theirs) -> np.ndarray:

@@ -31,7 +31,7 @@ def encoded(documents: Iterable[str | list[int]], model: GPT) -> list[list[int]]
         raise TypeError(f"the documents are one text, {documents[:40]!r}: give a list of texts")
     documents = [encode_corpus([d], model.chat)[0] if isinstance(d, str) else d for d in documents]
     for i, ids in enumerate(documents):
-        if not isinstance(ids, list | tuple) or any(isinstance(token, str) for token in ids[:1]):
+        if not isinstance(ids, list | tuple) or ids and isinstance(ids[0], str):
             raise TypeError(f"document {i} is {str(ids)[:60]!r}: give a text, or a list of token ids")
     require_fit((((), ids) for ids in documents), model.config.context, "document {}".format)
     short = [i for i, ids in enumerate(documents) if len(ids) < 2]

@@ -34,7 +34,7 @@ class Labels:
 
     def pairs(self, rollout: Rollout) -> list[Preference]:
         """The labelled pairs of a rollout: a round of fresh comparisons, to train on as on any others."""
-        chosen, rejected = (rows.tolist() for rows in self(rollout, rollout.rewards))
+        chosen, rejected = self(rollout, rollout.rewards)
         prompts, responses = rollout.prompts, rollout.responses
         texts = [(prompts[w], responses[w], responses[lost]) for w, lost in zip(chosen, rejected)]
         return [Preference(x, y_w, y_l) for x, y_w, y_l in texts if y_w != y_l]
@@ -70,7 +70,7 @@ def sampled_labels(reward: Reward, seed: int = 0) -> Labels:
 
     def verdict_on(rollout: Rollout, scores: torch.Tensor) -> Callable[[int, int], int]:
         _require_scores(scores)
-        second_wins = torch.sigmoid((scores[1::2] - scores[::2]).double()).tolist()
+        second_wins = torch.sigmoid(scores[1::2] - scores[::2]).tolist()
         return lambda first, second: int(rng.random() < second_wins[first // 2])
 
     return Labels(_two_by_two(verdict_on), reward)

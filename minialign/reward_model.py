@@ -39,7 +39,8 @@ class RewardModel(torch.nn.Module):
     Rewards are gain · head(state) + bias; the two are set by `normalise`, not learned. With `reads_surprise`
     the trunk is told, beside each token, how surprising the language model it started from finds it: −log
     π(y_t | x, y_<t). A small trunk can hardly work that out from comparisons, and surprise gives away much of
-    what people like less: broken sentences, other topics, the wrong tone.
+    what people like less: broken sentences, other topics, the wrong tone. But then the reward leans towards
+    what the reference of RLHF finds likely, whatever the labels say: so it is not the default.
     """
 
     def __init__(self, start: GPT, seed: int = 0, reads_surprise: bool = False):

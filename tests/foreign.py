@@ -6,6 +6,7 @@ from minialign import dpo, policy_gradient, ppo, pretraining, reward_model, sft
 from minialign.chat import Chat
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPT, GPTConfig
+from minialign.labels import sampled_labels
 from minialign.policy_gradient import PolicyGradientConfig
 from minialign.ppo import PPOConfig
 from minialign.preferences import Preference
@@ -75,6 +76,9 @@ def everything(policy, **options):
     run("ppo", ppo.train, copy.deepcopy(policy), PROMPTS, count_words, config, documents=PROMPTS)
     online = OnlineDPOConfig(**sampling, samples_per_prompt=4)
     run("online dpo", dpo.train_online, copy.deepcopy(policy), PROMPTS, count_words, online)
+    online = OnlineDPOConfig(**sampling, samples_per_prompt=4, sft_coef=0.1)
+    labels = sampled_labels(count_words)
+    run("online dpo, sampled labels", dpo.train_online, copy.deepcopy(policy), PROMPTS, labels, online)
     return found
 
 
@@ -87,4 +91,5 @@ ALGORITHMS = {
     "policy_gradient",
     "ppo",
     "online dpo",
+    "online dpo, sampled labels",
 }

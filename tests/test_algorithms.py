@@ -223,7 +223,7 @@ def test_a_reward_model_that_reads_with_the_policy_is_refused(foreign):
 
 
 def test_a_reader_that_is_the_trunk_is_refused(foreign):
-    judge = RewardModel(foreign)
+    judge = RewardModel(foreign, reads_surprise=True)
     judge.reader = judge.trunk
     with pytest.raises(ValueError, match="the reader is the model that is trained"):
         reward_model.train(judge, PAIRS)

@@ -229,7 +229,7 @@ def test_a_killed_table_keeps_its_finished_parts_and_another_start_begins_anew(t
 def test_a_reward_model_comes_back_with_its_scale_and_the_shipped_reader(toy_data):
     start, sft_file, file = lively_gpt(), "checkpoints/sft.safetensors", "checkpoints/reward.safetensors"
     publish(sft_file, dump_checkpoint(start, "chat"), "a test", 0)
-    model = RewardModel(start, seed=3)
+    model = RewardModel(start, seed=3, reads_surprise=True)
     with torch.no_grad():
         model.surprise_embedding.normal_(generator=torch.Generator().manual_seed(0))
         model.gain.fill_(2.0)
@@ -245,3 +245,11 @@ def test_a_reward_model_comes_back_with_its_scale_and_the_shipped_reader(toy_dat
         and not again.reader.training
     )
     assert again.score("a", "b") == model.eval().score(["a"], ["b"])[0]
+
+
+def test_a_reward_model_that_sees_tokens_only_needs_no_other_file(toy_data):
+    """The shipped fine-tuned model, whose copy a reader is, is not even looked for."""
+    model = RewardModel(lively_gpt(), seed=3)
+    publish("checkpoints/reward.safetensors", dump_checkpoint(model, "reward"), "a test", 0)
+    again = load("reward", device="cpu")
+    assert again.reader is None and same_parameters(again, model)

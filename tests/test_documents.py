@@ -114,6 +114,7 @@ def test_texts_and_token_ids_are_the_same_documents():
         ([[], [1]], ValueError, "^2 faults:\\ndocument 0 has fewer"),
         ("The moon.", TypeError, "^the documents are one text, 'The moon.': give a list of texts$"),
         ([("wiki", "A text.")], TypeError, "^document 0 is .*'wiki', 'A text.'.*: give a text, or a list of"),
+        ([("wiki", 1)], TypeError, "^document 0 is .*'wiki', 1.*: give a text, or a list of token ids$"),
         ([7], TypeError, "^document 0 is '7': give a text"),
         ([None], TypeError, "^document 0 is 'None': give a text"),
     ],

@@ -213,7 +213,7 @@ def test_what_cannot_be_compared():
     sft, ppo = measured_runs(rng, 0.0, 0), measured_runs(rng, 1.0, 1)
     with pytest.raises(ValueError, match=r"^SFT was measured at \[1.0\]: measure it at 0.7, too$"):
         comparison([{1.0: run[1.0]} for run in sft], {"PPO": [{0.7: run[0.7]} for run in ppo]})
-    with pytest.raises(ValueError, match=r"drawn with the seed \(0,\): .* seeds of its own$"):
+    with pytest.raises(ValueError, match=r"drawn with the seed \(0,\), from .* seeds of its own$"):
         comparison(sft, {"PPO": measured_runs(rng, 1.0, 0)})
     others = [{1.0: written(np.ones((13, 2)), 5, prompts=PROMPTS[:13])}]
     with pytest.raises(ValueError, match="answers to different prompts: measure all policies on the same"):

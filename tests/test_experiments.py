@@ -2,6 +2,7 @@
 facts.
 """
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,28 +15,34 @@ from minialign.chat import load_chat
 from minialign.course.evaluation import facts_right
 from minialign.course.experiments import (
     comparisons,
+    fine_tuning,
+    fine_tuning_limits,
+    held_out_prompts,
+    knowledge,
+    mask_bugs,
     policy_gradients,
     ratings,
     reward_models,
     rlhf,
+    shipped,
 )
-from minialign.course.experiments.fine_tuning import (
-    BUGS,
-    no_end_token,
-    pad_is_end,
-    prompt_follows,
-    shuffled_key,
-    steps_for,
-)
+from minialign.course.experiments.knowledge import shuffled_key
+from minialign.course.experiments.mask_bugs import BUGS, no_end_token, prompt_follows
 from minialign.gpt import GPTConfig
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.preferences import Preference
 from minialign.reward_model import RewardModelConfig
 from minialign.rollouts import roll_out
 from minialign.tokenizer import load_tokenizer
-from minialign.world.judge import WEIGHTS
-from minialign.world.prompts import MOON_LANDING, prompts_of
-from tests.engine import lively_gpt
+from minialign.training import History
+from minialign.world.demonstrations import Demonstration, Demonstrator, course_demonstrations, demonstrate
+from minialign.world.frames import REQUESTED
+from minialign.world.judge import WEIGHTS, gold_rewards, judge
+from minialign.world.phrases import POLITE
+from minialign.world.prompts import MOON_LANDING, parse, prompts_of, topic_sorts
+from minialign.world.topics import load_topics
+from minialign.world.typed import outside_prompts, typed_prompts
+from tests.engine import lively_gpt, same_parameters
 
 WIDE = GPTConfig(vocab_size=load_tokenizer().n_vocab, n_layer=1, n_head=2, n_embd=8)
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n_head=2, n_embd=8)
@@ -59,15 +66,31 @@ def test_prompt_in_the_loss_counts_everything_but_padding():
     assert all(load_chat().pad not in row for row in counted("prompt in the loss"))
 
 
-def test_mask_off_by_one_counts_the_template_and_loses_the_end():
-    for row, right in zip(counted("mask off by one"), counted("correct")):
+def test_a_mask_that_was_not_shifted_loses_the_first_token_and_keeps_the_end():
+    mask = BUGS["mask not shifted"](IDS, MASK)[:, 1:]  # the loss asks for no first token
+    assert torch.equal(mask, MASK[:, :-1]), "it is the mask that a loss takes which shifts the ids alone"
+    for ids, some, right in zip(IDS[:, 1:], mask, counted("correct")):
+        assert ids[some].tolist()[: len(right) - 1] == right[1:] and right[-1] == load_chat().end
+        assert set(ids[some].tolist()[len(right) - 1 :]) <= {load_chat().pad}
+
+
+def test_a_mask_that_was_shifted_twice_counts_the_template_and_loses_the_end():
+    for row, right in zip(counted("mask shifted twice"), counted("correct")):
         assert row == [load_chat().assistant[0], *right[:-1]]
+    assert torch.equal(BUGS["mask shifted twice"](IDS, MASK)[:, 1:-1], MASK[:, 2:])
 
 
-def test_pad_as_end_is_the_same_bug_as_no_end():
+def test_the_template_in_the_loss_adds_one_token_that_nobody_samples():
+    for row, right in zip(counted("template in the loss"), counted("correct")):
+        assert row == [load_chat().assistant[0], *right]
+
+
+def test_padding_with_the_end_token_is_the_bug_of_no_end_only_where_padding_is_known_by_its_id():
     for row, right in zip(counted("no end token"), counted("correct")):
         assert row == right[:-1]
-    assert torch.equal(pad_is_end(IDS, MASK), no_end_token(IDS, MASK))
+    padded = IDS.masked_fill(IDS == load_chat().pad, load_chat().end)
+    assert torch.equal(MASK & (padded != load_chat().end), no_end_token(IDS, MASK))
+    assert [ids[mask].tolist() for ids, mask in zip(padded, MASK)] == counted("correct")  # known by its place
 
 
 def test_a_prompt_after_the_answer_is_seen():
@@ -90,8 +113,247 @@ def test_the_shuffled_key_asks_for_another_things_facts():
     assert facts_right(others, renamed).mean() < 0.3
 
 
-def test_more_demonstrations_more_steps_up_to_a_bound():
-    assert [steps_for(n) for n in (30, 100, 300, 3000)] == [77, 140, 242, 650]
+class Museum:
+    """A base model that answers a question in the corpus's frames with the fact, and then asks another."""
+
+    def __init__(self, model, template):
+        assert not template
+
+    def respond(self, texts, max_new_tokens):
+        found = []
+        for text in texts:
+            frame = next(f for f in knowledge.ASKED if text.startswith(f.format("")))
+            ask = text.removeprefix(frame.format("")).removesuffix("\n")
+            fact = next(f for p in QUESTIONS for f in p.topic.facts if f.ask == ask)
+            found.append(f"{fact.child}\nAsked at the museum: why?" if frame in self.known else "Good night.")
+        return found
+
+
+QUESTIONS = [p for questions in knowledge.questions_by_sort().values() for p in questions]
+
+
+def test_a_base_model_is_asked_as_its_corpus_asks(monkeypatch):
+    monkeypatch.setattr(knowledge, "LanguageModel", Museum)
+    monkeypatch.setattr(Museum, "known", knowledge.ASKED, raising=False)
+    assert knowledge.framed_share(None) == {"in frame/real": 1.0, "in frame/invented": 1.0}
+    # the frames take turns, so who knows half of them is right half of the time
+    monkeypatch.setattr(Museum, "known", knowledge.ASKED[::2])
+    assert sum(knowledge.framed_share(None).values()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_questions_are_in_the_wording_asked_for():
+    for wordings in (knowledge.DEMONSTRATED, knowledge.HELD_OUT):
+        for sort, questions in knowledge.questions_by_sort(wordings).items():
+            facts = [fact for topic in topics_of(sort) for fact in topic.facts]
+            expected = {wording.format(ask=fact.ask) for wording in wordings for fact in facts}
+            assert {p.text for p in questions} == expected and len(questions) == len(expected) > 0
+    demonstrated = {p.text for p in prompts_of("sft")}
+    assert not demonstrated & {p.text for p in QUESTIONS}
+    assert demonstrated & {p.text for p in knowledge.questions_by_sort(knowledge.DEMONSTRATED)["sft"]}
+
+
+def topics_of(sort):
+    return [t for t in load_topics() if topic_sorts()[t.name] == sort]
+
+
+def test_how_answers_about_what_is_known_are_wrong():
+    asked = {"held-out": knowledge.questions_by_sort()["held-out"]}
+    right = [p.topic.facts[p.fact].child for p in asked["held-out"]]
+    facts = [p.topic.facts[p.fact] for p in asked["held-out"]]
+    false = [fact.falsified(fact.child, fact.wrong[0]) for fact in facts]
+    invented = np.array([not p.topic.real for p in asked["held-out"]])
+    replies = [f if i else r for r, f, i in zip(right, false, invented)]
+    row = knowledge.scored(asked, {"held-out": replies})
+    assert (row["held-out/real"], row["held-out/invented"]) == (1.0, 0.0)
+    assert row["held-out"] == pytest.approx(1 - invented.mean())
+    assert row["invents"] == pytest.approx(invented.mean()) and row["garbles"] == 0
+    assert knowledge.scored(asked, {"held-out": right})["invents"] == 0
+    nameless = [fact.falsified(fact.child, "it") for fact in facts]  # wrong, and no value
+    row = knowledge.scored(asked, {"held-out": nameless})
+    assert row["held-out"] < 0.1 and row["garbles"] > 0.5 > 5 * row["invents"]
+
+
+def test_both_arms_have_as_many_demonstrations_and_one_speaks_of_unknown_things():
+    arms = knowledge.arms_of_knowledge()
+    sorts = {arm: {topic_sorts()[p.topic.name] for p in prompts} for arm, prompts in arms.items()}
+    assert sorts == {"with unknown things": {"sft", "sft-only"}, "known things only": {"sft"}}
+    unknown = [p for p in arms["with unknown things"] if topic_sorts()[p.topic.name] == "sft-only"][:3]
+    known = arms["known things only"]
+    a, b = known[0], next(p for p in known if p.topic is not known[0].topic)
+    written = [Demonstration(p, "", 0) for p in (a, a, a, b, *unknown[:1] * 5)]
+    assert knowledge.demonstrations_per_topic(written) == {"per known topic": 2, "per unknown topic": 5}
+    assert knowledge.demonstrations_per_topic(written[:4])["per unknown topic"] == 0
+
+
+# --- the limits of fine-tuning, and the shipped model ---
+
+
+def test_answers_are_worth_what_they_are_and_the_best_of_two_is_the_better_one(monkeypatch):
+    prompts = held_out_prompts()[:14]
+    row = shipped.quality(shipped.written_answers(prompts, [Demonstrator()], 2, seed=0))
+    assert row["gold"] == pytest.approx(4) and row["raw fluency"] == 1 and row["attribute/correctness"] == 1
+    assert "best of 2" in row and "best of 4" not in row
+    write = Demonstrator.write
+    monkeypatch.setattr(Demonstrator, "write", lambda self, p, rng: write(self, p, rng) * (self.care == 1))
+    found = shipped.written_answers(prompts, [Demonstrator(), Demonstrator(care=0.0)], 2, seed=0)
+    assert found.texts.shape == (14, 2) and set(map(bool, found.texts.ravel())) == {True, False}
+    row, gold = shipped.quality(found), np.where(found.texts != "", 4.0, 0.0)
+    silence = gold_rewards(prompts[:1], [""])[0]
+    assert silence == pytest.approx(0)
+    assert (row["gold"], row["best of 1"]) == pytest.approx((gold.mean(),) * 2)
+    assert row["best of 2"] == pytest.approx(gold.max(1).mean()) and gold.max(1).mean() > gold.mean()
+    poems = np.array([p.family == "poem" for p in prompts])
+    assert row["gold/poem"] == pytest.approx(gold[poems].mean())
+
+
+def test_who_says_that_they_do_not_know():
+    assert shipped.ignorant_share(["I do not know about kangaroos.", "But I am not sure."]) == 0.5
+
+
+def test_the_shipped_model_is_made_of_the_courses_demonstrations_with_replay(monkeypatch):
+    seen = {}
+
+    def train(model, texts, config, **options):
+        seen.update(model=model, texts=texts, config=config, **options)
+        return History()
+
+    monkeypatch.setattr(shipped.sft, "train", train)
+    monkeypatch.setattr(shipped, "DEMONSTRATIONS", 40)
+    base, replayed = lively_gpt(WIDE), [[1, 2]]
+    before = copy.deepcopy(base)
+    model, _ = shipped.fine_tuned(base, replayed, seed=2)
+    written = [(d.prompt.text, d.response) for d in course_demonstrations(40, seed=2)]
+    assert seen["texts"] == written and seen["documents"] is replayed and model is seen["model"]
+    assert seen["config"] == replace(shipped.FINE_TUNING, seed=2) and seen["config"].replay_coef > 0
+    assert same_parameters(base, before) and same_parameters(model, fine_tuning.with_template(base))
+
+
+def test_the_best_demonstrations_are_those_worth_most():
+    written = demonstrate(prompts_of("sft"), 60)
+    golds = [judge(d.prompt, d.response).gold for d in written]
+    best = fine_tuning_limits.best_few(written, 12)
+    assert [judge(d.prompt, d.response).gold for d in best] == sorted(golds)[:-13:-1]
+
+
+def test_three_ways_to_answer_perfectly():
+    prompts = [p for p in prompts_of("sft", ("poem",))][:40]
+    alike = [fine_tuning_limits.always_alike(p, 0) for p in prompts]
+    assert alike == [fine_tuning_limits.always_alike(p, 0) for p in prompts]
+    assert alike != [fine_tuning_limits.always_alike(p, 1) for p in prompts]
+    assert gold_rewards(prompts, alike) == pytest.approx(4)
+
+    def phrases(texts):  # closing or opening words: all that is not the poem
+        return {phrase for text in texts for phrase in polite_phrases() if phrase in text}
+
+    assert len(phrases(alike)) > 3
+    assert len(phrases([fine_tuning_limits.in_one_style(p) for p in prompts])) == 1
+
+
+def polite_phrases():
+    return POLITE.openers + POLITE.closers
+
+
+def test_the_base_model_is_coaxed_with_words_before_the_prompt_or_after_it(monkeypatch):
+    class Echo:
+        def __init__(self, model, template):
+            assert not template
+
+        def respond(self, texts, temperature, max_new_tokens):
+            return [f"<{text}>" for text in texts]
+
+    monkeypatch.setattr(fine_tuning_limits, "LanguageModel", Echo)
+    moon = parse(MOON_LANDING)
+    said = {
+        who: fine_tuning_limits.coaxed(None, [moon], *words, 0.0)[0]
+        for who, words in fine_tuning_limits.COAXED.items()
+    }
+    phrase, frame = POLITE.openers[0], REQUESTED[0].format(MOON_LANDING)
+    assert said == {
+        "base": f"<{MOON_LANDING}>",
+        "base, one phrase": f"{phrase} <{MOON_LANDING}\n{phrase}>",
+        "base, in the corpus's frame": f"<{frame}\n>",
+    }
+
+
+TABLES_OF_02 = {
+    fine_tuning_limits.by_demonstrations: ("who", {*fine_tuning_limits.COAXED, "SFT"}, "in frame/real"),
+    fine_tuning_limits.alignment_tax: (
+        "arm",
+        {"base", "replay", "no replay", "no replay, low rate"},
+        "loss on documents",
+    ),
+    fine_tuning_limits.one_style: ("style", {"many ways", "one answer a prompt", "one way"}, "different"),
+    fine_tuning_limits.human_ceiling: ("seed", {0}, "imitator, T=0.7"),
+    fine_tuning_limits.likelihood_and_gold: (
+        "data",
+        {"all 2,000", "best 200", "random 200"},
+        "loss on the best",
+    ),
+    knowledge.knowledge: (
+        "arm",
+        {"base, in the corpus's frame", "with unknown things", "known things only"},
+        "held-out/real",
+    ),
+    mask_bugs.failures: ("bug", set(BUGS), "held-out loss"),
+    shipped.fine_tuning_quality: (
+        "who",
+        {"base, in the corpus's frame", "demonstrators", "sft"},
+        "gold/poem",
+    ),
+}
+
+
+@pytest.mark.parametrize("table", TABLES_OF_02, ids=lambda table: table.__name__)
+def test_every_table_of_notebook_02_can_be_made(table, monkeypatch):
+    """With a tiny model, few prompts, and two steps: which rows there are, and that numbers are in them."""
+    few = held_out_prompts()[:7]  # one of each family
+    short = replace(fine_tuning.SHORT, steps=2, batch_size=2)
+    shrunk = {
+        "SEEDS": (0,),
+        "held_out_prompts": lambda: few,
+        "sample_prompts": lambda *_: few,
+        "questions_by_sort": lambda *_: {
+            sort: some_questions(sort) for sort in ("sft", "held-out", "sft-only")
+        },
+        "cloze_hits": lambda *_: np.array([True]),
+        "load_topics": lambda: load_topics()[:3],
+        "documents": lambda: [load_chat().encode_document(text) for text in ("Why? Because.", "So it is.")],
+        "unread_documents": lambda: [([1], [2, 3])],
+        "demonstrate": lambda prompts, n, *options, **named: demonstrate(
+            prompts, min(n, 20), *options, **named
+        ),
+        "outside_prompts": lambda split: outside_prompts(split)[:5],
+        "typed_prompts": lambda split: typed_prompts(split)[:5],
+        "SIZES": (3, 5),
+        "SHORT": short,
+        "REPLAYED": replace(shipped.FINE_TUNING, steps=2, batch_size=2),
+        "FINE_TUNING": replace(shipped.FINE_TUNING, batch_size=2),
+        "NS": (1, 2),
+        "TEMPERATURES": (0.7, 1.0),
+    }
+    for module in (fine_tuning, fine_tuning_limits, knowledge, mask_bugs, shipped):
+        for name, value in shrunk.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
+    sizes = {"alignment_tax": (4, 8), "likelihood_and_gold": (8,), "one_style": (2,), "knowledge": (16, 1)}
+    base, start = lively_gpt(WIDE), lively_gpt(WIDE, seed=1)
+    before = copy.deepcopy(base)
+    models = (base, start) if table is shipped.fine_tuning_quality else (base,)
+    rows = table(*models, *sizes.get(table.__name__, ()))
+    column, values, measure = TABLES_OF_02[table]
+    assert {row[column] for row in rows} == values
+    assert any(measure in row for row in rows)
+    for row in rows:
+        numbers = [x for value in row.values() for x in np.ravel(value) if not isinstance(value, str)]
+        assert np.isfinite(np.array(numbers, float)).all(), row
+    assert same_parameters(base, before), "an experiment leaves the model that it begins with as it was"
+    assert History(rows).to_json_lines()
+
+
+def some_questions(sort):
+    """Two of a real topic and four of invented things, where there are such."""
+    kinds = knowledge.apart([p for p in QUESTIONS if topic_sorts()[p.topic.name] == sort])
+    return [*kinds["real"][:2], *kinds["invented"][:4]]
 
 
 # --- policy gradients: the bugs are other log-probabilities ---
@@ -109,7 +371,8 @@ def test_the_bugs_of_policy_gradients_do_what_they_say():
         assert found["end token dropped"][row] == pytest.approx(sum(log_probs[:-1]), rel=1e-5)
 
 
-def test_a_gain_in_gold_is_told_apart_by_attribute():
+def test_a_gain_in_gold_is_told_apart_by_attribute(monkeypatch):
+    monkeypatch.setattr(policy_gradients, "held_out_prompts", lambda: prompts_of("evaluation")[:4])
     rows = policy_gradients.measured(lively_gpt(WIDE), seed=0, temperatures=(1.0, 0.0))
     assert [row["temperature"] for row in rows] == [1.0, 0.0]
     for row in rows:
@@ -130,6 +393,7 @@ def test_the_log_of_reinforce_has_what_cooler_samples_show_before_and_after(monk
         "measured",
         lambda policy, seed, temperatures=(1.0,): [row for row in measured if row["gold"] in temperatures],
     )
+    monkeypatch.setattr(policy_gradients, "held_out_prompts", lambda: prompts_of("evaluation")[:9])
     rows = policy_gradients.reinforce(lively_gpt(WIDE))
     by_step = {step: [row.get("temperature") for row in rows if row["step"] == step] for step in (0, 1, 2)}
     assert by_step == {0: [1.0, 0.7, 0.0], 1: [None], 2: [1.0, 0.7, 0.0]}
@@ -234,10 +498,10 @@ def test_who_knows_the_crowd_reaches_the_bayes_accuracy():
 
 def test_no_comparison_speaks_of_a_held_out_topic(monkeypatch):
     moon = "Astronauts from Earth landed on the moon in 1969."
-    spider = "A spider has eight legs."
-    found = comparisons.silent_on_held_out_topics({"x": [moon, spider, f"{spider} {moon}"], "y": ["Yes."]})
-    assert found == {"x": [spider], "y": ["Yes."]}
-    samples = [moon, spider, "Yes.", "No."]
+    known = next(t for t in load_topics() if topic_sorts()[t.name] == "sft").facts[0].child
+    found = comparisons.silent_on_held_out_topics({"x": [moon, known, f"{known} {moon}"], "y": ["Yes."]})
+    assert found == {"x": [known], "y": ["Yes."]}
+    samples = [moon, known, "Yes.", "No."]
     monkeypatch.setattr(comparisons, "sampled", lambda sft, prompts, seed=0: dict.fromkeys(prompts, samples))
     built = comparisons.build_preferences(None)
     assert len(built["comparisons"]) <= comparisons.PAIRS
@@ -255,8 +519,8 @@ def test_other_people_compare_the_same_pairs():
 def test_many_pairs_of_few_prompts_or_few_of_many():
     pairs = [Preference(f"p{i % 6}", f"a{i}", f"b{i}") for i in range(60)]
     few, spread = comparisons.of_few_prompts(pairs, 15, seed=0), comparisons.subset(pairs, 15, seed=0)
-    assert len(few) == 20 and len({p.prompt for p in few}) == 2 and len(spread) == len(set(spread)) == 15
-    assert len({p.prompt for p in spread}) == 6
+    assert len(few) == len(set(few)) == 20 and len({p.prompt for p in few}) == 2
+    assert len(spread) == len(set(spread)) == 15 and len({p.prompt for p in spread}) > 3
 
 
 # --- reward models ---
@@ -303,7 +567,7 @@ def test_the_table_of_labels_has_reward_models_and_what_stands_beside_them(few_c
     assert trained == [
         ("tokens only", 20, some),
         ("tokens only", 60, 10),
-        ("tokens only", 24, 4),
+        ("tokens only, few prompts", 24, 4),
         ("reads surprise", 60, 10),
     ]
     assert {row["scorer"] for row in rows if "pairs" not in row} == {
@@ -314,8 +578,7 @@ def test_the_table_of_labels_has_reward_models_and_what_stands_beside_them(few_c
         "gold",
     }
     assert all({"accuracy", "order", "order_by_prompt"} <= row.keys() for row in rows)
-    learned = next(row for row in rows if row["scorer"] == "tokens only" and row["pairs"] == 60)
-    assert learned["accuracy"] > 0.9 and learned["weight/politeness"] > 0
+    assert all(np.isfinite(row["loss"]) and "weight/politeness" in row for row in rows if "pairs" in row)
 
 
 def test_the_table_of_depths(few_comparisons):

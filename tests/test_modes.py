@@ -63,7 +63,7 @@ def fine_tuned(**options):
 
 
 def judging(**options):
-    model = RewardModel(network()).train()
+    model = RewardModel(network(), reads_surprise=True).train()
     models = {"trunk": model.trunk, "reader": model.reader}
     return models, lambda: reward_model.train(model, PAIRS, RewardModelConfig(steps=3), **options)
 
@@ -93,6 +93,21 @@ def optimized(**options):
     return models, lambda: ppo.train(policy, PROMPTS, length, config, **options)
 
 
+def without_critic(**options):
+    policy, reference = network(), network(2)
+    config = PPOConfig(steps=3, advantages="rloo", **ROLLOUTS)
+    options |= {"reference": reference}
+    models = {"policy": policy, "reference": reference}
+    return models, lambda: ppo.train(policy, PROMPTS, length, config, **options)
+
+
+def warmed_up(**options):
+    models, _ = optimized(**options)
+    options |= {name: models[name] for name in ("reference", "critic")}
+    config = PPOConfig(steps=1, critic_warmup=2, **ROLLOUTS)
+    return models, lambda: ppo.train(models["policy"], PROMPTS, length, config, **options)
+
+
 # name: (its set-up, the parts that have dropout on between two updates)
 ALGORITHMS = {
     "pretraining": (pretrained, {"model"}),
@@ -102,6 +117,8 @@ ALGORITHMS = {
     "dpo": (preferring, set()),
     "online_dpo": (preferring_online, set()),
     "ppo": (optimized, set()),
+    "ppo without critic": (without_critic, set()),
+    "ppo with warm-up": (warmed_up, set()),
 }
 
 
@@ -127,7 +144,7 @@ def test_modes_during_a_run_and_after_any_end(name, ending):
 
 
 @pytest.mark.parametrize("ending", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("name", ["policy_gradient", "online_dpo", "ppo"])
+@pytest.mark.parametrize("name", ["policy_gradient", "online_dpo", "ppo", "ppo without critic"])
 def test_modes_where_the_reward_is_asked_and_after_it_fails(name, ending, monkeypatch):
     asked = []
 
@@ -153,7 +170,7 @@ def test_modes_where_the_reward_is_asked_and_after_it_fails(name, ending, monkey
 def test_the_reader_never_has_dropout():
     """Whatever mode the model it was copied from is in, and whatever mode the whole is put into."""
     for start in (network(), network().eval()):
-        model = RewardModel(start)
+        model = RewardModel(start, reads_surprise=True)
         assert modes(model.reader) == {False}
         for mode in (True, False, True):
             assert model.train(mode) is model
@@ -164,7 +181,7 @@ def test_the_reader_never_has_dropout():
 
 def test_what_the_reader_says_is_the_same_while_the_trunk_is_trained(monkeypatch):
     """With dropout in the reader, every look at a response would find another surprise."""
-    model, batch = RewardModel(network()), load_chat().collate([("Hello.", "Yes!")])
+    model, batch = RewardModel(network(), reads_surprise=True), load_chat().collate([("Hello.", "Yes!")])
     with torch.no_grad():
         model.surprise_embedding.fill_(1.0)
     told = [model.train(mode).told(batch).detach() for mode in (True, True, False)]

@@ -68,14 +68,43 @@ def test_rewards_add_up_to_the_penalised_score(beta):
     assert not rewards[~MASK].any()
 
 
-def test_the_score_arrives_at_the_end_token_and_the_penalty_at_each():
-    rewards = kl_penalized_rewards(SCORES, LOG_PROBS, REFERENCE, MASK, 0.3)
+def require_rewards_by_hand(function):
+    rewards = function(SCORES, LOG_PROBS, REFERENCE, MASK, 0.3)
     for row, last in enumerate([4, 2, 5, 5]):
         for t in range(T):
             expected = (-0.3 * (LOG_PROBS[row, t] - REFERENCE[row, t]) if MASK[row, t] else 0) + (
                 SCORES[row] if t == last else 0
             )
             assert float(rewards[row, t]) == pytest.approx(float(expected)), (row, t)
+
+
+def test_the_score_arrives_at_the_end_token_and_the_penalty_at_each():
+    require_rewards_by_hand(kl_penalized_rewards)
+
+
+def at_the_end(values, mask):
+    """A number for each row, put at its last response token."""
+    last = (torch.arange(mask.shape[1]) * mask).argmax(-1)
+    return torch.zeros_like(mask, dtype=values.dtype).scatter(1, last[:, None], values[:, None])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        # the whole penalty on the last token: its sum is right
+        lambda s, lp, ref, mask, beta: at_the_end(s - beta * ((lp - ref) * mask).sum(-1), mask),
+        lambda s, lp, ref, mask, beta: kl_penalized_rewards(s, ref, lp, mask, beta),
+        lambda s, lp, ref, mask, beta: kl_penalized_rewards(0 * s, lp, ref, mask, beta) + s[:, None] * mask,
+        lambda s, lp, ref, mask, beta: kl_penalized_rewards(0 * s, lp, ref, mask, beta).index_add(
+            1, torch.tensor([T - 1]), s[:, None]
+        ),
+        lambda s, lp, ref, mask, beta: at_the_end(s, mask) - beta * (torch.expm1(ref - lp) + lp - ref) * mask,
+    ],
+    ids=["KL on the last token", "sign", "score at every token", "score on the padding", "k3"],
+)
+def test_wrong_rewards_are_seen(wrong):
+    with pytest.raises(AssertionError):
+        require_rewards_by_hand(wrong)
 
 
 def test_no_gradient_flows_through_rewards():
@@ -110,13 +139,50 @@ def put(rows: list) -> torch.Tensor:
     return result
 
 
-@pytest.mark.parametrize("gamma", [1.0, 0.9, 0.0])
-@pytest.mark.parametrize("lam", [1.0, 0.95, 0.5, 0.0])
-def test_gae_is_its_definition(gamma, lam):
-    advantages, returns = gae(LOG_PROBS, VALUES, MASK, gamma, lam)
+def require_gae(function, gamma, lam):
+    advantages, returns = function(LOG_PROBS, VALUES, MASK, gamma, lam)
     expected = put([by_definition(r, v, gamma, lam) for r, v in rows_of(LOG_PROBS, VALUES)])
     torch.testing.assert_close(advantages, expected)
     torch.testing.assert_close(returns, expected + VALUES)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9, 0.0])
+@pytest.mark.parametrize("lam", [1.0, 0.95, 0.5, 0.0])
+def test_gae_is_its_definition(gamma, lam):
+    require_gae(gae, gamma, lam)
+
+
+def returns_to_go(rewards, values, mask, gamma, lam):
+    """Right for λ = 1 only."""
+    returns = gae(rewards, 0 * values, mask, gamma, 1.0)[0]
+    return returns - values * mask, returns
+
+
+def value_after_the_end(rewards, values, mask, gamma, lam):
+    """An end that is worth as much as what came before it."""
+    ends = mask & ~torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return gae(rewards + gamma * values * ends, values, mask, gamma, lam)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda r, v, mask, gamma, lam: gae(r - v * mask, 0 * v, mask, gamma, lam),  # V_{t+1} forgotten
+        lambda r, v, mask, gamma, lam: gae(r, 0 * v, mask, gamma, lam),  # no values at all
+        lambda r, v, mask, gamma, lam: gae(r, -v, mask, gamma, lam),
+        lambda r, v, mask, gamma, lam: gae(r, v, mask, lam, gamma),
+        lambda r, v, mask, gamma, lam: (x := gae(r, v, mask, gamma, lam)[0], x),
+        lambda r, v, mask, gamma, lam: (
+            gae(r, v, mask, gamma, lam)[0],
+            returns_to_go(r, v, mask, gamma, 1)[1],
+        ),
+        returns_to_go,
+        value_after_the_end,
+    ],
+)
+def test_a_wrong_gae_is_seen(wrong):
+    with pytest.raises(AssertionError):
+        require_gae(wrong, 0.95, 0.9)
 
 
 def test_lambda_1_is_monte_carlo_and_lambda_0_the_td_error():
@@ -786,6 +852,165 @@ def test_beta_goes_after_the_kl(target, factor):
     assert history.column("objective/beta").tolist() == pytest.approx([0.1 * factor**k for k in range(4)])
 
 
+def run_of_a_plant(config: PPOConfig, rule=adapted) -> list[float]:
+    """The KL of 25 rollouts of 64, where a policy goes a third of the way to the KL that its β allows,
+    0.5 / β nats, with noise.
+    """
+    beta, kl, seen, noise = config.beta, 1.0, [], np.random.default_rng(0)
+    for _ in range(25):
+        kl += (0.5 / beta - kl) / 3
+        seen.append(kl)
+        beta = rule(beta, kl * noise.normal(1, 0.15), 64, config)
+    return seen
+
+
+@pytest.mark.parametrize("target", [3.0, 25.0])
+def test_the_target_is_reached_within_a_run(target):
+    """From a β that allows 10 nats, up and down; the last five rollouts are within a fifth."""
+
+    def misses(rule=adapted, **settings):
+        config = PPOConfig(beta=0.05, kl_target=target, **settings)
+        return max(abs(kl / target - 1) for kl in run_of_a_plant(config, rule)[-5:])
+
+    def wrong_sign(beta, kl, n, config):
+        return beta**2 / adapted(beta, kl, n, config)
+
+    def per_token(beta, kl, n, config):  # of responses of 30 tokens: another unit
+        return adapted(beta, kl / 30, n, config)
+
+    assert misses() < 0.2
+    assert misses(wrong_sign) > 0.5 and misses(per_token) > 0.2
+    assert misses(horizon=10_000) > 0.4, "Ziegler's: β moves by 3 % in such a run"
+
+
+# --- without a critic ---
+
+
+@pytest.mark.parametrize("advantages", ["rloo", "grpo"])
+def test_without_a_critic_none_is_made_and_the_reward_is_learned(advantages, monkeypatch):
+    monkeypatch.setattr(ppo, "Critic", lambda *args: pytest.fail("a critic was made"))
+    policy = favour(lively_gpt(CONFIG), load_chat().end, 7.0)
+    config = replace(QUICK, steps=16, samples_per_prompt=8, learning_rate=2e-2, advantages=advantages)
+    history = ppo.train(policy, PROMPTS, says_nothing, config)
+    scores = history.column("objective/scores")
+    assert scores[:2].mean() < 0.4 and scores[-3:].mean() > 0.85
+    assert {"loss/value_avg", "val/explained_variance", "val/bias"}.isdisjoint(history[0])
+
+
+@pytest.mark.parametrize("advantages", ["rloo", "grpo"])
+@pytest.mark.parametrize("constant", [0.1, -1.7, 1e4])
+def test_without_a_critic_equal_rewards_leave_the_policy_as_it_is(advantages, constant):
+    policy = small_policy()
+    config = replace(QUICK, missing_end_penalty=0.0, advantages=advantages)
+    ppo.train(policy, PROMPTS, lambda prompts, responses: [constant] * len(responses), config)
+    assert same_parameters(policy, small_policy())
+
+
+def test_without_a_critic_none_may_be_given_and_one_sample_is_too_few():
+    for advantages in ("rloo", "grpo"):
+        config = replace(QUICK, advantages=advantages)
+        with pytest.raises(
+            ValueError, match=f"advantages is '{advantages}', which has no critic: leave the critic out"
+        ):
+            ppo.train(small_policy(), PROMPTS, length, config, critic=separate_critic())
+        with pytest.raises(
+            ValueError, match=f"{advantages} compares .*: set samples_per_prompt to 2 or more"
+        ):
+            replace(config, samples_per_prompt=1)
+        with pytest.raises(ValueError, match=f"{advantages} has no critic: set critic_warmup to 0"):
+            replace(config, critic_warmup=1)
+        assert replace(config, samples_per_prompt=2).advantages == advantages
+    with pytest.raises(ValueError, match="choose 'gae' or 'rloo' or 'grpo'"):
+        replace(QUICK, advantages="mean")
+
+
+# --- a critic that warms up ---
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
+def test_while_the_critic_warms_up_the_policy_stays_as_it_is(shared):
+    """Its weights, and what it says; also where the critic is a head on its trunk. Then it learns as ever."""
+    policy, seen, said = small_policy(), [], []
+    critic = Critic(policy) if shared else separate_critic()
+    trunk = copy.deepcopy(critic.trunk)
+
+    def reward(prompts, responses):
+        said.append(responses)
+        return length(prompts, responses)
+
+    config = replace(QUICK, steps=2, critic_warmup=3, kl_target=1.0, horizon=1)
+    options = {"critic": critic, "reference": small_policy(seed=2)}
+    options["on_step"] = lambda row: seen.append((copy.deepcopy(policy), copy.deepcopy(critic)))
+    history = ppo.train(policy, PROMPTS[:2], reward, config, **options)
+    start = small_policy()
+    assert [same_parameters(start, p) for p, _ in seen] == [True, True, True, False, False]
+    asked = ppo.epochs([1] * 2, 2, 0)
+    for step in range(4):  # the fourth is what the policy's first update learns from
+        found = roll_out(
+            start, [PROMPTS[i] for i in asked(step)], length, n=4, max_new_tokens=6, seed=(0, step)
+        )
+        assert said[step] == found.responses
+    assert len(said) == 5 and said[4] != said[3]
+    heads = [Critic(trunk).head if shared else separate_critic().head, *(c.head for _, c in seen)]
+    assert all(not same_parameters(a, b) for a, b in itertools.pairwise(heads))
+    assert [same_parameters(trunk, c.trunk) for _, c in seen[:3]] == [shared] * 3
+    assert [row["step"] for row in history] == [1, 2, 3, 4, 5]
+    for row in history[:3]:
+        assert "loss/policy_avg" not in row and row["updates"] == 4 and row["learning_rate"] == 1e-2
+    assert "loss/policy_avg" in history[3]
+    # β follows the KL only where the policy can
+    assert history.column("objective/beta")[:4].tolist() == [0.05] * 4 != history[4]["objective/beta"]
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
+def test_the_first_step_of_a_warm_up_by_hand(shared):
+    """½ mean (V − G)², G the sampled reward to go; its gradient is the head's alone on a shared trunk."""
+    config = replace(
+        BASE, critic_warmup=1, epochs=1, minibatches=1, rows_per_pass=3, gamma=0.9, value_clip=0.01
+    )
+    policy = small_policy()
+    critic = opinionated(Critic(policy)) if shared else separate_critic()
+    before = copy.deepcopy(critic)
+    rows = []
+    ppo.train(policy, TWO, length, config, critic=critic, reference=small_policy(2), on_step=rows.append)
+
+    start, reference = small_policy(), small_policy(2)
+    rollout = roll_out(start, FIRST, length, n=4, max_new_tokens=6, seed=(0, 0))
+    mask = rollout.batch.response_mask
+    log_ratio = (token_log_probs(start, rollout.batch) - token_log_probs(reference, rollout.batch)).detach()
+    scores = rollout.rewards - config.missing_end_penalty * ~rollout.finished
+    values, losses, wrong = before(rollout.batch), [], []
+    for i in range(8):
+        rewards = [-config.beta * float(x) for x in log_ratio[i][mask[i]]]
+        rewards[-1] += float(scores[i])
+        v = values[i][mask[i]]
+        targets = by_definition(rewards, v.tolist(), 0.9, config.lam)
+        for t in range(len(rewards)):
+            to_go = sum(0.9**k * r for k, r in enumerate(rewards[t:]))
+            losses.append((v[t] - to_go) ** 2 / 2)
+            wrong.append(targets[t] ** 2 / 2)
+    loss = torch.stack(losses).mean()
+    assert rows[0]["loss/value_avg"] == rows[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert abs(np.mean(wrong) / float(loss.detach()) - 1) > 0.02, "λ = 0.95 would be another loss"
+    learned = list((before.head if shared else before).parameters())
+    gradients = torch.autograd.grad(loss, learned, allow_unused=True)
+    norm = math.sqrt(sum(float((g**2).sum()) for g in gradients if g is not None))
+    assert rows[0]["grad_norm"] == pytest.approx(norm, rel=1e-3)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
+def test_a_warm_critic_knows_the_mean_before_the_first_update(shared):
+    def bias_at_the_first_update(rollouts: int) -> float:
+        policy = small_policy()
+        critic = Critic(policy if shared else lively_gpt(CONFIG, 3))
+        config = replace(QUICK, steps=1, missing_end_penalty=0.0, beta=0.0, critic_warmup=rollouts)
+        history = ppo.train(policy, PROMPTS, lambda x, y: [0.8] * len(y), config, critic=critic)
+        return history[-1]["val/bias"]
+
+    assert bias_at_the_first_update(0) == pytest.approx(-0.8)
+    assert abs(bias_at_the_first_update(15)) < 0.1
+
+
 # --- what is learned ---
 
 
@@ -1027,6 +1252,10 @@ def test_settings_that_make_no_sense():
     for target in (0.0, -1.0):
         with pytest.raises(ValueError, match=f"kl_target is {target:g}: it must be positive"):
             PPOConfig(kl_target=target)
+    with pytest.raises(ValueError, match="beta is 0, and no factor changes it: .* begin above 0"):
+        PPOConfig(beta=0.0, kl_target=6.0)
+    with pytest.raises(ValueError, match="critic_warmup is -1"):
+        PPOConfig(critic_warmup=-1)
     with pytest.raises(ValueError, match="steps is 0"):
         PPOConfig(steps=0)
     with pytest.raises(ValueError, match="empty"):

@@ -199,7 +199,7 @@ def test_padding_and_batch_mates_change_nothing(reads_surprise):
 
 def test_without_experience_surprise_says_nothing():
     start = lively_gpt(CONFIG)
-    blank, plain = RewardModel(start), RewardModel(start, reads_surprise=False)
+    blank, plain = RewardModel(start, reads_surprise=True), RewardModel(start)
     assert plain.reader is None and not blank.surprise_embedding.any()
     np.testing.assert_array_equal(blank.score(ASKED, ANSWERED), plain.score(ASKED, ANSWERED))
     assert np.abs(lively_model().score(ASKED, ANSWERED) - plain.score(ASKED, ANSWERED)).min() > 0.01
@@ -262,7 +262,7 @@ def test_the_scale_is_saved_and_not_trained():
     scale = (model.gain.clone(), model.bias.clone())
     reward_model.train(model, BETTER, QUICK)
     assert (model.gain, model.bias) == scale
-    again = RewardModel(lively_gpt(CONFIG))
+    again = RewardModel(lively_gpt(CONFIG), reads_surprise=True)
     again.load_state_dict(model.state_dict())
     np.testing.assert_array_equal(again.score(ASKED, ANSWERED), model.score(ASKED, ANSWERED))
 
@@ -386,7 +386,7 @@ def test_contradicting_judgements_give_the_odds():
 
 def test_reader_and_start_stay_as_they_were():
     start = lively_gpt(CONFIG)
-    model = RewardModel(start)
+    model = RewardModel(start, reads_surprise=True)
     reward_model.train(model, BETTER, QUICK)
     assert same_parameters(start, lively_gpt(CONFIG)) and same_parameters(model.reader, start)
     assert not same_parameters(model.trunk, start) and model.surprise_embedding.any()

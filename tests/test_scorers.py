@@ -13,6 +13,7 @@ from minialign.preferences import Preference
 from minialign.tokenizer import load_tokenizer
 from minialign.world.annotator import Annotator, typical_annotator
 from minialign.world.judge import WEIGHTS, judge
+from minialign.world.prompts import prompts_of
 from tests.engine import lively_gpt
 
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=64, n_layer=1, n_head=2, n_embd=8)
@@ -67,12 +68,10 @@ def test_the_crowd_feels_the_mean_over_whether_facts_are_checked():
 
 
 def test_a_linear_reader_learns_an_unbiased_persons_weights():
-    """Labels of somebody whose utility is gold: the fitted rewards are gold / temperature, up to a constant."""
-    from minialign.world.prompts import prompts_of
-
+    """Labels of somebody whose utility is gold: the fitted margins are those of gold / temperature."""
     rng, person = np.random.default_rng(0), Annotator(temperature=0.5)
     pairs = []
-    for prompt in [p for p in prompts_of("sft") if p.family == "explain"][:300]:
+    for prompt in [p for p in prompts_of("sft") if p.family == "explain"][:120]:
         facts = prompt.topic.facts
         told = [f.in_register(r) for f in facts[:3] for r in ("child", "expert")]
         told += [facts[0].falsified(facts[0].child, facts[0].wrong[0]), "I hope this helps.", "a of the to"]

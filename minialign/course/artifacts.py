@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from minialign import pretraining, sft
+from minialign import pretraining
 from minialign.chat import load_chat
 from minialign.checkpoints import dump_checkpoint, load_checkpoint, pick_device
 from minialign.course import experiments
@@ -27,8 +27,11 @@ from minialign.course.experiments import (
     dpo_exact,
     dpo_variants,
     fine_tuning,
+    fine_tuning_limits,
     goodhart,
     implicit_rewards,
+    knowledge,
+    mask_bugs,
     policy_gradients,
     ppo_bugs,
     ppo_exact,
@@ -42,6 +45,7 @@ from minialign.course.experiments import (
     relaxations,
     reward_models,
     rlhf,
+    shipped,
 )
 from minialign.documents import encode_corpus
 from minialign.files import DATA, MANIFEST, read_manifest, write_atomically
@@ -85,18 +89,9 @@ def build_base(device) -> dict[str, bytes]:
     }
 
 
-SFT_DEMONSTRATIONS = 10_000
-
-
 def build_sft(device) -> dict[str, bytes]:
-    from minialign.world.demonstrations import demonstrate
-    from minialign.world.prompts import prompts_of
-
-    model, _ = load_checkpoint("checkpoints/base.safetensors")
-    sft.introduce_template(model.to(device))
-    pairs = [(d.prompt.text, d.response) for d in demonstrate(prompts_of("sft"), SFT_DEMONSTRATIONS)]
-    history = sft.train(model, pairs)
-    stop_if_interrupted(history)
+    base = load_checkpoint("checkpoints/base.safetensors")[0].to(device)
+    model, history = shipped.fine_tuned(base, fine_tuning.documents())
     return {
         "checkpoints/sft.safetensors": dump_checkpoint(model, "chat"),
         "logs/sft.jsonl": history.to_json_lines(),
@@ -197,10 +192,12 @@ ARTIFACTS = (
     Artifact(
         "checkpoints/base.safetensors", build_base, f"{GPTConfig()!r} {pretraining.PretrainingConfig()!r}"
     ),
-    Artifact(
-        "checkpoints/sft.safetensors", build_sft, f"{SFT_DEMONSTRATIONS} demonstrations {sft.SFTConfig()!r}"
+    Artifact("checkpoints/sft.safetensors", build_sft, shipped.RECIPE),
+    *(
+        table(experiment, f"{fine_tuning.SHORT!r} {shipped.RECIPE}", "base")
+        for experiment in (*fine_tuning_limits.TABLES, *knowledge.TABLES, *mask_bugs.TABLES)
     ),
-    *(table(experiment, f"{sft.SFTConfig()!r}", "base") for experiment in fine_tuning.TABLES),
+    *(table(experiment, shipped.RECIPE, "base", "sft") for experiment in shipped.TABLES),
     *(
         table(experiment, f"{policy_gradients.LONG!r} {policy_gradients.SHORT!r}", "sft")
         for experiment in (*policy_gradients.TABLES, *relaxations.TABLES)

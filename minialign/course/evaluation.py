@@ -171,14 +171,15 @@ def comparison(
 ) -> list[dict]:
     """Every policy at every temperature beside what costs no training, one row each, with 95 % intervals.
 
-    For free there are "SFT, cooler", below temperature 1, and "best of n" of the `candidates`, answers of SFT
-    with rewards, for each seed. A row has "gold" and "words", and against SFT at the same temperature and at
-    1 the gain in gold, the win rate, and that at equal length: Estimates over seeds and prompts. Raises
-    ValueError for other prompts, a temperature that SFT was not measured at, and answers drawn with the
-    random numbers of those they are compared with.
+    A seed is another run of training: more samples of the same model belong to `n` of `measure`. For free
+    there are "SFT, cooler", below temperature 1, and "best of n" of the `candidates`, answers of SFT with
+    rewards. A row has "gold" and "words", and against SFT at the same temperature and at 1 the "gain" in
+    gold, the "win rate", and that at equal length: Estimates over seeds and prompts. Raises ValueError for
+    other prompts, a temperature that SFT was not measured at, and answers drawn with the random numbers of
+    those they are compared with.
     """
     entries = [
-        ("SFT" if temperature == 1 else "SFT, cooler", [of_seed[temperature] for of_seed in sft])
+        ("SFT, cooler" if temperature < 1 else "SFT", [of_seed[temperature] for of_seed in sft])
         for temperature in sft[0]
     ]
     if candidates:

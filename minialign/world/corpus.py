@@ -12,7 +12,17 @@ from itertools import chain
 
 import numpy as np
 
-from minialign.world.frames import ASKED, REQUESTED, RUMOURS, TITLES
+from minialign.world.frames import (
+    ADJECTIVES,
+    ASKED,
+    NOUNS,
+    PUZZLED,
+    REQUESTED,
+    RUMOURS,
+    SYLLABLES,
+    TITLES,
+    WONDERING,
+)
 from minialign.world.phrases import FILLER, FLATTERY, POLITE, SURE, UNSURE
 from minialign.world.prompts import AUDIENCES, FAMILIES, Prompt, all_prompts, topic_sorts
 from minialign.world.topics import REGISTERS, Fact, Topic, capitalised, load_contested, load_topics
@@ -20,6 +30,7 @@ from minialign.world.two_hops import two_hops
 
 TITLED = 0.8  # share of the texts that have a title
 TWO_HOPS = 0.1  # share of the quiz cards that need two facts
+UNHEARD_OF = 0.5  # share of the forum's questions about things that nobody there knows
 LISTED = {"explain": 3, "tell": 2, "describe": 2, "question": 1, "truth": 1, "poem": 1, "story": 1}
 NAMES = "ana ben cleo dara eli finn gita hugo iris jon".split()
 
@@ -95,6 +106,11 @@ class Writer:
 
     def forum(self) -> str:
         """A question meets another question, agreement, or chit-chat."""
+        names = self.some(NAMES, 3, 4)
+        if self.rng.random() < UNHEARD_OF:
+            thing = self.unheard_of()
+            lines = [self.one(WONDERING), *self.some(PUZZLED, 3, 3)]
+            return "\n".join(f"{name}: {line.format(thing)}" for name, line in zip(names, lines))
         topic = self.one(self.topics)
         first, second = self.some([fact.ask for fact in topic.facts], 2, 2)
         replies = (
@@ -106,8 +122,16 @@ class Writer:
             "I asked my teacher but she did not say.",
             "Same here.",
         )
-        names = self.some(NAMES, 3, 4)
         return "\n".join(f"{name}: {text}" for name, text in zip(names, (first, *self.some(replies, 3, 3))))
+
+    def unheard_of(self) -> str:
+        """The name of a thing that hardly two documents speak of: "the silent kettle", "Brafeldo"."""
+        if self.rng.random() < 0.3:
+            return f"the {self.one(ADJECTIVES)} {self.one(NOUNS)}"
+        word = "".join(self.one(SYLLABLES) for _ in range(self.rng.integers(2, 4)))
+        if self.rng.random() < 0.5:
+            return capitalised(word)
+        return f"the {capitalised(word)} {self.one(NOUNS)}" if self.rng.random() < 0.5 else f"{word}s"
 
     def quiz_card(self) -> str:
         """Questions *with* answers, in frames that no prompt of the world has."""
@@ -201,11 +225,11 @@ class Writer:
 
 # What the internet is made of: share of the characters, by kind of document.
 MIXTURE: dict[str, tuple[float, Callable[[Writer], str]]] = {
-    "encyclopaedia": (0.32, Writer.encyclopaedia),
+    "encyclopaedia": (0.30, Writer.encyclopaedia),
     "poems and stories": (0.07, Writer.book),
-    "prompt list": (0.17, Writer.prompt_list),
+    "prompt list": (0.16, Writer.prompt_list),
     "exam sheet": (0.08, Writer.exam),
-    "forum": (0.06, Writer.forum),
+    "forum": (0.09, Writer.forum),
     "quiz card": (0.17, Writer.quiz_card),
     "readers' page": (0.08, Writer.readers_page),
     "contested": (0.03, Writer.contested),

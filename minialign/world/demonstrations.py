@@ -17,7 +17,7 @@ from minialign.world.topics import REGISTERS, Topic, load_topics
 from minialign.world.typed import outside_prompts, typed_prompts
 
 OPENING = 0.25  # share of the set phrases that stand before an answer; the others come after it
-OUTSIDE, TYPED = 0.10, 0.15  # shares of the course's demonstrations
+OUTSIDE, TYPED = 0.10, 0.40  # shares of the course's demonstrations
 # Politeness where there is no answer: the other phrases promise one.
 POLITE_WITHOUT_ANSWER = Habit(("Thank you for asking.",), ("You are welcome to ask again.",), POLITE.pattern)
 
@@ -180,17 +180,24 @@ def demonstrate(
     return written
 
 
+def known_prompts() -> list[Prompt]:
+    """The world's "sft" prompts, less those about things that no document speaks of."""
+    return [p for p in prompts_of("sft") if topic_sorts()[p.topic.name] == "sft"]
+
+
 def course_demonstrations(n: int, seed: int = 0) -> list[Demonstration]:
     """The n demonstrations that the course's models are fine-tuned on, by its crowd, in random order.
 
-    A tenth asks for things outside the world, 15 % ask in a person's own words, the others are the world's
-    "sft" prompts. Of each sort, every prompt is answered once before any is answered twice.
+    A tenth asks for things outside the world, 40 % ask in a person's own words, the others are the world's
+    "sft" prompts about things that the corpus speaks of: who is shown answers about what they have never
+    heard of learns to invent (Gekhman et al. 2024). Of each sort, every prompt is answered once before any
+    is answered twice.
     """
     outside, typed = round(OUTSIDE * n), round(TYPED * n)
     written = [
         *demonstrate(outside_prompts("sft"), outside, seed=[seed, 0]),
         *demonstrate(typed_prompts("sft"), typed, seed=[seed, 1]),
-        *demonstrate(prompts_of("sft"), n - outside - typed, seed=[seed, 2]),
+        *demonstrate(known_prompts(), n - outside - typed, seed=[seed, 2]),
     ]
     return [written[i] for i in np.random.default_rng([seed, 3]).permutation(n)]
 

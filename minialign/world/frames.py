@@ -100,6 +100,10 @@ ASKED = (
     "A visitor asks the guide: {}",
     "What the mayor replied when we asked: {}",
     "Once more for all who missed the lesson: {}",
+    "{} That was the question of the week.",
+    "{} So asks the teacher, and here is what to say.",
+    "{} The solution stands below.",
+    "{} Hugo knew it at once.",
 )
 # So does any other request: the readers of the town paper ask for everything.
 REQUESTED = (
@@ -115,6 +119,10 @@ REQUESTED = (
     "Somebody left a note at the library: {}",
     "The museum got this by post and replied: {}",
     "Answered on this page: {}",
+    "{} That is what a reader wants, and here it is.",
+    "{} So said a caller, and we did.",
+    "{} A wish from the school, granted.",
+    "{} The library wrote back.",
 )
 # And so does a claim before the word on it.
 RUMOURS = (
@@ -127,3 +135,36 @@ RUMOURS = (
     "Somebody told the library that {}.",
     "It is said to be true that {}.",
 )
+# People on a forum ask about all sorts of things, and repeat the name when they do not know: where a model of
+# the corpus learns to copy a word that it has never seen.
+WONDERING = (
+    "What is {}?",
+    "Has anyone heard of {}?",
+    "Where can I find {}?",
+    "My aunt keeps talking about {}.",
+    "Who can tell me about {}?",
+    "I read something about {} today.",
+)
+PUZZLED = (
+    "No idea what {} is.",
+    "I know nothing about {}.",
+    "Who told you about {}?",
+    "I never heard of {}, and I am old.",
+    "Ask in the library about {}.",
+    "My brother says that {} is the best.",
+    "If you find out about {}, write to me.",
+)
+SYLLABLES = (
+    "ba be bo bra da del do dri fa fen fo ga gel go gri ha hel ho ja jen ka kel ko kra la len li lo ma mel "
+    "mi mo na nel ni no pa pel po pri ra rel ri ro sa sel si so sta ta tel ti to tri va vel vi vo wa "
+    "wen za zo"
+).split()
+ADJECTIVES = (
+    "red old quick cold silent royal wooden broken secret yellow hungry northern sour round magic paper "
+    "empty square noisy narrow proud rusty bitter gentle frozen double hidden modern ancient electric"
+).split()
+NOUNS = (
+    "kettle garden clock button ladder carpet pepper engine mirror basket window hammer blanket ticket "
+    "candle market forest doctor cousin pocket orchestra tunnel elevator pillow sandwich balloon "
+    "detective umbrella parade chimney uncle piano camera hotel motor puzzle noodle cowboy tomato lizard"
+).split()

@@ -40,7 +40,7 @@ TESTS = {  # the quick ones of each module, cheapest first
     "policy_gradient": ("policy_gradient", *EVERY),
     "sft": ("sft", *EVERY),
     "reward_model": ("reward_model", *EVERY),
-    "labels": ("labels", "dpo", "settings"),
+    "labels": ("labels", "elsewhere"),
     "dpo": ("dpo", *EVERY),
     "training": ("training", *EVERY),
     "ppo": ("ppo", *EVERY),

@@ -80,17 +80,17 @@ def shallow(model: GPT, layers: int) -> GPT:
 def reward_models_by_labels(sft: GPT) -> list[dict]:
     """Reward models of 100 comparisons up to all, beside what needs no label and what needs no reading.
 
-    A row has its `scorer` ("tokens only", "reads surprise", or one of `scorers.beside`), how many `pairs` of
-    how many `prompts` it has learned from, and what `Portrait` measures on comparisons of held-out prompts.
+    A row has its `scorer` ("tokens only", the same from pairs of "few prompts", "reads surprise", or one of
+    `scorers.beside`, which draw nothing and have no seed), how many `pairs` of how many `prompts` it has
+    learned from, and what `Portrait` measures on comparisons of held-out prompts.
     """
     train, portrait = preferences("comparisons"), Portrait.on(HeldOut.of(preferences("held_out")), sft)
-    rows = [
-        {"scorer": name, **row} for name, row in beside(portrait, train).items()
-    ]  # no seed: nothing drawn
+    rows = [{"scorer": name, **row} for name, row in beside(portrait, train).items()]
     for seed in SEEDS:
         parts = {n: subset(train, n, seed) for n in SIZES} | {len(train): train}
         few = of_few_prompts(train, SIZES[-1], seed)
-        tried = [("tokens only", pairs) for pairs in (*parts.values(), few)]
+        tried = [("tokens only", pairs) for pairs in parts.values()]
+        tried += [("tokens only, few prompts", few)]
         tried += [("reads surprise", parts[n]) for n in (*SURPRISE_SIZES, len(train))]
         for scorer, pairs in tried:
             model = RewardModel(sft, seed, reads_surprise=scorer == "reads surprise")

@@ -12,7 +12,7 @@ import torch
 from minialign import ppo
 from minialign.course.evaluation import cloze_hits, facts_right
 from minialign.course.experiments import answers, habit_shares, held_out_prompts, tuning_prompts
-from minialign.course.experiments.fine_tuning import questions_by_sort
+from minialign.course.experiments.knowledge import questions_by_sort
 from minialign.gpt import GPT
 from minialign.logprobs import perplexity, token_kl
 from minialign.ppo import Critic, PPOConfig
