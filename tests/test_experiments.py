@@ -4,13 +4,11 @@ facts.
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from minialign import ppo
 from minialign.chat import load_chat
 from minialign.course.evaluation import facts_right
 from minialign.course.experiments import (
@@ -23,7 +21,6 @@ from minialign.course.experiments import (
     policy_gradients,
     ratings,
     reward_models,
-    rlhf,
     shipped,
 )
 from minialign.course.experiments.knowledge import shuffled_key
@@ -724,71 +721,7 @@ def test_item_means_and_noise_free_recovery():
     assert ratings.spearman(np.arange(5), -(np.arange(5) ** 3)) == pytest.approx(-1)
 
 
-# --- PPO ---
-
-
-def test_the_bugs_of_ppo_do_what_they_say_and_are_gone_afterwards():
-    mask = torch.tensor([[False, True, True, False], [False, True, True, True]])
-    lp, ref = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(0)) * mask
-    scores, right = torch.tensor([1.0, 2.0]), ppo.kl_penalized_rewards
-    expected = right(scores, lp, ref, mask, 0.3)
-    with rlhf.bug("KL sign flipped"):
-        assert torch.equal(
-            ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), right(scores, lp, ref, mask, -0.3)
-        )
-    with rlhf.bug("reward on padding"):
-        late = ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3)
-    assert torch.allclose(late * mask, right(0 * scores, lp, ref, mask, 0.3)), (
-        "no response token gets the score"
-    )
-    assert late[0, 3] == 1.0
-    with rlhf.bug("end token dropped"):
-        last = torch.tensor([[False, False, True, False], [False, False, False, True]])
-        assert ppo.clipped_policy_loss(lp, ref, lp, mask, 0.2) == rlhf.ppo_clipped_policy_loss(
-            lp, ref, lp, mask & ~last, 0.2
-        )
-    assert ppo.kl_penalized_rewards is right and torch.equal(
-        ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), expected
-    )
-
-
-def test_dropout_that_stays_on():
-    model = lively_gpt(CONFIG)
-    dropping = rlhf.dropping(model).eval()
-    with torch.no_grad():
-        assert not torch.equal(dropping.hidden(IDS), dropping.hidden(IDS)) and torch.equal(
-            model.hidden(IDS), model.hidden(IDS)
-        )
-
-
-def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
-    """Against the definitions, for a policy that says one of three things."""
-    texts, proxies = ["a", "b", "c"], {"a": 0.0, "b": 1.0, "c": 2.0}
-
-    def rolled(policy, prompts, reward, *, n, seed):
-        drawn = [texts[i] for i in np.random.default_rng(seed).integers(3, size=len(prompts) * n)]
-        return SimpleNamespace(
-            prompts=[p for p in prompts for _ in range(n)],
-            responses=drawn,
-            rewards=torch.tensor([proxies[y] for y in drawn]),
-        )
-
-    monkeypatch.setattr(rlhf, "roll_out", rolled)
-    monkeypatch.setattr(
-        rlhf, "gold_rewards", lambda prompts, responses: np.array([-proxies[y] for y in responses])
-    )
-    rows = rlhf.selected(None, None, 0, n=64, every=1)
-    two = next(row for row in rows if row.get("n") == 2)
-    assert two["proxy"] == pytest.approx((0 * 1 + 1 * 3 + 2 * 5) / 9, abs=0.02) and two[
-        "gold"
-    ] == pytest.approx(-two["proxy"])
-    for row in rows:
-        if row["method"] == "tilted":
-            weights = np.exp(np.arange(3) / row["beta"])
-            weights /= weights.sum()
-            assert row["proxy"] == pytest.approx(weights @ np.arange(3), abs=0.03) and row[
-                "kl"
-            ] == pytest.approx(weights @ np.log(3 * weights), abs=0.04)
+# --- a leak ---
 
 
 def test_the_halves_of_the_leak_share_no_prompt():

@@ -213,9 +213,7 @@ ARTIFACTS = (
         table(experiment, f"{reward_models.LARGE!r} {reward_models.BUG_CONFIG!r}", "sft")
         for experiment in reward_models.TABLES
     ),
-    table_of_parts(
-        critics.ppo_advantages, f"seeds {experiments.SEEDS} {critics.COMPARED!r}", "sft", "reward"
-    ),
+    table_of_parts(critics.ppo_advantages, critics.RECIPE, "sft", "reward"),
     table_of_parts(goodhart.overoptimisation, RLHF, "sft", "reward"),
     table_of_parts(goodhart.goodhart_controls, f"{RLHF} {reward_models.LARGE!r}", "sft"),
     table_of_parts(ppo_bugs.ppo_bugs, RLHF, "sft", "reward"),

@@ -9,7 +9,7 @@ import torch
 
 from minialign import ppo
 from minialign.course.experiments import SEEDS, Part
-from minialign.course.experiments.rlhf import LONG, Arm, ended, optimised, started
+from minialign.course.experiments.rlhf import LONG, WARMUP, Arm, ended, optimised, started
 from minialign.gpt import GPT
 from minialign.masked import masked_mean
 from minialign.reward_model import RewardModel
@@ -27,6 +27,7 @@ ARMS = {
 SIMPLEST = ("rloo", "grpo"), ("cold",), ("warm",), ("reward model",)
 MEASURED = (10, 20)  # rollouts
 COMPARED = replace(LONG, steps=MEASURED[-1], beta=0.05)  # of every arm alike, its warm-up included
+RECIPE = f"seeds {SEEDS} {[*ARMS]} {WARMUP} to warm up, {COMPARED!r}"
 TO_GO = (0, 1, 3, 6, 12, 24)  # tokens to go: where each group of tokens begins
 
 

@@ -22,10 +22,10 @@ from minialign.rollouts import Reward, roll_out, unscored
 from minialign.world.judge import gold_rewards
 
 BETAS = (0.0, 0.05, 0.2)
-MEASURED = (4, 8, 16, 24)  # rollouts after which held-out prompts are answered
+MEASURED = (6, 12, 18, 24)  # rollouts after which held-out prompts are answered
 # Fixed before the table was built, for tests: without a penalty gold rises until the one, and falls until the
 # other. The peak of a curve is chosen by its own noise.
-RISEN, FALLEN = 8, 24
+RISEN, FALLEN = 12, 24
 PTX = 0.5  # weight of the pre-training loss where it is mixed in
 TILTS = (5.0, 2.0, 1.0, 0.7, 0.5, 0.4, 0.3)  # β of the tilted optimum
 
@@ -87,7 +87,8 @@ def overoptimisation(sft: GPT, reward: RewardModel) -> dict[str, Part]:
 
     def run(method: str, beta: float, ptx: float, seed: int) -> list[dict]:
         config = replace(LONG, beta=beta, seed=seed, ptx_coef=ptx)
-        policy, rows = optimised(sft, reward, config, MEASURED, documents=documents()[0])
+        mixed = documents()[0] if ptx else ()
+        policy, rows = optimised(sft, reward, config, MEASURED, documents=mixed)
         rows[-1] |= preserved(policy)
         rows = ended(policy, sft, reward.score, rows, seed)
         return [{"seed": seed, "method": method, "beta": beta, **row} for row in rows]

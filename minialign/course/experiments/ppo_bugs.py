@@ -57,7 +57,7 @@ BUGS: dict[str, dict[str, Callable]] = {
     "dropout on": UNCHECKED,
     "λ = 0.95, cold critic": {},  # no wrong line: a setting that is everywhere
 }
-MEASURED = (6, 12)  # rollouts, fixed beforehand
+ROLLOUTS = 12  # after which held-out prompts are answered
 
 
 @contextmanager
@@ -88,14 +88,14 @@ def dropping(policy: GPT, p: float = 0.1) -> GPT:
 
 
 def ppo_bugs(sft: GPT, reward: RewardModel) -> dict[str, Part]:
-    """Twelve rollouts with each of BUGS: the run's own metrics, and what held-out prompts show."""
+    """Twelve rollouts with each of BUGS: the run's own metrics, and what held-out prompts show at the end."""
 
     def run(name: str, seed: int) -> list[dict]:
         start = dropping(sft) if name == "dropout on" else sft
         arm = Arm("cold", 0.95) if name.startswith("λ") else ARM
-        config = replace(LONG, steps=MEASURED[-1], beta=0.05, seed=seed)
+        config = replace(LONG, steps=ROLLOUTS, beta=0.05, seed=seed)
         with bug(name):
-            _, rows = optimised(start, reward, config, MEASURED, arm=arm)
+            _, rows = optimised(start, reward, config, (ROLLOUTS,), arm=arm)
         return [{"bug": name, "seed": seed, **row} for row in rows]
 
     return {f"{name}, seed {seed}": partial(run, name, seed) for name in BUGS for seed in SEEDS}

@@ -12,6 +12,7 @@ from minialign.logprobs import token_log_probs
 from minialign.world import exact
 
 BETAS = (1.0, 0.25)
+ROUNDS = 32
 LAMBDAS = (1.0, 0.99, 0.97, 0.95, 0.9, 0.5, 0.0)
 
 
@@ -36,10 +37,9 @@ def enumerated_ppo(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-5)
     mask, distances = torch.ones(len(rewards) * samples, 1, dtype=torch.bool), []
+    old = policy().detach()
     for done in range(rounds):
         optimizer.param_groups[0]["lr"] = lr * (1 - done / rounds)
-        with torch.no_grad():
-            old = policy()
         drawn = torch.multinomial(old.exp(), samples, replacement=True, generator=generator)
 
         def of_drawn(table: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,8 @@ def enumerated_ppo(
             ppo.clipped_policy_loss(of_drawn(policy()), of_drawn(old), advantages, mask).backward()
             optimizer.step()
         with torch.no_grad():
-            distances.append(total_variation(policy(), optimum))
+            old = policy()
+        distances.append(total_variation(old, optimum))
     return distances
 
 
@@ -76,7 +77,7 @@ def ppo_on_micro_world(sft: GPT) -> dict[str, Part]:
     def run(beta: float, seed: int) -> list[dict]:
         start = total_variation(reference, exact.optimal_policy(reference, world.rewards, beta)[0])
         policy = exact.EnumeratedPolicy(copy.deepcopy(sft), world)
-        distances = enumerated_ppo(policy, reference, world.rewards, beta, rounds=50, lr=3e-4, seed=seed)
+        distances = enumerated_ppo(policy, reference, world.rewards, beta, rounds=ROUNDS, lr=4e-4, seed=seed)
         return [
             {"beta": beta, "seed": seed, "round": i, "tv": tv} for i, tv in enumerate([start, *distances])
         ]
@@ -113,12 +114,12 @@ def lambda_on_micro_world(sft: GPT) -> list[dict]:
     """
     world = exact.micro_world()
     policy = exact.EnumeratedPolicy(sft, world)
-    true = expected_gradient(policy, world.rewards, 1.0)
+    true = expected_gradient(policy, world.rewards, 1.0).double()
     with torch.no_grad():
         tokens = float((policy().exp() * world.lengths).sum(-1).mean())
     rows = []
     for lam in LAMBDAS:
-        found = expected_gradient(policy, world.rewards, lam)
+        found = expected_gradient(policy, world.rewards, lam).double()
         cosine = float(torch.cosine_similarity(found, true, dim=0))
         rows.append(
             {"lam": lam, "cosine": cosine, "length": float(found.norm() / true.norm()), "tokens": tokens}

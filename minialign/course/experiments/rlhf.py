@@ -128,7 +128,8 @@ def measured(
         rollouts.append(roll_out(policy, texts[start : start + 49], reward, **sampling))
     judged = [judge(x, y) for r in rollouts for x, y in zip(r.prompts, r.responses)]
     sampled = Sampled(policy, temperature)
-    kl = [tokens.sum() for r in rollouts for tokens in token_kl(sampled, reference, r.batch)]
+    parts = (r.batch[place] for r in rollouts for place in r.batch.parts(16))  # all logits at once are slow
+    kl = [tokens.sum() for part in parts for tokens in token_kl(sampled, reference, part)]
     proxy = torch.cat([r.rewards for r in rollouts])
     return {
         "temperature": temperature,
@@ -155,8 +156,9 @@ def ended(
     The last one gets "tuning/gold", the gold at T = 1 on the tuning prompts, by which anything is chosen.
     Behind it come rows of cooler samples on the held-out prompts.
     """
-    tuning = measured(policy, sft, reward, seed, prompts=tuning_prompts())["gold"]
-    step = rows[-1]["step"]
+    asked, step = tuning_prompts(), rows[-1]["step"]
+    replies = answers(policy, asked, seed=seed, n=2)
+    tuning = float(gold_rewards([p for p in asked for _ in range(2)], replies).mean())
     cooler = [{"step": step, **measured(policy, sft, reward, seed, temperature=t)} for t in temperatures]
     return [*rows[:-1], rows[-1] | {"tuning/gold": tuning}, *cooler]
 

@@ -1,0 +1,472 @@
+"""Notebook 05's experiments: arms and rules by constructed rows, measures on tiny models, bugs that do what
+they say.
+"""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from minialign import ppo
+from minialign.chat import load_chat
+from minialign.course.experiments import SEEDS, critics, goodhart, ppo_bugs, ppo_exact, rlhf
+from minialign.course.experiments.rlhf import WARMUP, Arm
+from minialign.critic import Critic
+from minialign.gpt import GPTConfig
+from minialign.logprobs import token_kl, token_log_probs
+from minialign.ppo import PPOConfig
+from minialign.reward_model import RewardModel
+from minialign.rollouts import unscored
+from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
+from minialign.world.annotator import TYPICAL, typical_annotator
+from minialign.world.judge import gold_rewards
+from minialign.world.prompts import prompts_of
+from tests.engine import lively_gpt, same_parameters
+
+CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=64, n_layer=1, n_head=2, n_embd=8)
+BATCH = load_chat().collate([("Why?", "Because it is so."), ("Who was it, then?", "Me.")])
+# Responses of three tokens and one, and padding.
+MASK = torch.tensor([[False, True, True, True], [False, False, True, False]])
+
+
+# --- arms ---
+
+
+def test_an_arm_is_a_setting_of_ppo_and_all_take_as_many_samples():
+    start = PPOConfig(steps=20, beta=0.1)
+    of = {name: arm.applied(start) for name, arm in critics.ARMS.items()}
+    assert len(of) == 8 and {config.steps + config.critic_warmup for config in of.values()} == {20}
+    assert of["λ = 0.95, warm critic"] == replace(start, steps=20 - WARMUP, critic_warmup=WARMUP, lam=0.95)
+    assert of["λ = 1, cold critic"] == of["λ = 1, reward model critic"] == replace(start, lam=1.0)
+    assert of["RLOO"] == replace(start, advantages="rloo", lam=1.0)
+    assert of["GRPO"].advantages == "grpo" and of["GRPO"].critic_warmup == 0
+
+
+def test_only_one_arm_brings_a_critic_along():
+    reward = RewardModel(lively_gpt(CONFIG))
+    brought = {name: arm.critic(reward) for name, arm in critics.ARMS.items()}
+    assert {name for name, critic in brought.items() if critic is not None} == {
+        "λ = 0.95, reward model critic",
+        "λ = 1, reward model critic",
+    }
+    found = brought["λ = 1, reward model critic"]
+    assert isinstance(found, Critic) and same_parameters(found.trunk, reward.trunk)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """PPO on three prompts, with what would be measured replaced by whether the policy has moved."""
+    monkeypatch.setattr(rlhf, "prompts_of", lambda split: prompts_of(split)[:3])
+    moved = lambda policy, sft, *_, **__: {"moved": not same_parameters(policy, sft)}  # noqa: E731
+    monkeypatch.setattr(rlhf, "measured", moved)
+    size = dict(prompts_per_step=2, samples_per_prompt=2, max_new_tokens=4)
+    return lively_gpt(CONFIG), RewardModel(lively_gpt(CONFIG)), PPOConfig(**size, steps=WARMUP + 1)
+
+
+@pytest.mark.parametrize("name", critics.ARMS)
+def test_every_arm_trains_and_a_critic_warms_up_while_the_policy_stays(small, name):
+    sft, reward, config = small
+    before, at = copy.deepcopy(sft), (1, WARMUP, WARMUP + 1)
+    policy, rows = rlhf.optimised(sft, reward, config, at, arm=critics.ARMS[name])
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    warms = critics.ARMS[name].baseline == "warm"
+    assert [row["moved"] for row in rows if "moved" in row] == [not warms, not warms, True]
+    assert same_parameters(sft, before) and not same_parameters(policy, sft)
+    assert ("val/bias" in rows[-1]) is (name not in ("RLOO", "GRPO"))
+
+
+def test_the_arms_are_run_and_looked_into(small, monkeypatch):
+    sft, reward, config = small
+    monkeypatch.setattr(critics, "COMPARED", config)
+    monkeypatch.setattr(critics, "MEASURED", (3, 6))
+    ended = lambda policy, sft, reward, rows, seed, temperatures: [*rows, {"t": temperatures}]  # noqa: E731
+    monkeypatch.setattr(critics, "ended", ended)
+    parts = critics.ppo_advantages(sft, reward)
+    assert len(parts) == len(SEEDS) * (1 + len(critics.ARMS))
+    rows = parts["λ = 0.95, cold critic, seed 1"]()
+    assert {(row["arm"], row["seed"]) for row in rows} == {("λ = 0.95, cold critic", 1)}
+    assert [row["step"] for row in rows if "moved" in row] == [3, 6] and rows[-1]["t"] == (0.7,)
+    assert all("advantage/0" in row and "squared/0" in row for row in rows[:-1])
+    assert ppo.evaluate is critics.ppo_evaluate
+
+
+# --- advantages by tokens to go ---
+
+
+def test_advantages_by_tokens_to_go_by_hand():
+    advantages = torch.tensor([[9.0, 3.0, -1.0, 2.0], [9.0, 9.0, 4.0, 9.0]])  # the 9s are no responses
+    rms = ((9 + 1 + 4 + 16) / 4) ** 0.5
+    found = critics.by_tokens_to_go(advantages, MASK)
+    assert found == pytest.approx(
+        {
+            "advantage/0": (2 + 4) / 2 / rms,
+            "squared/0": 20 / 30,
+            "advantage/1": (3 - 1) / 2 / rms,  # 1 and 2 tokens to go
+            "squared/1": 10 / 30,
+        }
+    )
+
+
+def test_a_critic_that_expects_too_little_makes_late_tokens_look_good():
+    """With λ < 1, whatever the response is worth; with λ = 1 it does not depend on the place."""
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    rewards = torch.zeros(2, 12)
+    rewards[:, -1] = torch.tensor([0.5, 1.5])
+    found = {}
+    for lam in (0.95, 1.0):
+        advantages, _ = ppo.gae(rewards, torch.zeros_like(rewards), mask, lam=lam)
+        found[lam] = critics.by_tokens_to_go(advantages - advantages.mean(), mask)
+    places = ("advantage/0", "advantage/1", "advantage/3", "advantage/6")
+    assert (np.diff([found[0.95][place] for place in places]) < -0.05).all()
+    assert [found[1.0][place] for place in places] == pytest.approx([0] * 4, abs=1e-6)
+
+
+# --- which arm, which seed ---
+
+
+def arm_rows(**golds) -> list[dict]:
+    """Rows of the table; the gold on held-out prompts would choose otherwise."""
+    names = {"rloo": "RLOO", "grpo": "GRPO", "cold": "λ = 1, cold critic", "old": "λ = 0.95, cold critic"}
+    names |= {"warm": "λ = 1, warm critic", "reward": "λ = 1, reward model critic"}
+    rows = [{"arm": "start", "seed": 0, "step": 0, "gold": 9.0, "tuning/gold": 9.0}]
+    for name, of_seeds in golds.items():
+        for seed, gold in enumerate(of_seeds):
+            row = {"arm": names[name], "seed": seed, "step": 20}
+            rows += [{**row, "step": 10, "gold": -gold}, {**row, "gold": -gold, "tuning/gold": gold}]
+            rows.append({**row, "gold": 8.0, "temperature": 0.7})
+    return rows
+
+
+@pytest.mark.parametrize(
+    "golds, chosen",
+    [
+        # the best is clearly the best, with however many parts
+        (dict(rloo=(2.0, 2.1, 1.9), cold=(2.2, 2.3, 2.1), reward=(3.0, 3.1, 2.9)), Arm("reward model")),
+        # within a standard error of the best, which is 0.1/√3: the fewest parts
+        (dict(cold=(2.9, 3.0, 2.95), warm=(3.0, 3.1, 2.9), reward=(2.9, 2.95, 3.0)), Arm("cold")),
+        (dict(warm=(3.0, 3.1, 2.9), reward=(3.0, 3.1, 2.9)), Arm("warm")),
+        # just beyond it
+        (dict(cold=(2.9, 2.95, 2.9), warm=(3.0, 3.1, 2.9)), Arm("warm")),
+        # equally many parts: the one with more gold
+        (dict(rloo=(3.0, 3.0, 2.95), grpo=(3.0, 3.1, 2.9), warm=(3.0, 3.0, 3.1)), Arm("grpo")),
+        (dict(old=(3.0, 3.1, 2.9), cold=(3.0, 3.1, 2.8)), Arm("cold", 0.95)),
+        # a tie to the last digit: the arm that stands first in ARMS
+        (dict(rloo=(1.0, 2.0, 3.0), grpo=(1.0, 2.0, 3.0), cold=(1.0, 2.0, 3.0)), Arm("rloo")),
+    ],
+)
+def test_the_chosen_arm_is_the_simplest_within_a_standard_error_of_the_best(golds, chosen):
+    assert critics.chosen_arm(arm_rows(**golds)) == chosen
+    assert critics.chosen_arm(arm_rows(**golds)[::-1]) == chosen, "whatever the order of the rows"
+
+
+def seed_rows(*golds, beta=0.0) -> list[dict]:
+    rows = [{"method": "ppo", "beta": beta, "step": 8, "seed": i, "gold": -g} for i, g in enumerate(golds)]
+    return rows + [row | {"step": 24, "tuning/gold": -row["gold"]} for row in rows]
+
+
+@pytest.mark.parametrize(
+    "golds, seed",
+    [
+        ((1.0, 3.0, 2.0), 2),
+        ((3.0, 2.0, 1.0), 1),
+        ((2.0, 2.0, 5.0), 0),  # a tie: the lower number
+        ((5.0, 2.0, 2.0), 1),
+        ((1.0, 1.0, 1.0), 0),
+        ((4.0, 1.0, 3.0, 2.0), 3),  # of four, the lower of the middle two
+        ((7.0,), 0),
+    ],
+)
+def test_the_typical_seed_is_the_median_on_tuning_prompts(golds, seed):
+    assert rlhf.typical_seed(seed_rows(*golds)) == seed
+    rows = [*seed_rows(9.0, 8.0, 7.0, beta=0.2), *seed_rows(*golds)][::-1]
+    assert rlhf.typical_seed(rows, method="ppo", beta=0.0) == seed
+
+
+def test_a_typical_seed_of_nothing():
+    with pytest.raises(ValueError, match="no row with a gold on tuning prompts has {'beta': 0.5}"):
+        rlhf.typical_seed(seed_rows(1.0), beta=0.5)
+
+
+# --- what is measured ---
+
+
+def test_the_kl_is_of_the_policy_as_it_is_sampled():
+    policy, reference = lively_gpt(CONFIG), lively_gpt(CONFIG, seed=1)
+    at = {t: token_kl(rlhf.Sampled(policy, t), reference, BATCH) for t in (1.0, 0.5, 0.0)}
+    assert np.concatenate(at[1.0]) == pytest.approx(np.concatenate(token_kl(policy, reference, BATCH)))
+    with torch.no_grad():
+        for row, (ids, mask) in enumerate(zip(BATCH.ids, BATCH.response_mask)):
+            for place, t in enumerate(mask.nonzero()[:, 0].tolist()):
+                seen = ids[None, :t], BATCH.mask[row : row + 1, :t]
+                ours, theirs = (m.head(m.hidden(*seen))[0, -1].double() for m in (policy, reference))
+                log_p, log_q = (ours / 0.5).log_softmax(-1), theirs.log_softmax(-1)
+                assert at[0.5][row][place] == pytest.approx(
+                    float((log_p.exp() * (log_p - log_q)).sum()), abs=1e-4
+                )
+                assert at[0.0][row][place] == pytest.approx(-float(log_q[ours.argmax()]), abs=1e-4)
+                assert abs(at[0.5][row][place] - at[1.0][row][place]) > 1e-3
+
+
+def test_measures_of_a_policy(monkeypatch):
+    policy, prompts = lively_gpt(CONFIG), prompts_of("evaluation")[:3]
+    asked = []
+
+    def reward(prompts, responses):
+        asked.append(len(responses))
+        return [1.0] * len(responses)
+
+    warm, greedy = (rlhf.measured(policy, policy, reward, 0, 2, t, prompts) for t in (1.0, 0.0))
+    assert asked == [6, 3] and (warm["temperature"], greedy["temperature"]) == (1.0, 0.0)
+    assert abs(warm["kl"]) < 1e-4 and greedy["kl"] > 1 and warm["proxy"] == 1.0
+    monkeypatch.setattr(rlhf, "held_out_prompts", lambda: prompts[:1])
+    monkeypatch.setattr(rlhf, "tuning_prompts", lambda: prompts[1:])
+    rows = rlhf.started(policy, reward, 0)
+    assert [(row["step"], row["temperature"]) for row in rows] == [(0, 1.0), (0, 0.7), (0, 0.0)]
+    assert asked[2:] == [2, 2, 1] and [list(row).count("tuning/gold") for row in rows] == [1, 0, 0]
+    replies = rlhf.answers(policy, prompts[1:], n=2)
+    golds = [gold for p, y in zip(np.repeat(prompts[1:], 2), replies) for gold in gold_rewards([p], [y])]
+    assert len(golds) == 4 and rows[0]["tuning/gold"] == pytest.approx(np.mean(golds))
+
+
+def test_documents_to_mix_in_and_to_measure_on_share_no_text(monkeypatch):
+    monkeypatch.setattr(rlhf, "build_corpus", lambda: [("kind", f"text {i % 9}") for i in range(30)])
+    mixed, apart = rlhf.documents.__wrapped__(mixed=6, apart=2)
+    assert (len(mixed), len(apart)) == (6, 2) and len({*mixed, *apart}) == 8
+    assert mixed != sorted(mixed)
+
+
+# --- Goodhart ---
+
+
+def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
+    """Against the definitions, for a policy that says one of three things."""
+    texts, proxies = ["a", "b", "c"], {"a": 0.0, "b": 1.0, "c": 2.0}
+    drawn = [texts[i] for i in np.random.default_rng(0).integers(3, size=490 * 64)]
+    gold = -np.array([proxies[y] for y in drawn]).reshape(490, 64)
+    monkeypatch.setattr(goodhart, "candidates", lambda sft, seed: (["x"] * len(drawn), drawn, gold))
+    rows = goodhart.selected(None, lambda prompts, responses: [proxies[y] for y in responses], 0)
+    two = next(row for row in rows if row.get("n") == 2)
+    assert two["proxy"] == pytest.approx((0 * 1 + 1 * 3 + 2 * 5) / 9, abs=0.02)
+    assert two["gold"] == pytest.approx(-two["proxy"])
+    for row in rows:
+        if row["method"] == "tilted":
+            weights = np.exp(np.arange(3) / row["beta"])
+            weights /= weights.sum()
+            assert row["proxy"] == pytest.approx(weights @ np.arange(3), abs=0.03)
+            assert row["kl"] == pytest.approx(weights @ np.log(3 * weights), abs=0.04)
+
+
+def test_candidates_of_a_prompt_stand_side_by_side(monkeypatch):
+    seen = []
+
+    def rolled(policy, prompts, reward, *, n, seed):
+        assert reward is unscored
+        seen.append((len(prompts), seed))
+        asked = [p for p in prompts for _ in range(n)]
+        return SimpleNamespace(prompts=asked, responses=[f"{p} {i}" for i, p in enumerate(asked)])
+
+    monkeypatch.setattr(goodhart, "roll_out", rolled)
+    monkeypatch.setattr(goodhart, "gold_rewards", lambda prompts, responses: np.arange(len(responses)))
+    prompts, responses, gold = goodhart.candidates.__wrapped__(None, 2, n=4)
+    assert seen == [(7, (2, start)) for start in range(0, 49, 7)] and gold.shape == (49, 4)
+    assert len(set(prompts[:4])) == 1 and len(set(prompts)) == 49
+    assert all(response.startswith(prompt) for prompt, response in zip(prompts, responses))
+
+
+def test_what_was_gained_between_two_points_by_hand():
+    golds = {0: (1.0, 2.0, 3.0), 8: (1.5, 3.0, 3.5), 24: (0.0, 1.0, 4.0)}
+    rows = []
+    for step, of_seeds in golds.items():
+        for seed, gold in enumerate(of_seeds):
+            of = {"method": "ppo", "beta": 0.0} if step else {"method": "sft"}
+            row = {**of, "seed": seed, "step": step}
+            rows += [{**row, "temperature": 1.0, "gold": gold}, {**row, "temperature": 0.7, "gold": 9.0}]
+            if step:
+                rows.append({**row, "beta": 0.2, "temperature": 1.0, "gold": 9.0})
+    assert goodhart.gained(rows, "gold", 0, 8, beta=0.0).tolist() == [0.5, 1.0, 0.5]
+    assert goodhart.gained(rows, "gold", 8, 24, beta=0.0).tolist() == [-1.5, -2.0, 0.5]
+
+
+def test_the_controls_change_one_thing_at_a_time(monkeypatch):
+    biases = {name for name in TYPICAL if name.endswith("_bias")}
+    assert set(goodhart.WITHOUT_BIASES) == biases and set(goodhart.CHECKING) == {"checks_facts"}
+    made = {}
+
+    def trained(sft, pairs, config, model=None):
+        return SimpleNamespace(people=pairs, reads=model is not None and model.reader is not None), None
+
+    monkeypatch.setattr(goodhart, "preferences", lambda which: which)
+    monkeypatch.setattr(goodhart, "relabelled", lambda pairs, people: people)
+    monkeypatch.setattr(goodhart, "trained", trained)
+    sft, usual = lively_gpt(CONFIG), typical_annotator()
+    for control in goodhart.CONTROLS:
+        made[control] = goodhart.reward_of.__wrapped__(sft, control)
+    assert [made[name].reads for name in goodhart.CONTROLS] == [False, False, False, True]
+    assert made["reads surprise"].people == "comparisons"
+    for name, changed in (
+        ("without biases", biases),
+        ("checking all facts", {"checks_facts"}),
+        ("without biases, checking all facts", biases | {"checks_facts"}),
+    ):
+        person = made[name].people[0]
+        found = {knob for knob in TYPICAL if getattr(person, knob) != getattr(usual, knob)}
+        assert found == changed, name
+
+
+# --- what goes wrong ---
+
+
+def test_the_bugs_of_ppo_do_what_they_say_and_are_gone_afterwards():
+    mask = torch.tensor([[False, True, True, False], [False, True, True, True]])
+    lp, ref = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(0)) * mask
+    scores, right = torch.tensor([1.0, 2.0]), ppo.kl_penalized_rewards
+    clipped, expected = ppo.clipped_policy_loss, right(scores, lp, ref, mask, 0.3)
+    with ppo_bugs.bug("KL sign flipped"):
+        flipped = ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3)
+    assert torch.equal(flipped, right(scores, lp, ref, mask, -0.3))
+    with ppo_bugs.bug("reward on padding"):
+        late = ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3)
+    # no response token gets the score
+    assert torch.allclose(late * mask, right(0 * scores, lp, ref, mask, 0.3)) and late[0, 3] == 1.0
+    with ppo_bugs.bug("end token dropped"):
+        last = torch.tensor([[False, False, True, False], [False, False, False, True]])
+        assert ppo.clipped_policy_loss(lp, ref, lp, mask, 0.2) == clipped(lp, ref, lp, mask & ~last, 0.2)
+    advantages = torch.tensor([[0.0, 1.0, -2.0, 0.0], [0.0, 3.0, 0.0, 2.0]])
+    with ppo_bugs.bug("ratio to itself"):
+        moving = lp.clone().requires_grad_()
+        loss = ppo.clipped_policy_loss(moving, ref, advantages, mask, 0.2)
+        loss.backward()
+    assert float(loss.detach()) == pytest.approx(-4 / 5) and not moving.grad.any()
+    clipped(moving, lp, advantages, mask, 0.2).backward()
+    assert moving.grad.any()
+    assert ppo.kl_penalized_rewards is right and ppo.clipped_policy_loss is clipped
+    assert torch.equal(ppo.kl_penalized_rewards(scores, lp, ref, mask, 0.3), expected)
+
+
+def test_dropout_that_stays_on():
+    model = lively_gpt(CONFIG)
+    dropping = ppo_bugs.dropping(model).eval()
+    with torch.no_grad():
+        assert not torch.equal(dropping.hidden(BATCH.ids), dropping.hidden(BATCH.ids))
+        assert torch.equal(model.hidden(BATCH.ids), model.hidden(BATCH.ids))
+
+
+def test_which_curves_show_a_bug_by_hand():
+    values = {
+        "correct": {
+            "objective/kl": (1.0, 1.5, 2.0),
+            "val/ratio": (1.0, 1.0, 1.0),
+            "grad_norm": (3.0, 4.0, 5.0),
+        },
+        "KL sign flipped": {"objective/kl": (3.5, 4.0, 9.0)},  # all beyond 2 + 1
+        "end token dropped": {"objective/kl": (3.5, 2.9, 9.0), "grad_norm": (0.5, 0.9, 0.0)},
+        "reward on padding": {"val/ratio": (np.nan,) * 3},
+        "dropout on": {"val/ratio": (1.1, 1.01, 1.2), "objective/scores": (0.0, 0.0, 0.0)},
+    }
+    rows = [
+        {"bug": bug, "seed": seed, "step": step, metric: of_seeds[seed] if step == 6 else -99.0}
+        for bug, metrics in values.items()
+        for metric, of_seeds in metrics.items()
+        for seed in SEEDS
+        for step in (6, 12)
+    ]
+    shown = {bug: ppo_bugs.shown_by(rows, bug, 6) for bug in values}
+    assert shown == {
+        "correct": [],
+        "KL sign flipped": ["objective/kl"],
+        "end token dropped": ["grad_norm"],
+        "reward on padding": ["val/ratio"],
+        "dropout on": ["val/ratio"],
+    }
+
+
+def test_every_bug_is_run_with_its_start_its_arm_and_its_patch(monkeypatch):
+    ran = []
+
+    def optimised(start, reward, config, at, arm):
+        drops = any(isinstance(m, ppo_bugs.AlwaysDrops) for m in start.modules())
+        patched = ppo.kl_penalized_rewards is not ppo_bugs.ppo_kl_penalized_rewards
+        ran.append((config.seed, arm, drops, patched))
+        return None, [{"step": 1}]
+
+    monkeypatch.setattr(ppo_bugs, "optimised", optimised)
+    parts = ppo_bugs.ppo_bugs(lively_gpt(CONFIG), None)
+    assert len(parts) == len(ppo_bugs.BUGS) * len(SEEDS)
+    of = ("correct", "dropout on", "λ = 0.95, cold critic", "KL sign flipped")
+    rows = [parts[f"{name}, seed 2"]() for name in of]
+    assert rows[3] == [{"bug": "KL sign flipped", "seed": 2, "step": 1}]
+    assert ran == [
+        (2, rlhf.ARM, False, False),
+        (2, rlhf.ARM, True, False),
+        (2, Arm("cold", 0.95), False, False),
+        (2, rlhf.ARM, False, True),
+    ]
+
+
+# --- the enumerable world ---
+
+
+@pytest.fixture(scope="module")
+def enumerated():
+    world = exact.micro_world(n=8)
+    return exact.EnumeratedPolicy(lively_gpt(CONFIG).double(), world), world.rewards
+
+
+def flat(module, value):
+    return torch.cat([g.flatten() for g in torch.autograd.grad(value, [*module.parameters()])])
+
+
+def test_with_lambda_1_the_expected_gradient_is_that_of_the_expected_reward(enumerated):
+    policy, rewards = enumerated
+    true = flat(policy.model, exact.expected_reward(policy(), rewards))
+    found = ppo_exact.expected_gradient(policy, rewards, 1.0)
+    assert float((found - true).norm()) < 1e-6 * float(true.norm())
+    biased = ppo_exact.expected_gradient(policy, rewards, 0.95)
+    assert float((biased - true).norm()) > 0.05 * float(true.norm())
+
+
+def test_below_1_early_tokens_get_less_credit(enumerated):
+    """Against the sum written out: λ to the power of the tokens that follow."""
+    policy, rewards = enumerated
+    batch, probabilities = policy.batch, policy().detach().exp()
+    log_probs, total = token_log_probs(policy.model, batch), 0.0
+    for x, y in np.ndindex(*rewards.shape):
+        row = x * rewards.shape[1] + y
+        advantage = rewards[x, y] - (probabilities[x] * rewards[x]).sum()
+        places = batch.response_mask[row].nonzero()[:, 0].tolist()
+        for to_go, t in enumerate(reversed(places)):
+            total = total + probabilities[x, y] * 0.8**to_go * advantage * log_probs[row, t] / len(rewards)
+    by_hand = flat(policy.model, total)
+    found = ppo_exact.expected_gradient(policy, rewards, 0.8)
+    assert float((found - by_hand).norm()) < 1e-6 * float(by_hand.norm())
+
+
+def test_the_lower_lambda_the_less_of_the_gradient_is_left(enumerated, monkeypatch):
+    policy, _ = enumerated
+    small = exact.micro_world(n=8)
+    monkeypatch.setattr(ppo_exact.exact, "micro_world", lambda: small)
+    rows = ppo_exact.lambda_on_micro_world(policy.model)
+    assert [row["lam"] for row in rows] == list(ppo_exact.LAMBDAS)
+    assert rows[0]["cosine"] == pytest.approx(1) and rows[0]["length"] == pytest.approx(1)
+    assert (np.diff([row["cosine"] for row in rows]) < 0).all() and rows[3]["cosine"] < 0.999
+    probabilities = policy().detach().exp()
+    lengths = policy.batch.response_mask.sum(-1).view(probabilities.shape)
+    assert rows[0]["tokens"] == pytest.approx(float((probabilities * lengths).sum(-1).mean()))
+
+
+def test_ppo_takes_a_table_to_the_tilted_reference():
+    generator = torch.Generator().manual_seed(0)
+    rewards, logits = torch.randn(2, 2, 12, generator=generator, dtype=torch.float64)
+    reference = logits.log_softmax(-1)
+    for beta, wrong in ((1.0, 0.25), (0.25, 1.0)):
+        table = exact.TabularPolicy(reference)
+        distances = ppo_exact.enumerated_ppo(
+            table, reference, rewards, beta, rounds=120, lr=0.03, samples=2048, epochs=4
+        )
+        assert distances[-1] < 0.03
+        elsewhere = exact.optimal_policy(reference, rewards, wrong)[0]
+        assert ppo_exact.total_variation(table().detach(), elsewhere) > 0.1
