@@ -499,7 +499,7 @@ def test_dpo_takes_the_gpt_to_the_tilted_reference():
 
 
 def by_place(name: str, method: str) -> np.ndarray:
-    """By how much log π has changed in a run on near-duplicates, (seeds,): of one side, or of a place of it."""
+    """By how much log π of near-duplicates has changed, (seeds,): of one side, or of a place of it."""
     rows = load_history("dpo_displacement")
     last = max(row["step"] for row in rows)
     places = displacement.PLACES if "/" not in name else (name.split("/")[1],)

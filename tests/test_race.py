@@ -1,5 +1,6 @@
 """Notebook 07's experiments: what each method may use, tuning, the race, rounds of labels, and costs."""
 
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPTConfig
 from minialign.ppo import PPOConfig
 from minialign.preferences import Preference
-from minialign.reward_model import RewardModel
+from minialign.reward_model import RewardModel, RewardModelConfig
 from minialign.sft import SFTConfig
 from minialign.tokenizer import load_tokenizer
 from minialign.world.judge import gold_rewards
@@ -431,6 +432,18 @@ def test_costs_are_split_into_what_is_paid_once_and_for_each_step(monkeypatch):
     monkeypatch.setattr(race_costs, "work_of", lambda piece, given: (work, DPOConfig()))
     # 10 before, 3 after
     assert race_costs.per_step(lambda: next(clock), "DPO", None, 3) == {"step": 2.0, "once": 13.0}
+
+
+@pytest.mark.parametrize("piece", race_costs.PIECES)
+def test_every_piece_can_be_weighed(piece, small, monkeypatch):
+    monkeypatch.setattr(race_costs, "REWARD", RewardModelConfig(steps=3))
+    settings = race_methods.METHODS[piece].settings[0] if piece in race_methods.METHODS else {}
+    tuned(monkeypatch, {"method": piece, **settings})
+    found = race_costs.per_step(time.perf_counter, piece, given(), 3)
+    assert found["step"] > 0 and found["once"] >= 0
+    assert race_costs.work_of(piece, given())[1].steps == {"reward model": 3, "PPO": 9, "RLOO": 9}.get(
+        piece, 6
+    )
 
 
 def test_what_a_method_spent_counts_its_reward_model(monkeypatch):

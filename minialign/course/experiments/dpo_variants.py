@@ -1,8 +1,8 @@
-"""Notebook 06: DPO with famous bugs, and with other losses, all for one pass over the comparisons."""
+"""Notebook 06: DPO with famous bugs, and IPO beside it, all for one pass over the comparisons."""
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from unittest import mock
 
@@ -51,14 +51,13 @@ def reference_moves(policy_chosen, policy_rejected, reference_chosen, reference_
 
 @dataclass(frozen=True)
 class Variant:
-    """What is done in place of DPO: how log π(y|x) is read, which loss, what of the config differs.
+    """What is done in place of DPO: how log π(y|x) is read, and which loss.
 
     With `by_length` β is multiplied by the mean length of a response: the fair β for a mean over tokens.
     """
 
     log_probs: Callable = sequence_log_probs
     loss: Callable = dpo_loss
-    changes: dict = field(default_factory=dict)
     by_length: bool = False
 
 
@@ -70,8 +69,6 @@ VARIANTS = {
     "the reference moves": Variant(loss=reference_moves),
     "pairs swapped": Variant(loss=swapped),
     "IPO": Variant(loss=dpo.ipo_loss),
-    "SFT term": Variant(changes={"sft_coef": 1.0}),
-    "DPO-positive": Variant(loss=dpo.dpop_loss),
 }
 
 
@@ -95,7 +92,7 @@ def dpo_variants(sft: GPT) -> dict[str, Part]:
 
     def part(name: str, seed: int) -> list[dict]:
         pairs, variant = preferences("comparisons"), VARIANTS[name]
-        config = replace(CONSTANT, seed=seed, **variant.changes)
+        config = replace(CONSTANT, seed=seed)
         if variant.by_length:
             config = replace(config, beta=config.beta * mean_length(sft, pairs))
         with scoring(variant.log_probs):

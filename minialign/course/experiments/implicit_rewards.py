@@ -29,6 +29,7 @@ def graded(test: HeldOut, scorer: Scorer) -> dict:
 
     "accuracy": how often it ranks a pair as people did. "order": as the gold reward does, where that differs.
     "best": the gold reward of the response that it puts first among all of a prompt that occur in the pairs.
+    Of two scorers each list has the same prompts in the same order, so that intervals can be over prompts.
     """
     prompts, responses = map(list, zip(*test.answers()))
     scores = np.asarray(scorer.score(prompts, responses), dtype=float)

@@ -32,7 +32,7 @@ from minialign.world.prompts import prompts_of, topic_sorts
 from minialign.world.reading import told_of
 
 ROUNDS = 3
-PROMPTS = 160  # of each round
+PROMPTS = 120  # of each round
 SAMPLES = 8  # of each prompt, which are compared two by two: 4 labels
 ARMS = ("at once", "in rounds", "in rounds, own samples", "online")
 
