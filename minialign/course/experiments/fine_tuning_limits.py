@@ -91,7 +91,7 @@ def worth(prompts: Sequence[Prompt], sampled: list[str], greedy: list[str]) -> d
     }
 
 
-def alignment_tax(base: GPT, demonstrations: int = 3000, steps: int = 200) -> list[dict]:
+def alignment_tax(base: GPT, demonstrations: int = 3000, steps: int = 160) -> list[dict]:
     """What fine-tuning costs the base model's knowledge: with replay, without, and without at a low rate.
 
     The low rate (that of SHORT) is the free alternative to replay: what is learned less overwrites less. So
@@ -193,7 +193,9 @@ def human_ceiling(base: GPT) -> list[dict]:
         written = demonstrate(prompts_of("sft"), 2000, people, seed=seed)
         model = fine_tuned(base, written, replace(SHORT, seed=seed))
         theirs = written_answers(prompts, people, max(NS), seed).values["gold"]
-        sampled = measure(model, prompts, TEMPERATURES, max(NS), seed)
+        sampled = measure(model, prompts, TEMPERATURES, 4, seed) | measure(
+            model, prompts, (1.0,), max(NS), seed
+        )
         row = {"seed": seed}
         for temperature, found in sampled.items():
             row[f"imitator, T={temperature:g}"] = float(found.values["gold"].mean())
