@@ -57,7 +57,7 @@ BUGS: dict[str, dict[str, Callable]] = {
     "dropout on": UNCHECKED,
     "λ = 0.95, cold critic": {},  # no wrong line: a setting that is everywhere
 }
-ROLLOUTS = 12  # after which held-out prompts are answered
+ROLLOUTS = 10  # after which held-out prompts are answered
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def dropping(policy: GPT, p: float = 0.1) -> GPT:
 
 
 def ppo_bugs(sft: GPT, reward: RewardModel) -> dict[str, Part]:
-    """Twelve rollouts with each of BUGS: the run's own metrics, and what held-out prompts show at the end."""
+    """Ten rollouts with each of BUGS: the run's own metrics, and what held-out prompts show at the end."""
 
     def run(name: str, seed: int) -> list[dict]:
         start = dropping(sft) if name == "dropout on" else sft

@@ -65,7 +65,7 @@ class Arm:
 
 ARM = Arm("warm")  # of the course's PPO: what `critics.chosen_arm` chooses from the table ppo_advantages
 # At a constant rate, so that half a run is a run of half the length.
-LONG = PPOConfig(steps=24, learning_rate=2e-4, final_lr=1.0)
+LONG = PPOConfig(steps=20, learning_rate=2e-4, final_lr=1.0)
 SHIPPED_BETA = 0.2  # of the shipped model "ppo"
 
 
