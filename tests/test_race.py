@@ -419,6 +419,13 @@ def test_the_same_labels_are_bought_at_once_and_in_rounds_and_online_as_many(sma
     assert abs(parts[-1]["labels"] - online[-1]["labels"]) <= 4 < online[-1]["labels"]
 
 
+def test_a_round_is_one_pass_from_the_policy_before_and_leaves_both_models_alone():
+    policy, start = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
+    after = race_labels.learned(policy, start, PAIRS, {"beta": 0.3, "learning_rate": 1e-3}, 0)
+    assert not same_parameters(after, policy)
+    assert same_parameters(policy, lively_gpt(SMALL)) and same_parameters(start, lively_gpt(SMALL, seed=1))
+
+
 # --- what it costs ---
 
 
