@@ -4,34 +4,27 @@ facts.
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from minialign import dpo
 from minialign.chat import load_chat
 from minialign.course.evaluation import facts_right
 from minialign.course.experiments import (
     comparisons,
-    direct_preference,
     fine_tuning,
     fine_tuning_limits,
     held_out_prompts,
     knowledge,
     mask_bugs,
     policy_gradients,
-    ppo_exact,
-    race,
-    race_costs,
     ratings,
     reward_models,
     shipped,
 )
 from minialign.course.experiments.knowledge import shuffled_key
 from minialign.course.experiments.mask_bugs import BUGS, no_end_token, prompt_follows
-from minialign.dpo import DPOConfig
 from minialign.gpt import GPTConfig
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.preferences import Preference
@@ -39,7 +32,6 @@ from minialign.reward_model import RewardModelConfig
 from minialign.rollouts import roll_out
 from minialign.tokenizer import load_tokenizer
 from minialign.training import History
-from minialign.world import exact
 from minialign.world.demonstrations import Demonstration, Demonstrator, course_demonstrations, demonstrate
 from minialign.world.frames import REQUESTED
 from minialign.world.judge import WEIGHTS, gold_rewards, judge
@@ -743,197 +735,3 @@ def test_the_halves_of_the_leak_share_no_prompt():
     assert {p.prompt for p in leaked} == {p.prompt for p in train} and not {p.prompt for p in fresh} & {
         p.prompt for p in train
     }
-
-
-# --- DPO ---
-
-
-def test_the_parts_of_a_response_add_up_and_lie_where_they_should():
-    model, pairs = (
-        lively_gpt(CONFIG),
-        [Preference("Why?", "It is red today.", "It is blue today."), Preference("So?", "Yes, yes.", "Yes.")],
-    )
-    found = direct_preference.log_probs_by_place(model, pairs)
-    for which in ("chosen", "rejected"):
-        whole = (
-            sequence_log_probs(model, load_chat().collate((p.prompt, getattr(p, which)) for p in pairs))
-            .mean()
-            .detach()
-        )
-        assert sum(found[f"{which}/{place}"] for place in direct_preference.PLACES) == pytest.approx(
-            float(whole), abs=1e-4
-        )
-    first = direct_preference.log_probs_by_place(model, pairs[:1])
-    assert (
-        first["chosen/before"] == pytest.approx(first["rejected/before"], abs=1e-5)
-        and first["chosen/before"] < 0
-    )
-    assert first["chosen/at"] != pytest.approx(first["rejected/at"], abs=1e-3)
-
-
-def test_where_one_text_only_repeats_a_part_of_the_other_no_token_counts_twice():
-    assert direct_preference.common([1, 2, 3], [1, 2, 4]) == 2 and direct_preference.common([], [1]) == 0
-    found = direct_preference.log_probs_by_place(lively_gpt(CONFIG), [Preference("So?", "ha ha ha", "ha ha")])
-    assert found["rejected/at"] == 0 > found["chosen/at"]
-
-
-def test_implicit_margins_by_hand():
-    policy, reference = lively_gpt(CONFIG), lively_gpt(CONFIG, seed=1)
-    pairs = [Preference("Why?", "So.", "No."), Preference("Why?", "No.", "Never.")]
-    margins = direct_preference.implicit_margins(policy, reference, pairs, 0.5)
-
-    def ratio(prompt, response):
-        batch = load_chat().collate([(prompt, response)])
-        return float((sequence_log_probs(policy, batch) - sequence_log_probs(reference, batch)).detach())
-
-    assert margins == pytest.approx(
-        [0.5 * (ratio(p.prompt, p.chosen) - ratio(p.prompt, p.rejected)) for p in pairs], abs=1e-4
-    )
-
-
-@pytest.mark.parametrize("beta", [0.25, 1.0])
-def test_soft_labels_lead_a_table_to_the_tilted_reference(beta):
-    generator = torch.Generator().manual_seed(0)
-    rewards = torch.randn(2, 12, generator=generator, dtype=torch.float64)
-    reference = torch.randn(2, 12, generator=generator, dtype=torch.float64).log_softmax(-1)
-    table = exact.TabularPolicy(reference)
-    distances = direct_preference.soft_dpo(table, table, reference, rewards, beta, steps=600, lr=0.1)
-    assert distances[0] > 0.05 and distances[-1] < 1e-3
-    another = exact.TabularPolicy(reference)  # the labels of another reward lead elsewhere
-    direct_preference.soft_dpo(another, another, reference, -rewards, beta, steps=600, lr=0.1)
-    optimum, _ = exact.optimal_policy(reference, rewards, beta)
-    assert ppo_exact.total_variation(another().detach(), optimum) > 0.05
-
-
-def test_near_duplicates_differ_in_one_value(monkeypatch):
-    monkeypatch.setattr(
-        direct_preference, "answers", lambda _, prompts, seed: [p.topic.facts[0].child for p in prompts]
-    )
-    pairs = direct_preference.near_duplicates(None)
-    assert len(pairs) > 100
-    for pair in pairs:
-        facts = parse(pair.prompt).topic.facts
-        assert any(fact.falsified(pair.chosen, fact.wrong[0]) == pair.rejected for fact in facts)
-
-
-def test_the_bugs_of_dpo_do_what_they_say_and_are_gone_afterwards():
-    model, batch = lively_gpt(CONFIG), BATCH
-    tokens = batch.response_mask.sum(-1)
-    assert torch.allclose(
-        direct_preference.mean_for_sum(model, batch) * tokens, sequence_log_probs(model, batch), atol=1e-5
-    )
-    assert (direct_preference.prompt_counted(model, batch) < sequence_log_probs(model, batch)).all()
-    numbers = tuple(torch.tensor([x]) for x in (-3.0, -5.0, -4.0, -4.5))
-    right, swapped = (loss(*numbers, 0.1)[0] for loss in (dpo.dpo_loss, direct_preference.swapped))
-    assert right < np.log(2) < swapped
-    assert torch.allclose(
-        direct_preference.no_reference(*numbers, 0.1)[0],
-        -torch.nn.functional.logsigmoid(torch.tensor([0.1 * 2.0])),
-    )
-    with direct_preference.scoring(direct_preference.mean_for_sum):
-        assert dpo.sequence_log_probs is direct_preference.mean_for_sum
-    assert dpo.sequence_log_probs is sequence_log_probs
-
-
-# --- the race ---
-
-
-def test_whom_to_imitate():
-    pairs = [
-        Preference("x", "a", "b"),
-        Preference("x", "b", "c"),
-        Preference("x", "a", "c"),
-        Preference("y", "d", "e"),
-        Preference("x", "c", "b"),
-    ]
-    assert race.won_and_lost(pairs)["x", "b"] == (1, 2)
-    assert race.winners(pairs, "every choice") == [("x", "a"), ("x", "b"), ("x", "a"), ("y", "d"), ("x", "c")]
-    assert race.winners(pairs, "won more than lost") == [("x", "a"), ("y", "d")]
-    assert race.winners(pairs, "never lost") == [("x", "a"), ("y", "d")]
-    assert race.winners(pairs, "best of each prompt") == [("x", "a"), ("y", "d")]
-
-
-def test_every_entry_has_twelve_settings_and_those_of_the_tables_are_they():
-    for method, runner in race.RUNNERS.items():
-        tried = {tuple(race.setting_of(row).items()) for row in race.grids() if row["method"] == method}
-        assert len(runner.grid) == 12 and tried == {tuple(setting.items()) for setting in runner.grid}, method
-    assert (
-        len([row for row in race.grids() if row["method"] == "best-of-n"])
-        == len(race.SIZES) * len(race.RATES)
-        == 12
-    )
-
-
-def test_a_setting_reaches_the_config_or_the_function():
-    train, config = race.entry("DPO", {"beta": 0.3, "learning_rate": 1e-4}, seed=2)
-    assert (config.beta, config.learning_rate, config.seed) == (0.3, 1e-4, 2) and train.keywords == {}
-    train, config = race.entry("SFT on chosen", {"imitated": "never lost", "learning_rate": 1e-4})
-    assert train.keywords == {"imitated": "never lost"} and config.learning_rate == 1e-4
-
-
-def test_a_run_is_measured_and_judged_after_its_shares(monkeypatch):
-    monkeypatch.setattr(
-        race, "preferences", lambda _: [Preference("Why?", "So.", "No."), Preference("How?", "So.", "No.")]
-    )
-    monkeypatch.setattr(
-        race, "measured", lambda policy, start, *_, **__: {"moved": not same_parameters(policy, start)}
-    )
-    monkeypatch.setattr(race, "reward_model", lambda *_: SimpleNamespace(score=None))
-    monkeypatch.setattr(race, "golds", lambda *_: [[1.0]])
-    monkeypatch.setitem(race.RUNNERS, "DPO", race.Runner(race.prefer, DPOConfig(steps=8, warmup=0), ()))
-    start = lively_gpt(CONFIG)
-    policy, rows = race.run(start, "DPO", {"beta": 0.3}, 1, [], shares=(0.25, 0.5, 1.0), judged_at=0.5)
-    assert [(row["step"], row["share"], "golds" in row) for row in rows] == [
-        (2, 0.25, False),
-        (4, 0.5, True),
-        (8, 1.0, False),
-    ]
-    assert all(
-        row["moved"] and row["beta"] == 0.3 and row["seed"] == 1 for row in rows
-    ) and not same_parameters(policy, start)
-    assert [
-        row["step"]
-        for row in race.run(start, "DPO", {"beta": 0.3}, 1, [], shares=(0.25, 0.5, 1.0), until=0.5)[1]
-    ] == [2, 4]
-
-
-def test_the_best_row_and_the_sensitivity_by_hand(monkeypatch):
-    golds = {(0.1, 1e-4): 1.0, (0.1, 1e-3): 2.0, (0.3, 1e-4): 1.5, (0.3, 1e-3): 4.0}
-    rows = [
-        {"method": "PPO", "beta": b, "learning_rate": r, "share": 1.0, "gold": gold}
-        for (b, r), gold in golds.items()
-    ]
-    monkeypatch.setattr(
-        race,
-        "grids",
-        lambda: [*rows, {**rows[0], "share": 0.5, "gold": 5.0}, {**rows[0], "method": "DPO", "gold": 9.0}],
-    )
-    assert race.best_row("PPO")["gold"] == 5.0 and race.setting_of(race.best_row("PPO")) == {
-        "beta": 0.1,
-        "learning_rate": 1e-4,
-    }
-    assert race.sensitivity("PPO", "beta") == pytest.approx((0.5 + 2.0) / 2)
-    assert race.sensitivity("PPO", "learning_rate") == pytest.approx((1.0 + 2.5) / 2)
-
-
-def test_costs_are_split_into_what_is_paid_once_and_for_each_step(monkeypatch):
-    clock = iter([0.0, 12.0, 14.0, 16.0, 19.0])  # begin, three steps, end
-
-    def work(config, on_step):
-        for _ in range(config.steps):
-            on_step({})
-
-    monkeypatch.setattr(race_costs, "work_of", lambda piece, start: (work, DPOConfig()))
-    # 10 before, 3 after
-    assert race_costs.per_step(lambda: next(clock), "DPO", None, 3) == {"step": 2.0, "once": 13.0}
-
-
-def test_what_a_method_spent_counts_its_reward_model(monkeypatch):
-    row = {"steps": 10, "seconds/step": 2.0, "seconds/once": 5.0, "memory": 300.0, "idle": 100.0}
-    monkeypatch.setattr(
-        race_costs, "costs", lambda: {"reward model": {**row, "memory": 700.0}, "PPO": row, "DPO": row}
-    )
-    assert sum(race_costs.spent("seconds", "PPO", 0.5).values()) == (20 + 5) + (10 + 5)
-    assert sum(race_costs.spent("seconds", "DPO", 0.5).values()) == 10 + 5
-    assert sum(race_costs.spent("seconds", "best-of-n").values()) == 25
-    assert race_costs.memory("PPO") == 600 and race_costs.memory("DPO") == 200

@@ -6,7 +6,6 @@ run inside one resumes from its last state.
 """
 
 import argparse
-import copy
 import hashlib
 import json
 import time
@@ -24,16 +23,24 @@ from minialign.course.experiments import (
     comparisons,
     critics,
     direct_preference,
+    displacement,
+    dpo_exact,
+    dpo_variants,
     fine_tuning,
     fine_tuning_limits,
     goodhart,
+    implicit_rewards,
     knowledge,
     mask_bugs,
     policy_gradients,
     ppo_bugs,
     ppo_exact,
     race,
+    race_baselines,
     race_costs,
+    race_labels,
+    race_methods,
+    race_tuning,
     ratings,
     relaxations,
     reward_models,
@@ -126,12 +133,14 @@ def aligned(name: str, beta: float) -> Artifact:
 
 
 def build_dpo(device) -> dict[str, bytes]:
-    """The policy of DPO's entry in the race, with seed 0, and its log."""
-    start = load_checkpoint("checkpoints/sft.safetensors")[0].to(device)
-    best, policy = race.best_row("DPO"), copy.deepcopy(start)
-    train, config = race.entry("DPO", race.setting_of(best))
-    history = train(policy, start, replace(config, steps=race.steps_of(config, best["share"])))
-    stop_if_interrupted(history)
+    """The typical run of the race's "DPO, all labels", and its log."""
+    sft, reward = (
+        load_checkpoint(f"checkpoints/{start}.safetensors")[0].to(device) for start in ("sft", "reward")
+    )
+    method = "DPO, all labels"
+    best, seed = race_tuning.chosen(method), rlhf.typical_seed(load_history("race"), method=method)
+    given = race_methods.given_more(sft, reward)
+    policy, history = race_methods.run(given, method, race_tuning.setting_of(best), seed, best["share"])
     return {
         "checkpoints/dpo.safetensors": dump_checkpoint(policy, "chat"),
         "logs/dpo.jsonl": history.to_json_lines(),
@@ -174,6 +183,8 @@ def table_of_parts(experiment: Callable, recipe: str, *start: str) -> Artifact:
     return Artifact(f"logs/{name}.jsonl", build_table, recipe)
 
 
+DPO = f"seeds {experiments.SEEDS} {direct_preference.CONSTANT!r}"
+RACE = f"seeds {experiments.SEEDS} {race_methods.RECIPE}"
 RLHF = f"seeds {experiments.SEEDS} {rlhf.ARM!r} {rlhf.LONG!r}"
 
 ARTIFACTS = (
@@ -208,18 +219,17 @@ ARTIFACTS = (
     table_of_parts(ppo_bugs.ppo_bugs, RLHF, "sft", "reward"),
     table_of_parts(ppo_exact.ppo_on_micro_world, RLHF, "sft"),
     table(ppo_exact.lambda_on_micro_world, "exact", "sft"),
-    *(
-        table(experiment, f"{direct_preference.LONG!r}", "sft", "reward")
-        for experiment in direct_preference.OF_SFT_AND_REWARD
-    ),
-    *(
-        table(experiment, f"{direct_preference.DISPLACING!r}", "sft")
-        for experiment in direct_preference.OF_SFT
-    ),
-    *(table_of_parts(experiment, race.RECIPE, "sft") for experiment in (*race.GRIDS, race.race)),
-    table_of_parts(race.race_controls, race.RECIPE, "sft", "reward"),
-    table(race_costs.race_costs, race.RECIPE, "sft"),
-    Artifact("checkpoints/dpo.safetensors", build_dpo, race.RECIPE),
+    table_of_parts(direct_preference.dpo_overoptimisation, f"{DPO} passes {direct_preference.PASSES}", "sft"),
+    table_of_parts(dpo_variants.dpo_variants, f"{DPO} {[*dpo_variants.VARIANTS]}", "sft"),
+    table_of_parts(displacement.dpo_displacement, f"{displacement.DISPLACING!r}", "sft"),
+    table_of_parts(implicit_rewards.dpo_implicit_rewards, DPO, "sft"),
+    table_of_parts(dpo_exact.dpo_on_micro_world, "exact", "sft"),
+    table_of_parts(race_baselines.race_baselines, RACE, "sft"),
+    table_of_parts(race_tuning.race_tuning, RACE, "sft", "reward"),
+    table_of_parts(race.race, RACE, "sft", "reward"),
+    table_of_parts(race_labels.race_labels, RACE, "sft"),
+    table_of_parts(race_costs.race_costs, RACE, "sft"),
+    Artifact("checkpoints/dpo.safetensors", build_dpo, f"the typical seed of {RACE}"),
     aligned("ppo", rlhf.SHIPPED_BETA),
     aligned("ppo-overoptimised", 0.0),
 )

@@ -1,326 +1,136 @@
-"""Notebook 07: SFT, best-of-n, PPO, DPO and online DPO from the same start, with the same labels and time."""
+"""Notebook 07, the race: all methods as tuned, three seeds, held-out prompts, three temperatures.
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+Beside those that train a policy stand those that do not: the start as it is, the start sampled cooler, and
+best-of-n.
+"""
+
 from functools import lru_cache, partial
-from itertools import product
-from unittest import mock
 
 import numpy as np
 
-from minialign import dpo, ppo, sft
-from minialign.best_of_n import expected_best, kl_bound
-from minialign.course.evaluation import unscored
+from minialign.best_of_n import kl_bound
+from minialign.bootstrap import bootstrap_win_rate, equal_length_win_rate
+from minialign.course.evaluation import measure
 from minialign.course.experiments import SEEDS, Part, held_out_prompts, tuning_prompts
-from minialign.course.experiments.comparisons import preferences
-from minialign.course.experiments.reward_models import trained
-from minialign.course.experiments.rlhf import measured, sampled_scores
-from minialign.dpo import DPOConfig, OnlineDPOConfig
+from minialign.course.experiments.measuring import measured, over_seeds, row_of
+from minialign.course.experiments.race_baselines import exam_of, reward_rate
+from minialign.course.experiments.race_methods import METHODS, Given, given, given_more, run
+from minialign.course.experiments.race_tuning import chosen, setting_of
 from minialign.gpt import GPT
-from minialign.ppo import PPOConfig
-from minialign.preferences import Preference
-from minialign.reward_model import RewardModel, RewardModelConfig
-from minialign.sft import SFTConfig
-from minialign.training import History, TrainingConfig, load_history, stop_if_interrupted
-from minialign.world.prompts import Prompt, prompts_of
+from minialign.reward_model import RewardModel
+from minialign.rollouts import Reward
+from minialign.statistics import Estimate
+from minialign.training import load_history
 
-# All numbers of steps are for 80 seconds of training on two quiet CPU cores, the reward model's included, as
-# speeds were measured once; the table race_costs says what they take.
-REWARD = RewardModelConfig(steps=124)  # two passes over the shipped comparisons
-CONSTANT = dict(final_lr=1.0)  # so that half a run is a run of half the length
-RATES = (1e-4, 3e-4, 1e-3)
-BETAS = (0.03, 0.1, 0.3, 1.0)
-SIZES = (2, 8, 32, 64)  # of best-of-n
-SHARES = (0.125, 0.25, 0.5, 1.0)  # of the training, after which a policy is measured
-FINE = (1 / 32, 1 / 16, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)  # the same in the race itself
-ANSWERS = 4  # of each policy to each prompt, whose gold rewards decide who wins
+ENTRIES = ("SFT", "SFT, cooler", "best-of-n", *METHODS)
+TEMPERATURES = (1.0, 0.7, 0.0)
+ANSWERS = 4  # to each prompt; one at temperature 0
+SAMPLES = {1.0: 16, 0.7: 8}  # for best-of-n: it answers as often as n goes into that, and at least once
+SHARES = (1 / 12, 1 / 6, 1 / 3, 2 / 3, 1.0)  # of the budget, after which the course is measured
+OF_ANSWERS = ("golds", "lengths")
 
 
-@lru_cache
-def reward_model(start: GPT, seed: int, learning_rate: float = REWARD.learning_rate) -> RewardModel:
-    """The reward model of the race: what RLHF makes of the shipped comparisons."""
-    config = replace(REWARD, seed=seed, learning_rate=learning_rate)
-    return trained(start, preferences("comparisons"), config)[0]
+def drawn_with(method: str, seed: int, step: int = 0) -> tuple[int, ...]:
+    """Everybody samples with random numbers of their own."""
+    return ENTRIES.index(method), seed, step
 
 
-# --- what is imitated: SFT on chosen responses ---
+def raced(given: Given, method: str, seed: int) -> list[dict]:
+    """One run, up to where the tuning stopped it: its course, and the answers of its end.
 
-
-def won_and_lost(pairs: Sequence[Preference]) -> dict[tuple[str, str], tuple[int, int]]:
-    """How often each (prompt, response) was chosen, and how often rejected."""
-    found: dict[tuple[str, str], tuple[int, int]] = {}
-    for pair in pairs:
-        for response, won in ((pair.chosen, 1), (pair.rejected, 0)):
-            w, lost = found.get((pair.prompt, response), (0, 0))
-            found[pair.prompt, response] = (w + won, lost + 1 - won)
-    return found
-
-
-def winners(pairs: Sequence[Preference], which: str) -> list[tuple[str, str]]:
-    """The (prompt, response) texts to imitate, one of IMITATED."""
-    record = won_and_lost(pairs)
-    if which == "every choice":
-        return [(pair.prompt, pair.chosen) for pair in pairs]
-    if which == "won more than lost":
-        return [text for text, (won, lost) in record.items() if won > lost]
-    if which == "never lost":
-        return [text for text, (won, lost) in record.items() if not lost]
-    best: dict[str, tuple[float, str]] = {}
-    for (prompt, response), (won, lost) in record.items():
-        best[prompt] = max(best.get(prompt, (-1.0, "")), (won / (won + lost), response))
-    return [(prompt, response) for prompt, (_, response) in best.items()]
-
-
-IMITATED = ("every choice", "won more than lost", "never lost", "best of each prompt")
-
-
-# --- the runners: how each method turns the start into a policy, in place ---
-
-
-def imitate(policy: GPT, start: GPT, config: SFTConfig, imitated: str, **options) -> History:
-    return sft.train(policy, winners(preferences("comparisons"), imitated), config, **options)
-
-
-def optimise(policy: GPT, start: GPT, config: PPOConfig, **options) -> History:
-    reward, prompts = reward_model(start, config.seed), [p.text for p in prompts_of("policy")]
-    return ppo.train(policy, prompts, reward.score, config, reference=start, **options)
-
-
-def prefer(policy: GPT, start: GPT, config: DPOConfig, **options) -> History:
-    return dpo.train(policy, preferences("comparisons"), config, reference=start, **options)
-
-
-def prefer_online(policy: GPT, start: GPT, config: OnlineDPOConfig, **options) -> History:
-    reward, prompts = reward_model(start, config.seed), [p.text for p in prompts_of("policy")]
-    return dpo.train_online(policy, prompts, reward.score, config, reference=start, **options)
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A method: how it trains, for how many steps in the budget, and the 12 settings of its grid.
-
-    With `needs_reward`, the training of the reward model is part of its cost.
+    The rows of the end are "judged", one for each temperature: they hold every answer's gold and words.
     """
+    best, prompts, rows = chosen(method), held_out_prompts(), []
 
-    train: Callable[..., History]
-    config: TrainingConfig
-    grid: tuple[dict, ...]
-    needs_reward: bool = False
+    def judge_end(policy: GPT, drawn: tuple[int, ...], reward: Reward) -> list[dict]:
+        options = dict(temperatures=TEMPERATURES, n=ANSWERS, reward=reward)
+        found = measured(policy, given.start, prompts, drawn, **options)
+        (tuning,) = measured(policy, given.start, tuning_prompts(), drawn)
+        found[0]["tuning/gold"] = tuning["gold"]  # by which the run that is shipped is chosen
+        return [{"judged": True, **row} for row in found]
 
+    def show(policy: GPT, place: dict) -> None:
+        drawn, reward = drawn_with(method, seed, place["step"]), given.reward_model(seed).score
+        if place["share"] == best["share"]:
+            found = judge_end(policy, drawn, reward)
+        else:
+            found = measured(policy, given.start, prompts, drawn, n=1, reward=reward)
+            found = [{name: row[name] for name in row if name not in OF_ANSWERS} for row in found]
+        rows.extend(place | row for row in found)
 
-TILTED = tuple({"beta": beta, "learning_rate": rate} for beta, rate in product(BETAS, RATES))
-RUNNERS = {
-    "SFT on chosen": Runner(
-        imitate,
-        SFTConfig(steps=800, **CONSTANT),
-        tuple({"imitated": which, "learning_rate": rate} for which, rate in product(IMITATED, RATES)),
-    ),
-    "PPO": Runner(optimise, PPOConfig(steps=40, **CONSTANT), TILTED, needs_reward=True),
-    "DPO": Runner(prefer, DPOConfig(steps=368, **CONSTANT), TILTED),
-    "online DPO": Runner(prefer_online, OnlineDPOConfig(steps=68, **CONSTANT), TILTED, needs_reward=True),
-}
-RECIPE = f"{REWARD!r} {[(name, runner.config, runner.grid) for name, runner in RUNNERS.items()]}"
-
-
-def entry(method: str, setting: dict, seed: int = 0) -> tuple[Callable[..., History], TrainingConfig]:
-    """A method with one setting of its knobs: what trains it, and the config.
-
-    A knob that is not in the config goes to the function.
-    """
-    runner = RUNNERS[method]
-    known = {name: value for name, value in setting.items() if hasattr(runner.config, name)}
-    others = {name: value for name, value in setting.items() if name not in known}
-    return partial(runner.train, **others), replace(runner.config, seed=seed, **known)
+    run(given, method, setting_of(best), seed, best["share"], sorted({*SHARES, best["share"]}), show)
+    return rows
 
 
-def steps_of(config: TrainingConfig, share: float) -> int:
-    """How many steps a share of a run is."""
-    return max(1, round(share * config.steps))
+def untrained(given: Given, method: str, seed: int) -> list[dict]:
+    """The start, as it is or sampled cooler."""
+    temperatures = TEMPERATURES if method == "SFT" else (chosen(method)["temperature"],)
+    drawn, reward = drawn_with(method, seed), given.reward_model(seed).score
+    options = dict(temperatures=temperatures, n=ANSWERS, reward=reward)
+    found = measured(given.start, given.start, held_out_prompts(), drawn, **options)
+    return [{"method": method, "seed": seed, "share": 0.0, "judged": True, **row} for row in found]
 
 
-def run(
-    start: GPT,
-    method: str,
-    setting: dict,
-    seed: int,
-    prompts: Sequence[Prompt],
-    shares: Sequence[float] = SHARES,
-    until: float = 1.0,
-    judged_at: float | None = None,
-) -> tuple[GPT, list[dict]]:
-    """One run of a method up to the share `until` of its steps: its policy, and a row for each of `shares`.
-
-    A row holds what `prompts` show after a share of the run; that of the share `judged_at` also `golds`, the
-    gold rewards of ANSWERS answers to each prompt.
-    """
-    train, config = entry(method, setting, seed)
-    policy, rows, at = copy.deepcopy(start), [], {steps_of(config, share): share for share in shares}
-
-    def on_step(metrics: dict) -> None:
-        if (step := metrics["step"]) in at:
-            found = measured(policy, start, reward_model(start, seed).score, seed, prompts=prompts)
-            place = {"method": method, "seed": seed, **setting, "step": step, "share": at[step]}
-            rows.append(place | found)
-            if at[step] == judged_at:
-                rows[-1]["golds"] = golds(policy, prompts, seed)
-
-    stop_if_interrupted(train(policy, start, replace(config, steps=steps_of(config, until)), on_step=on_step))
-    return policy, rows
+def raced_best_of_n(given: Given, seed: int) -> list[dict]:
+    """Best-of-n at two temperatures: at 0 all samples are the same. The KL is a bound."""
+    method, reward, rows = "best-of-n", given.reward_model(seed).score, []
+    best, prompts = chosen(method), held_out_prompts()
+    for temperature, samples in SAMPLES.items():
+        samples, drawn = max(samples, best["n"]), drawn_with(method, seed)
+        answers = measure(given.start, prompts, (temperature,), samples, drawn, reward)[temperature]
+        place = {"method": method, "seed": seed, **setting_of(best), "share": 1.0, "judged": True}
+        rows.append(place | row_of(answers.best_of(best["n"])) | {"kl": kl_bound(best["n"])})
+    return rows
 
 
-def golds(policy: GPT, prompts: Sequence[Prompt], seed: int) -> list[list[float]]:
-    """Gold rewards of ANSWERS samples for each prompt."""
-    return sampled_scores(policy, unscored, prompts, ANSWERS, seed)[1].round(3).tolist()
+def examined(given: Given, seed: int) -> list[dict]:
+    """How well the race's reward model ranks held-out pairs."""
+    return [{"method": "reward model", "seed": seed, **exam_of(given.reward_model(seed))}]
 
 
-def best_of(
-    start: GPT, seed: int, rate: float, prompts: Sequence[Prompt], sizes: Sequence[int]
-) -> list[dict]:
-    """Best-of-n with the race's reward model, each n estimated from the same max(sizes) samples a prompt."""
-    proxy, gold = sampled_scores(start, reward_model(start, seed, rate).score, prompts, max(sizes), seed)
-    return [
-        {"method": "best-of-n", "seed": seed, "n": n, "learning_rate": rate, "share": 1.0, "kl": kl_bound(n)}
-        | {
-            name: float(expected_best(proxy, values, n).mean())
-            for name, values in {"proxy": proxy, "gold": gold}.items()
-        }
-        for n in sizes
-    ]
-
-
-# --- the grids, measured on the prompts for tuning ---
-
-
-def name_of(method: str, setting: dict) -> str:
-    return ", ".join([method, *(f"{name} {value}" for name, value in setting.items())])
-
-
-def grid(start: GPT, methods: Sequence[str]) -> dict[str, Part]:
-    prompts = tuning_prompts()
-    return {
-        name_of(method, setting): lambda method=method, setting=setting: run(
-            start, method, setting, 0, prompts
-        )[1]
-        for method in methods
-        for setting in RUNNERS[method].grid
-    }
-
-
-def race_grid_offline(start: GPT) -> dict[str, Part]:
-    """Twelve settings each of the methods that learn from the labels directly, and of best-of-n."""
-    prompts = tuning_prompts()[::2]
-    chosen = {
-        name_of("best-of-n", {"learning_rate": rate}): partial(best_of, start, 0, rate, prompts, SIZES)
-        for rate in RATES
-    }
-    return chosen | grid(start, ("DPO", "SFT on chosen"))
-
-
-def race_grid_online(start: GPT) -> dict[str, Part]:
-    """Twelve settings each of the methods that sample and ask a reward model."""
-    return grid(start, ("PPO", "online DPO"))
-
-
-# --- the race: the best setting of each grid, three seeds, measured on the held-out prompts ---
-
-
-@lru_cache
-def grids() -> list[dict]:
-    """The rows of both grids."""
-    return [row for table in GRIDS for row in load_history(table.__name__)]
-
-
-def setting_of(row: dict) -> dict:
-    """What of a grid's row was set: the method's knobs."""
-    return {name: row[name] for name in ("n", "imitated", "beta", "learning_rate") if name in row}
-
-
-def best_row(method: str) -> dict:
-    """A method's setting, and length of training, with the highest gold reward on the prompts for tuning."""
-    return max((row for row in grids() if row["method"] == method), key=lambda row: row["gold"])
-
-
-def sensitivity(method: str, knob: str) -> float:
-    """How much gold reward changes on average, at the end of the budget, when one knob moves.
-
-    It moves to its neighbour on the grid, and the others stay.
-    """
-
-    def others(row: dict) -> tuple:
-        return tuple((name, value) for name, value in setting_of(row).items() if name != knob)
-
-    rows = [row for row in grids() if row["method"] == method and row["share"] == 1.0]
-    gold = {(row[knob], others(row)): row["gold"] for row in rows}
-    values, rests = (sorted(set(part)) for part in zip(*gold))
-    neighbours = zip(values, values[1:])
-    return float(np.mean([abs(gold[b, rest] - gold[a, rest]) for a, b in neighbours for rest in rests]))
-
-
-def raced(start: GPT, method: str, seed: int) -> list[dict]:
-    """One entry of the race, to the end of its budget, its answers judged where the grid says to stop."""
-    best = best_row(method)
-    return run(start, method, setting_of(best), seed, held_out_prompts(), FINE, judged_at=best["share"])[1]
-
-
-def raced_best_of_n(start: GPT, seed: int) -> list[dict]:
-    """The same for best-of-n: the gold rewards of the best of ANSWERS groups of n samples."""
-    best, prompts = best_row("best-of-n"), held_out_prompts()
-    rate, n = best["learning_rate"], best["n"]
-    scores = sampled_scores(start, reward_model(start, seed, rate).score, prompts, ANSWERS * n, seed)
-    proxy, gold = (values.reshape(len(prompts), ANSWERS, n) for values in scores)
-    winners_of = np.take_along_axis(gold, proxy.argmax(-1)[..., None], -1)[..., 0]
-    rows = best_of(start, seed, rate, prompts[::2], SIZES)
-    return [row | ({"golds": winners_of.round(3).tolist()} if row["n"] == n else {}) for row in rows]
-
-
-def raced_start(start: GPT, seed: int) -> list[dict]:
-    """What all of them start from, with samples of its own."""
-    prompts, found = held_out_prompts(), {"method": "SFT", "seed": seed, "share": 0.0}
-    found |= measured(start, start, reward_model(start, seed).score, seed, prompts=prompts)
-    return [found | {"golds": golds(start, prompts, len(SEEDS) + seed)}]
-
-
-def untouched(start: GPT, seed: int) -> list[dict]:
-    """The start on the prompts for tuning: what the settings of the grids are held against."""
-    found = measured(start, start, reward_model(start, seed).score, seed, prompts=tuning_prompts())
-    return [{"method": "SFT", "prompts": "for tuning", "seed": seed, **found}]
-
-
-def race(start: GPT) -> dict[str, Part]:
+def race(start: GPT, shipped: RewardModel) -> dict[str, Part]:
+    few, more = given(start, reward_rate()), given_more(start, shipped)
     parts: dict[str, Part] = {}
     for seed in SEEDS:
-        parts[f"SFT on the prompts for tuning, seed {seed}"] = partial(untouched, start, seed)
-        parts[f"SFT, seed {seed}"] = partial(raced_start, start, seed)
-        parts[f"best-of-n, seed {seed}"] = partial(raced_best_of_n, start, seed)
-        parts |= {f"{method}, seed {seed}": partial(raced, start, method, seed) for method in RUNNERS}
+        parts[f"reward model, seed {seed}"] = partial(examined, few, seed)
+        for method in ("SFT", "SFT, cooler"):
+            parts[f"{method}, seed {seed}"] = partial(untrained, few, method, seed)
+        parts[f"best-of-n, seed {seed}"] = partial(raced_best_of_n, few, seed)
+        for method, how in METHODS.items():
+            parts[f"{method}, seed {seed}"] = partial(raced, more if how.more else few, method, seed)
     return parts
 
 
-def race_controls(start: GPT, reward: RewardModel) -> dict[str, Part]:
-    """What holds PPO back? It gets three times the updates, or the shipped reward model.
+# --- read from the table ---
 
-    That one has seen twelve times as many labels.
+
+@lru_cache
+def results() -> list[dict]:
+    return load_history("race")
+
+
+def judged(method: str, name: str = "golds", temperature: float = 1.0) -> np.ndarray:
+    """What was judged at the end, over seeds: (S, P, n) for "golds" and "lengths", (S,) for means."""
+    return over_seeds(results(), name, method=method, temperature=temperature, judged=True)
+
+
+def win_rates(
+    ours: str, theirs: str, temperature: float = 1.0, their_temperature: float | None = None
+) -> dict[str, Estimate]:
+    """How often an entry's answer is worth more than another's: intervals over seeds and prompts.
+
+    Over all prompts ("all"), as between answers of equal length ("equal length"), and for each family.
     """
-    setting = setting_of(best_row("PPO"))
-
-    def longer(seed: int) -> list[dict]:
-        steps = 3 * RUNNERS["PPO"].config.steps
-        return run(start, "PPO", setting | {"steps": steps}, seed, held_out_prompts(), judged_at=1.0)[1]
-
-    def better_rewarded(seed: int) -> list[dict]:
-        with mock.patch(f"{__name__}.reward_model", lambda *_: reward):
-            return run(start, "PPO", setting, seed, held_out_prompts(), judged_at=1.0)[1]
-
-    def part(name: str, rows_of: Callable[[int], list[dict]], seed: int) -> list[dict]:
-        return [{"control": name, **row} for row in rows_of(seed)]
-
-    controls = {"three times the updates": longer, "a reward model of 68,000 labels": better_rewarded}
-    return {
-        f"{name}, seed {seed}": partial(part, name, rows_of, seed)
-        for name, rows_of in controls.items()
-        for seed in SEEDS
+    sides = (ours, temperature), (theirs, temperature if their_temperature is None else their_temperature)
+    (our_gold, their_gold), (our_words, their_words) = (
+        [judged(method, name, at) for method, at in sides] for name in OF_ANSWERS
+    )
+    found = {
+        "all": bootstrap_win_rate(our_gold, their_gold),
+        "equal length": equal_length_win_rate(our_gold, their_gold, our_words, their_words),
     }
-
-
-GRIDS = (race_grid_offline, race_grid_online)
+    families = np.array([prompt.family for prompt in held_out_prompts()])
+    for family in dict.fromkeys(families.tolist()):
+        of_it = families == family
+        found[family] = bootstrap_win_rate(our_gold[:, of_it], their_gold[:, of_it])
+    return found

@@ -7,8 +7,10 @@ import copy
 import multiprocessing
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
 from unittest import mock
@@ -19,47 +21,50 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from minialign.course.experiments import held_out_prompts, race
+from minialign import ppo
+from minialign.best_of_n import best_of_n
+from minialign.course.experiments import Part, held_out_prompts
 from minialign.course.experiments.comparisons import preferences
-from minialign.course.experiments.race import REWARD, RUNNERS, best_row, setting_of
+from minialign.course.experiments.race_methods import METHODS, REWARD, Given, entry, few_labels
+from minialign.course.experiments.race_tuning import chosen, setting_of
 from minialign.course.experiments.reward_models import trained
-from minialign.course.experiments.rlhf import sampled_scores
+from minialign.course.experiments.rlhf import WARMUP
 from minialign.gpt import GPT
-from minialign.reward_model import RewardModel, RewardModelConfig
+from minialign.reward_model import RewardModel
+from minialign.rollouts import roll_out, unscored
 from minialign.training import TrainingConfig, load_history
 
-PIECES = ("reward model", *RUNNERS)
+PIECES = ("reward model", *(name for name, method in METHODS.items() if not method.more))
+ROWS = 48  # responses that are sampled side by side, whether of as many prompts or of fewer
 
 
-def fit_reward(start: GPT, config: RewardModelConfig, **options) -> None:
-    trained(start, preferences("comparisons"), config, **options)
+def costly(start: GPT) -> Given:
+    """What the methods may use, with a reward model that costs what a trained one does."""
+    return Given(start, few_labels(preferences("comparisons")), shipped=RewardModel(start))
 
 
-def work_of(piece: str, start: GPT) -> tuple[Callable[..., object], TrainingConfig]:
+def work_of(piece: str, given: Given) -> tuple[Callable[..., object], TrainingConfig]:
     """What a piece of the race does, `work(config, on_step=…)`, and its config.
 
     A piece is a method's training, or the reward model's.
     """
     if piece == "reward model":
-        return partial(fit_reward, start), REWARD
-    train, config = race.entry(piece, setting_of(best_row(piece)))
-    return partial(train, copy.deepcopy(start), start), config
+        return partial(trained, given.start, given.pairs), REWARD
+    train, config = entry(piece, setting_of(chosen(piece)))
+    return partial(train, copy.deepcopy(given.start), given), config
 
 
-def untrained(start: GPT, seed: int, *_) -> RewardModel:
-    """A reward model that costs what a trained one does."""
-    return RewardModel(start, seed=seed)
+# --- seconds, operations, memory ---
 
 
-def per_step(gauge: Callable[[], float], piece: str, start: GPT, steps: int) -> dict[str, float]:
+def per_step(gauge: Callable[[], float], piece: str, given: Given, steps: int) -> dict[str, float]:
     """What a piece uses of something that `gauge()` reads, such as seconds.
 
     For each step (the median), and once, whatever the steps.
     """
-    work, config = work_of(piece, start)
+    work, config = work_of(piece, given)
     first, after = gauge(), []
-    with mock.patch.object(race, "reward_model", untrained):
-        work(replace(config, steps=steps), on_step=lambda _: after.append(gauge()))
+    work(replace(config, steps=steps), on_step=lambda _: after.append(gauge()))
     step = float(np.median(np.diff(after)))
     return {"step": step, "once": max(0.0, after[0] - first - step + gauge() - after[-1])}
 
@@ -83,7 +88,7 @@ def _peak_memory(piece: str | None, start: GPT) -> float:
     watcher = threading.Thread(target=watch)
     watcher.start()
     if piece is not None:
-        per_step(time.perf_counter, piece, start, 8)
+        per_step(time.perf_counter, piece, costly(start), 8)
     else:
         time.sleep(0.1)
     finished.set()
@@ -91,32 +96,111 @@ def _peak_memory(piece: str | None, start: GPT) -> float:
     return max(seen) / 2**20
 
 
-def race_costs(start: GPT) -> list[dict]:
-    """Seconds, floating-point operations and peak memory of each piece; and seconds to answer a prompt."""
-    idle, rows = peak_memory(None, start), []
-    for piece in PIECES:
-        seconds = per_step(time.perf_counter, piece, start, 16)
-        # MATH is the only kernel whose operations are counted on a CPU.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            flops = per_step(counter.get_total_flops, piece, start, 8)
-        rows.append(
-            {
-                "piece": piece,
-                "steps": work_of(piece, start)[1].steps,
-                "memory": peak_memory(piece, start),
-                "idle": idle,
-            }
-        )
-        rows[-1] |= {f"seconds/{name}": value for name, value in seconds.items()} | {
-            f"flops/{name}": value for name, value in flops.items()
-        }
-    prompts, score = held_out_prompts()[:49], untrained(start, 0).score
-    for n in (1, best_row("best-of-n")["n"]):
-        begin = time.perf_counter()
-        sampled_scores(start, score, prompts, n, 0)
-        seconds = (time.perf_counter() - begin) / len(prompts)
-        rows.append({"piece": f"answering with the best of {n}", "seconds/prompt": seconds})
-    return [row | {"threads": torch.get_num_threads()} for row in rows]
+def piece_costs(piece: str, start: GPT) -> list[dict]:
+    """Seconds, floating-point operations and peak memory of one piece."""
+    given = costly(start)
+    seconds = per_step(time.perf_counter, piece, given, 16)
+    # MATH is the only kernel whose operations are counted on a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        flops = per_step(counter.get_total_flops, piece, given, 8)
+    row = {"piece": piece, "steps": work_of(piece, given)[1].steps, "memory": peak_memory(piece, start)}
+    row |= {"idle": peak_memory(None, start), "threads": torch.get_num_threads()}
+    row |= {f"seconds/{name}": value for name, value in seconds.items()}
+    return [row | {f"flops/{name}": value for name, value in flops.items()}]
+
+
+# --- where the time of PPO goes ---
+
+
+class Stopwatch:
+    """Seconds spent inside functions, by name. What is timed inside another counts there only."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self.clock, self.spent, self.inside = clock, Counter(), []
+
+    def timing(self, name: str, function: Callable) -> Callable:
+        """The same function, timed."""
+
+        def timed(*args, **kwargs):
+            begin = self.clock()
+            self.inside.append(0.0)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                whole = self.clock() - begin
+                self.spent[name] += whole - self.inside.pop()
+                if self.inside:
+                    self.inside[-1] += whole
+
+        return timed
+
+
+PHASES = {"sampling": "roll_out", "reading": "evaluate", "updates": "improve"}
+
+
+def ppo_profile(start: GPT, rollouts: int = 6) -> list[dict]:
+    """Seconds of a rollout of PPO, by what is done: the median over rollouts that the policy learns from.
+
+    Sampling, the reward model, reading (log-probabilities of policy and reference, values), the updates.
+    """
+    given, watch, found = costly(start), Stopwatch(), []
+    given.shipped.score = watch.timing("reward model", given.shipped.score)
+    work, config = work_of("PPO", given)
+
+    def on_step(metrics: dict) -> None:
+        found.append(dict(watch.spent))
+        watch.spent.clear()
+
+    with ExitStack() as stack:
+        for phase, name in PHASES.items():
+            timed = watch.timing(phase, getattr(ppo, name))
+            stack.enter_context(mock.patch.object(ppo, name, timed))
+        work(replace(config, steps=WARMUP + rollouts), on_step=on_step)
+    last = found[-rollouts:]
+    names = ("sampling", "reward model", "reading", "updates")
+    return [
+        {"phase": name, "seconds": float(np.median([spent.get(name, 0.0) for spent in last]))}
+        for name in names
+    ]
+
+
+# --- what an answer costs ---
+
+
+def answering(start: GPT) -> list[dict]:
+    """Seconds to answer a prompt: one sample, as it is, and the best of n by a reward model.
+
+    As many rows side by side in both; nothing is judged. Each is done once before it is timed.
+    """
+    score, n = costly(start).shipped.score, chosen("best-of-n")["n"]
+    prompts = [p.text for p in held_out_prompts()[:ROWS]]
+
+    def plain() -> None:
+        roll_out(start, prompts, unscored)
+
+    def best() -> None:
+        for first in range(0, ROWS, ROWS // n):
+            best_of_n(start, prompts[first : first + ROWS // n], score, n)
+
+    return [
+        {"piece": f"answering with the best of {k}", "seconds/prompt": timed(answer) / ROWS}
+        for k, answer in {1: plain, n: best}.items()
+    ]
+
+
+def timed(work: Callable[[], None], times: int = 3) -> float:
+    """Seconds that work takes, the median, when it is done again."""
+    work()
+    clock = [time.perf_counter()]
+    for _ in range(times):
+        work()
+        clock.append(time.perf_counter())
+    return float(np.median(np.diff(clock)))
+
+
+def race_costs(start: GPT) -> dict[str, Part]:
+    parts: dict[str, Part] = {piece: partial(piece_costs, piece, start) for piece in PIECES}
+    return parts | {"phases of PPO": partial(ppo_profile, start), "answering": partial(answering, start)}
 
 
 # --- read from the table ---
@@ -125,14 +209,16 @@ def race_costs(start: GPT) -> list[dict]:
 @lru_cache
 def costs() -> dict[str, dict]:
     """The table's rows by piece."""
-    return {row["piece"]: row for row in load_history("race_costs")}
+    return {row["piece"]: row for row in load_history("race_costs") if "piece" in row}
 
 
 def pieces_of(method: str) -> tuple[str, ...]:
     """The training runs that a method needs."""
+    if method in ("SFT", "SFT, cooler"):
+        return ()
     if method == "best-of-n":
         return ("reward model",)
-    return ("reward model", method) if RUNNERS[method].needs_reward else (method,)
+    return ("reward model", method) if METHODS[method].needs_reward else (method,)
 
 
 def spent(what: str, method: str, share: float = 1.0) -> dict[str, float]:
@@ -148,6 +234,6 @@ def spent(what: str, method: str, share: float = 1.0) -> dict[str, float]:
     return parts
 
 
-def memory(method: str) -> float:
-    """Peak memory in MB of the hungriest training run that a method needs, above that of the start alone."""
-    return max(costs()[piece]["memory"] - costs()[piece]["idle"] for piece in pieces_of(method))
+def memory(piece: str) -> float:
+    """Peak memory in MB of a piece above that of the start alone. A method needs its largest piece's."""
+    return costs()[piece]["memory"] - costs()[piece]["idle"]

@@ -1,0 +1,126 @@
+"""Notebook 07: every method of the race gets eight settings, tried on prompts for tuning.
+
+By successive halving (Jamieson and Talwalkar 2016): all settings run for a third of the budget, a third of
+them to its end, measured on the way. Of what then ties with the best, the one-standard-error rule takes what
+has moved least from the start.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, partial
+
+import numpy as np
+
+from minialign.course.experiments import Part, tuning_prompts
+from minialign.course.experiments.measuring import measured
+from minialign.course.experiments.race_baselines import in_short, one_of, reward_rate
+from minialign.course.experiments.race_methods import METHODS, Given, given, given_more, run
+from minialign.gpt import GPT
+from minialign.reward_model import RewardModel
+from minialign.training import load_history
+
+KEPT = 1 / 3  # of the settings of a round go on to the next
+FIRST, LATER = (1 / 3,), (1 / 3, 2 / 3, 1.0)  # shares of the budget after which they are measured, by round
+KNOBS = ("n", "imitated", "beta", "learning_rate")
+
+
+# --- successive halving ---
+
+
+def survivors(scores: Sequence[float], groups: Sequence[Hashable], keep: int) -> list[int]:
+    """Which of N settings go on: the best of each group, and then the best of all others, `keep` in all.
+
+    The groups are learning rates: what learns slowly must not drop out because it has not begun.
+    """
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    first = [next(i for i in order if groups[i] == group) for group in dict.fromkeys(groups)]
+    first.sort(key=order.index)
+    rest = [i for i in order if i not in first]
+    return sorted((first + rest)[:keep])
+
+
+def successive_halving(
+    settings: Sequence[dict],
+    tried: Callable[[dict, Sequence[float]], list[dict]],
+    rounds: Sequence[Sequence[float]] = (FIRST, LATER),
+    group: Callable[[dict], Hashable] = lambda setting: setting["learning_rate"],
+) -> list[dict]:
+    """The rows of all rounds, each with its "round": in every one, KEPT of the settings of that before.
+
+    `tried(setting, shares)` runs a setting up to the last of the shares, and gives a row for each; its place
+    is decided by the last one's gold reward.
+    """
+    rows: list[dict] = []
+    for number, shares in enumerate(rounds):
+        found = [tried(setting, shares) for setting in settings]
+        rows += [{"round": number, **row} for of_one in found for row in of_one]
+        scores = [of_one[-1]["gold"] for of_one in found]
+        keep = survivors(scores, [*map(group, settings)], math.ceil(KEPT * len(settings)))
+        settings = [settings[i] for i in keep]
+    return rows
+
+
+# --- what is tried ---
+
+
+def trials(given: Given, method: str) -> list[dict]:
+    """Successive halving of a method's settings: the first round on half of the prompts for tuning."""
+
+    def tried(setting: dict, shares: Sequence[float]) -> list[dict]:
+        prompts = tuning_prompts()[:: 2 if shares == FIRST else 1]
+
+        rows: list[dict] = []
+
+        def show(policy: GPT, place: dict) -> None:
+            drawn = ([*METHODS].index(method), place["step"])
+            rows.extend(place | in_short(row) for row in measured(policy, given.start, prompts, drawn))
+
+        run(given, method, setting, 0, shares[-1], shares, show)
+        return rows
+
+    return successive_halving(METHODS[method].settings, tried)
+
+
+def race_tuning(start: GPT, shipped: RewardModel) -> dict[str, Part]:
+    """All trials of the methods that train a policy, one part for each."""
+    few, more = given(start, reward_rate()), given_more(start, shipped)
+    tuned = {name: method for name, method in METHODS.items() if method.settings}
+    return {name: partial(trials, more if method.more else few, name) for name, method in tuned.items()}
+
+
+# --- read from the tables ---
+
+
+@lru_cache
+def tuning() -> list[dict]:
+    """The rows of all trials, of `race_baselines` as well."""
+    return [*load_history("race_baselines"), *load_history("race_tuning")]
+
+
+def chosen(method: str) -> dict:
+    """The row of a method's setting, and length of training, that the race takes."""
+    if method in METHODS and not METHODS[method].settings:
+        return {"method": method, "share": 1.0}
+    rows = [row for row in tuning() if row["method"] == method]
+    return one_of([row for row in rows if row["round"] == rows[-1]["round"]])
+
+
+def setting_of(row: dict) -> dict:
+    """What of a row was set: the method's knobs."""
+    return {name: row[name] for name in KNOBS if name in row}
+
+
+def sensitivity(method: str, knob: str) -> float:
+    """How much gold reward changes on average when one knob moves to its neighbour and the others stay.
+
+    Of all settings after the first round, long before the runs fall apart.
+    """
+
+    def others(row: dict) -> tuple:
+        return tuple((name, value) for name, value in setting_of(row).items() if name != knob)
+
+    rows = [row for row in tuning() if row["method"] == method and row["round"] == 0]
+    gold = {(row[knob], others(row)): row["gold"] for row in rows}
+    values, rests = (sorted(set(part)) for part in zip(*gold))
+    neighbours = zip(values, values[1:])
+    return float(np.mean([abs(gold[b, rest] - gold[a, rest]) for a, b in neighbours for rest in rests]))

@@ -1,0 +1,323 @@
+"""Notebook 06's experiments: what is measured of a policy, passes, bugs, displacement, implicit rewards."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from minialign import dpo
+from minialign.chat import load_chat
+from minialign.course.evaluation import measure
+from minialign.course.experiments import (
+    direct_preference,
+    displacement,
+    dpo_exact,
+    dpo_variants,
+    implicit_rewards,
+    measuring,
+    ppo_exact,
+)
+from minialign.course.experiments.comparisons import HeldOut
+from minialign.dpo import DPOConfig
+from minialign.gpt import GPTConfig
+from minialign.logprobs import response_logits, sequence_log_probs
+from minialign.preferences import Preference
+from minialign.tokenizer import load_tokenizer
+from minialign.world import exact
+from minialign.world.prompts import parse, prompts_of
+from tests.engine import favour, lively_gpt, same_parameters
+
+SMALL = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=160, n_layer=1, n_head=2, n_embd=8)
+BATCH = load_chat().collate([("Why?", "Because it is so."), ("Who was it, then?", "Me.")])
+PROMPTS = prompts_of("evaluation")[:3]
+PAIRS = [
+    Preference(p.text, kind, curt)
+    for p in prompts_of("reward")[:20]
+    for kind, curt in (("I hope this helps.", "No."), ("Happy to help!", "Why? I am not sure about it."))
+]
+
+
+@pytest.fixture(autouse=True)
+def few_prompts(monkeypatch):
+    for module in (direct_preference, displacement):
+        monkeypatch.setattr(module, "held_out_prompts", lambda: PROMPTS)
+    for module in (direct_preference, dpo_variants, implicit_rewards):
+        monkeypatch.setattr(module, "preferences", lambda which: PAIRS)
+
+
+# --- what is measured ---
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_kl_is_that_of_the_policy_as_it_is_sampled(temperature):
+    """Token by token, in float64, against the distribution that was sampled."""
+    policy, reference = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
+    answers = measure(policy, PROMPTS[:2], (temperature,), n=1, max_new_tokens=6)[temperature]
+    expected = []
+    for prompt, text in zip(answers.prompts, answers.texts[:, 0]):
+        batch = policy.chat.collate([(prompt.text, text)])
+        with torch.no_grad():
+            p, q = (response_logits(model, batch).double() for model in (policy, reference))
+        p, q = (p / temperature).softmax(-1), q.softmax(-1)
+        expected.append(float((p * (p / q).log()).sum()))
+    found = measuring.kl_from(reference, policy, answers)
+    assert found == pytest.approx(np.mean(expected), rel=1e-3)
+    assert measuring.kl_from(policy, policy, answers) == pytest.approx(0, abs=1e-4) or temperature < 1
+
+
+def test_greedy_decoding_is_as_far_as_its_answer_is_unlikely():
+    policy, reference = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
+    policy = favour(policy, policy.chat.end, 30.0)  # none may be cut off: its text would get an end
+    answers = measure(policy, PROMPTS[:2], (0.0,), n=1)[0.0]
+    assert answers.values["finished"].all()
+    batch = policy.chat.collate([(p.text, y) for p, y in zip(answers.prompts, answers.texts[:, 0])])
+    with torch.no_grad():
+        surprise = -sequence_log_probs(reference, batch).mean()
+    assert measuring.kl_from(reference, policy, answers) == pytest.approx(float(surprise), rel=1e-4)
+
+
+def test_a_measured_row_has_means_and_every_answer():
+    model = lively_gpt(SMALL)
+    rows = measuring.measured(
+        model,
+        model,
+        PROMPTS,
+        3,
+        temperatures=(1.0, 0.0),
+        n=2,
+        reward=lambda prompts, responses: [7.0] * len(prompts),
+    )
+    assert [row["temperature"] for row in rows] == [1.0, 0.0]
+    assert [np.shape(row["golds"]) for row in rows] == [(3, 2), (3, 1)]
+    for row in rows:
+        assert np.mean(row["golds"]) == pytest.approx(row["gold"], abs=1e-3) and row["reward"] == 7.0
+        assert np.mean(row["lengths"]) == pytest.approx(row["words"])
+
+
+def test_a_column_over_seeds_is_in_their_order_and_never_mixes_rows():
+    rows = [{"seed": seed, "beta": beta, "golds": [[10 * seed + beta]]} for seed in (1, 0) for beta in (2, 3)]
+    assert measuring.over_seeds(rows, "golds", beta=3).tolist() == [[[3]], [[13]]]
+    with pytest.raises(ValueError, match="golds where : 4 rows of 2 seeds"):
+        measuring.over_seeds(rows, "golds")
+    with pytest.raises(ValueError, match="gold where beta = 3: 0 rows"):
+        measuring.over_seeds(rows, "gold", beta=3)
+
+
+def test_means_by_prompt():
+    assert measuring.by_prompt(["b", "a", "b"], [1, 0.5, 0]) == [0.5, 0.5]
+    with pytest.raises(ValueError):
+        measuring.by_prompt(["b", "a"], [1])
+
+
+# --- passes over the data ---
+
+
+def test_passes_are_over_prompts_not_pairs():
+    assert [direct_preference.updates(PAIRS, passes) for passes in (0.1, 1.0, 1.5, 3.0)] == [1, 3, 4, 9]
+    twos = DPOConfig(prompts_per_step=2)
+    assert direct_preference.updates(PAIRS, 1.0, twos) == 10
+
+
+def test_a_run_is_measured_after_its_passes_only():
+    sft, config = lively_gpt(SMALL), DPOConfig(learning_rate=0.1, warmup=0, prompts_per_step=10, seed=2)
+    policy, rows = direct_preference.optimised(sft, PAIRS, config, (0.5, 1.5))
+    assert [(row["step"], row.get("passes")) for row in rows] == [(1, 0.5), (2, None), (3, 1.5)]
+    assert all({"gold", "golds", "kl", "held_out", "words"} <= row.keys() for row in (rows[0], rows[2]))
+    assert not {"gold", "held_out"} & rows[1].keys() and rows[0]["loss"] == pytest.approx(
+        math.log(2), abs=1e-4
+    )
+    assert len(rows[2]["held_out_by_prompt"]) == 10 and not same_parameters(policy, sft)
+    assert rows[2]["held_out"] > 0.9, "what was learned is on the exam"
+
+
+def test_the_start_is_a_row_of_zero_passes():
+    (row,) = direct_preference.untrained(lively_gpt(SMALL), 1)
+    assert (row["seed"], row["step"], row["passes"]) == (1, 0, 0.0) and row["kl"] == pytest.approx(
+        0, abs=1e-4
+    )
+
+
+def test_the_table_of_passes_has_a_part_for_each_run_and_start(monkeypatch):
+    monkeypatch.setattr(
+        direct_preference, "optimised", lambda sft, pairs, config, passes: (None, [{"step": 1}])
+    )
+    parts = direct_preference.dpo_overoptimisation(lively_gpt(SMALL))
+    assert len(parts) == 3 + 3 * len(direct_preference.BETAS)
+    assert parts["β = 0.3, seed 2"]() == [{"seed": 2, "beta": 0.3, "step": 1}]
+
+
+# --- variants ---
+
+
+def test_the_bugs_of_dpo_do_what_they_say_and_are_gone_afterwards():
+    model, tokens = lively_gpt(SMALL), BATCH.response_mask.sum(-1)
+    right = sequence_log_probs(model, BATCH)
+    assert torch.allclose(dpo_variants.mean_for_sum(model, BATCH) * tokens, right, atol=1e-5)
+    assert (dpo_variants.prompt_counted(model, BATCH) < right).all()
+    numbers = tuple(torch.tensor([x]) for x in (-3.0, -5.0, -4.0, -4.5))
+    right, swapped = (loss(*numbers, 0.1)[0] for loss in (dpo.dpo_loss, dpo_variants.swapped))
+    assert right < np.log(2) < swapped
+    expected = -torch.nn.functional.logsigmoid(torch.tensor([0.1 * 2.0]))
+    assert torch.allclose(dpo_variants.no_reference(*numbers, 0.1)[0], expected)
+    with dpo_variants.scoring(dpo_variants.mean_for_sum):
+        assert dpo.sequence_log_probs is dpo_variants.mean_for_sum
+    assert dpo.sequence_log_probs is sequence_log_probs
+
+
+def test_a_reference_that_moves_shows_nothing_and_pulls_with_full_weight_for_ever():
+    logps = torch.tensor([-3.0, -5.0], requires_grad=True)
+    losses, won, lost = dpo_variants.reference_moves(logps[:1], logps[1:], None, None, 0.1)
+    losses.sum().backward()
+    assert losses.item() == pytest.approx(math.log(2)) and won == lost == 0
+    assert logps.grad.tolist() == pytest.approx([-0.05, 0.05])
+
+
+def test_the_exam_is_read_without_the_bug():
+    model, texts = lively_gpt(SMALL), [(p.prompt, p.chosen) for p in PAIRS[:4]]
+    with torch.no_grad():
+        right = sequence_log_probs(model, model.chat.collate(texts))
+    with dpo_variants.scoring(dpo_variants.mean_for_sum):
+        found = direct_preference.log_probs(model, texts)
+        wrong = list(dpo.reference_log_probs(model, PAIRS[:4]).values())  # DPO's own is the bug's
+    assert found == pytest.approx(right.numpy(), abs=1e-4)
+    assert wrong[0] != pytest.approx(found[0], abs=1)
+
+
+def test_a_mean_with_beta_times_the_length_is_dpo_where_all_lengths_are_equal(monkeypatch):
+    """The control of "mean for sum": what then is left is the bug itself, not a smaller β."""
+    chat = load_chat()
+    equal = [Preference(p.prompt, "Yes, so.", "No, so.") for p in PAIRS[::2]]
+    lengths = {len(chat.encode_response(y)) for p in equal for y in (p.chosen, p.rejected)}
+    assert len(lengths) == 1
+    monkeypatch.setattr(dpo_variants, "preferences", lambda which: equal)
+    monkeypatch.setattr(
+        dpo_variants, "CONSTANT", DPOConfig(learning_rate=0.03, warmup=0, prompts_per_step=10)
+    )
+    parts = dpo_variants.dpo_variants(lively_gpt(SMALL))
+    loss = {
+        name: [row["loss"] for row in parts[f"{name}, seed 0"]()]
+        for name in ("correct", "mean, β × length", "mean for sum")
+    }
+    assert loss["mean, β × length"] == pytest.approx(loss["correct"], abs=1e-4)
+    assert abs(loss["mean for sum"][-1] - loss["correct"][-1]) > 0.01
+    beta = parts["mean, β × length, seed 0"]()[0]["beta"]
+    assert beta == pytest.approx(0.1 * lengths.pop())
+
+
+# --- displacement ---
+
+
+def test_the_parts_of_a_response_add_up_and_lie_where_they_should():
+    model = lively_gpt(SMALL)
+    pairs = [
+        Preference("Why?", "It is red today.", "It is blue today."),
+        Preference("So?", "Yes, yes.", "Yes."),
+    ]
+    found = displacement.log_probs_by_place(model, pairs)
+    for which in ("chosen", "rejected"):
+        batch = load_chat().collate((p.prompt, getattr(p, which)) for p in pairs)
+        whole = float(sequence_log_probs(model, batch).detach().mean())
+        parts = sum(found[f"{which}/{place}"] for place in displacement.PLACES)
+        assert parts == pytest.approx(whole, abs=1e-4)
+    first = displacement.log_probs_by_place(model, pairs[:1])
+    assert first["chosen/before"] == pytest.approx(first["rejected/before"], abs=1e-5)
+    assert first["chosen/before"] < 0
+    assert first["chosen/at"] != pytest.approx(first["rejected/at"], abs=1e-3)
+
+
+def test_where_one_text_only_repeats_a_part_of_the_other_no_token_counts_twice():
+    assert displacement.common([1, 2, 3], [1, 2, 4]) == 2 and displacement.common([], [1]) == 0
+    found = displacement.log_probs_by_place(lively_gpt(SMALL), [Preference("So?", "ha ha ha", "ha ha")])
+    assert found["rejected/at"] == 0 > found["chosen/at"]
+
+
+def test_near_duplicates_differ_in_one_value(monkeypatch):
+    monkeypatch.setattr(
+        displacement, "answers", lambda _, prompts, seed: [p.topic.facts[0].child for p in prompts]
+    )
+    pairs = displacement.near_duplicates(None)
+    assert len(pairs) > 100
+    for pair in pairs:
+        facts = parse(pair.prompt).topic.facts
+        assert any(fact.falsified(pair.chosen, fact.wrong[0]) == pair.rejected for fact in facts)
+
+
+@pytest.mark.parametrize("loss", displacement.LOSSES)
+def test_a_displacing_run_says_where_the_probability_was_and_is(loss, monkeypatch):
+    monkeypatch.setattr(displacement, "DISPLACING", DPOConfig(steps=3, prompts_per_step=4))
+    rows = displacement.displaced(lively_gpt(SMALL), PAIRS[:8], loss, 1)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert ["chosen/at" in row and "gold" in row for row in rows] == [True, False, False, True]
+    assert all(row["method"] == loss and row["seed"] == 1 for row in rows) and rows[0]["pairs"] == 8
+    assert isinstance(rows[1]["loss"], float)
+
+
+# --- implicit rewards ---
+
+
+def test_an_implicit_reward_by_hand():
+    policy, reference = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
+    scorer = direct_preference.ImplicitReward(policy, reference, 0.5)
+
+    def ratio(prompt, response):
+        batch = load_chat().collate([(prompt, response)])
+        return float((sequence_log_probs(policy, batch) - sequence_log_probs(reference, batch)).detach())
+
+    found = scorer.score(["Why?", "Who was it?"], ["So.", "Never."])
+    assert found == pytest.approx(
+        [0.5 * ratio("Why?", "So."), 0.5 * ratio("Who was it?", "Never.")], abs=1e-4
+    )
+
+
+class Table:
+    """A scorer, or a judge, that knows the answers' numbers."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def score(self, prompts, responses):
+        return np.array([self.numbers[y] for y in responses])
+
+
+def test_grades_by_hand(monkeypatch):
+    gold = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 0.0, "e": 0.0}
+    monkeypatch.setattr(implicit_rewards, "gold_rewards", Table(gold).score)
+    pairs = [Preference("x", "a", "b"), Preference("x", "b", "c"), Preference("y", "d", "e")]
+    sides = [[gold[p.chosen], gold[p.rejected]] for p in pairs]
+    test = HeldOut(pairs, np.array(sides), np.full(3, 0.5))
+    found = implicit_rewards.graded(test, Table({"a": 1.0, "b": 2.0, "c": 0.0, "d": 5.0, "e": 5.0}))
+    # labels: wrong, right, a tie; gold: wrong (a is worth more), wrong (c is), and no difference
+    assert found["accuracy"] == pytest.approx(0.5) and found["accuracy_by_prompt"] == [0.5, 0.5]
+    assert found["order"] == 0 and found["order_by_prompt"] == [0.0]
+    # b comes first, and is worth 1; of d and e either
+    assert found["best_by_prompt"] == [1.0, 0.0] and found["best"] == 0.5
+    assert implicit_rewards.graded(test, Table(gold))["best_by_prompt"] == [3.0, 0.0]
+
+
+def test_the_table_of_implicit_rewards_has_both_learners_and_what_needs_no_label():
+    parts = implicit_rewards.dpo_implicit_rewards(lively_gpt(SMALL))
+    assert len(parts) == 1 + 2 * 3
+    rows = {row["scorer"]: row for row in parts["without labels"]()}
+    assert set(rows) == {"label-free", "judge", "any"}
+    assert rows["judge"]["order"] == 1 and rows["judge"]["best"] >= rows["label-free"]["best"]
+    assert rows["judge"]["best"] > rows["any"]["best"]
+    (implicit,) = parts["implicit, seed 0"]()
+    assert implicit["accuracy"] > 0.9 and implicit["seed"] == 0
+
+
+# --- the enumerable world ---
+
+
+@pytest.mark.parametrize("beta", [0.25, 1.0])
+def test_soft_labels_lead_a_table_to_the_tilted_reference(beta):
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.randn(2, 12, generator=generator, dtype=torch.float64)
+    reference = torch.randn(2, 12, generator=generator, dtype=torch.float64).log_softmax(-1)
+    optimum, _ = exact.optimal_policy(reference, rewards, beta)
+    table = exact.TabularPolicy(reference)
+    distances = dpo_exact.soft_dpo(table, table, reference, rewards, beta, steps=600, lr=0.1)
+    assert distances[0] > 0.05 and distances[-1] < 1e-3
+    another = exact.TabularPolicy(reference)  # the labels of another reward lead elsewhere
+    dpo_exact.soft_dpo(another, another, reference, -rewards, beta, steps=600, lr=0.1)
+    assert ppo_exact.total_variation(another().detach(), optimum) > 0.05
