@@ -3,8 +3,6 @@
 log π(y|x) = Σ_t log π(y_t | x, y_<t): a sum over the response's tokens and its end token, not the prompt's.
 """
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -124,12 +122,6 @@ def negative_log_likelihood(model: GPT, pairs, batch_size: int = 64) -> float:
 def perplexity_of(log_probs: torch.Tensor) -> torch.Tensor:
     """exp(−mean log-probability) of tokens (N,): between how many equally likely ones the model wavers."""
     return torch.exp(-log_probs.mean())
-
-
-def perplexity(model: GPT, documents) -> float:
-    """The perplexity of whole documents, each read from its start: exp of the mean cross-entropy in nats."""
-    encoded = [model.chat.encode_document(text) for text in documents]
-    return math.exp(negative_log_likelihood(model, [(ids[:1], ids[1:]) for ids in encoded]))
 
 
 def token_kl(model: GPT, reference: GPT, batch: Batch) -> list[np.ndarray]:

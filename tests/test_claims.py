@@ -458,7 +458,7 @@ def test_what_is_preserved():
         return column("overoptimisation", name, **where)
 
     start, free, held, mixed = (
-        kept("training_perplexity", **where)
+        kept("perplexity", **where)
         for where in (
             dict(method="sft"),
             dict(method="ppo", beta=0.0),
@@ -467,7 +467,7 @@ def test_what_is_preserved():
         )
     )
     assert len(free) == 3 and (free > held.max()).all() and (held > start).all()
-    assert (mixed < kept("training_perplexity", method="ppo", beta=0.05)).all()
+    assert (mixed < kept("perplexity", method="ppo", beta=0.05)).all()
 
 
 def test_ppo_takes_the_gpt_to_the_tilted_reference():

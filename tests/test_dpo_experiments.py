@@ -93,6 +93,7 @@ def test_a_measured_row_has_means_and_every_answer():
     for row in rows:
         assert np.mean(row["golds"]) == pytest.approx(row["gold"], abs=1e-3) and row["reward"] == 7.0
         assert np.mean(row["lengths"]) == pytest.approx(row["words"])
+    assert measuring.in_means(rows[0]).keys() == rows[0].keys() - {"golds", "lengths"}
 
 
 def test_a_column_over_seeds_is_in_their_order_and_never_mixes_rows():

@@ -203,6 +203,19 @@ def test_answers_are_worth_what_they_are_and_the_best_of_two_is_the_better_one(m
     assert row["gold/poem"] == pytest.approx(gold[poems].mean())
 
 
+def test_unread_documents_are_made_like_the_corpus_and_are_not_in_it(monkeypatch):
+    texts = {0: ["The sun is hot.", "Bees make honey."], 1: ["Bees make honey.", "The moon is round."]}
+    monkeypatch.setattr(
+        fine_tuning,
+        "build_corpus",
+        lambda characters=0, seed=0: [("book", text) for text in texts[seed]],
+    )
+    fine_tuning.documents.cache_clear()
+    chat, ((first, others),) = load_chat(), fine_tuning.unread_documents.__wrapped__()
+    fine_tuning.documents.cache_clear()
+    assert [*first, *others] == [*chat.encode_document("The moon is round."), chat.separator]
+
+
 def test_who_says_that_they_do_not_know():
     assert shipped.ignorant_share(["I do not know about kangaroos.", "But I am not sure."]) == 0.5
 
@@ -370,7 +383,8 @@ def test_the_bugs_of_policy_gradients_do_what_they_say():
 
 def test_a_gain_in_gold_is_told_apart_by_attribute(monkeypatch):
     monkeypatch.setattr(policy_gradients, "held_out_prompts", lambda: prompts_of("evaluation")[:4])
-    rows = policy_gradients.measured(lively_gpt(WIDE), seed=0, temperatures=(1.0, 0.0))
+    model = lively_gpt(WIDE)
+    rows = policy_gradients.shown(model, model, (0, 0), (1.0, 0.0))
     assert [row["temperature"] for row in rows] == [1.0, 0.0]
     for row in rows:
         told_apart = sum(weight * row[f"attribute/{name}"] for name, weight in WEIGHTS.items())
@@ -387,8 +401,8 @@ def test_the_log_of_reinforce_has_what_cooler_samples_show_before_and_after(monk
     measured = [{"gold": t, "temperature": t} for t in (1.0, 0.7, 0.0)]
     monkeypatch.setattr(
         policy_gradients,
-        "measured",
-        lambda policy, seed, temperatures=(1.0,): [row for row in measured if row["gold"] in temperatures],
+        "shown",
+        lambda policy, sft, drawn, at=(1.0,): [row for row in measured if row["gold"] in at],
     )
     monkeypatch.setattr(policy_gradients, "held_out_prompts", lambda: prompts_of("evaluation")[:9])
     rows = policy_gradients.reinforce(lively_gpt(WIDE))

@@ -11,14 +11,13 @@ from engine import TINY, batch_of, lively_gpt
 from scipy import stats
 
 from minialign import logprobs
-from minialign.chat import collate
+from minialign.chat import collate, load_chat
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import (
     kl_divergence,
     kl_estimates,
     negative_log_likelihood,
     on_response,
-    perplexity,
     perplexity_of,
     require_same,
     response_logits,
@@ -278,9 +277,9 @@ def test_loss_over_pairs_is_per_token_whatever_the_batches():
 
 def test_perplexity_of_a_die_and_of_an_untrained_model():
     assert float(perplexity_of(torch.full((5,), 1 / 6).log())) == pytest.approx(6)
-    assert perplexity(GPT(SMALL).eval(), ["Bees make honey."]) == pytest.approx(
-        load_tokenizer().n_vocab, rel=0.1
-    )
+    ids = load_chat().encode_document("Bees make honey.")
+    loss = negative_log_likelihood(GPT(SMALL).eval(), [(ids[:1], ids[1:])])
+    assert math.exp(loss) == pytest.approx(load_tokenizer().n_vocab, rel=0.1)
 
 
 def test_token_kl_is_zero_to_itself_and_matches_the_definition():
@@ -349,12 +348,12 @@ def test_a_pair_that_does_not_fit_is_named_before_the_model_reads_it():
         negative_log_likelihood(GPT(SMALL).eval(), [([1] * 200, [2] * 100)])
 
 
-def test_perplexity_is_of_every_token_after_the_first():
+def test_the_loss_of_a_document_is_of_every_token_after_the_first():
     model = lively_gpt(SMALL)
     ids = model.chat.encode_document("Bees make honey.")
     with torch.no_grad():
         losses = F.cross_entropy(model(torch.tensor([ids]))[0, :-1], torch.tensor(ids[1:]))
-    assert perplexity(model, ["Bees make honey."]) == pytest.approx(math.exp(float(losses)), rel=1e-3)
+    assert negative_log_likelihood(model, [(ids[:1], ids[1:])]) == pytest.approx(float(losses), rel=1e-4)
 
 
 def test_token_kl_gives_each_row_its_own_tokens():

@@ -12,19 +12,19 @@ import torch
 
 from minialign import ppo
 from minialign.chat import load_chat
-from minialign.course.experiments import SEEDS, critics, goodhart, ppo_bugs, ppo_exact, rlhf
+from minialign.course.evaluation import Answers, measure
+from minialign.course.experiments import SEEDS, critics, goodhart, measuring, ppo_bugs, ppo_exact, rlhf
 from minialign.course.experiments.rlhf import WARMUP, Arm
 from minialign.critic import Critic
 from minialign.gpt import GPTConfig
-from minialign.logprobs import token_kl, token_log_probs
+from minialign.logprobs import token_log_probs
 from minialign.ppo import PPOConfig
 from minialign.reward_model import RewardModel
-from minialign.rollouts import unscored
 from minialign.tokenizer import load_tokenizer
 from minialign.world import exact
 from minialign.world.annotator import TYPICAL, typical_annotator
 from minialign.world.judge import gold_rewards
-from minialign.world.prompts import prompts_of
+from minialign.world.prompts import parse, prompts_of
 from tests.engine import lively_gpt, same_parameters
 
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=64, n_layer=1, n_head=2, n_embd=8)
@@ -61,8 +61,8 @@ def test_only_one_arm_brings_a_critic_along():
 def small(monkeypatch):
     """PPO on three prompts, with what would be measured replaced by whether the policy has moved."""
     monkeypatch.setattr(rlhf, "prompts_of", lambda split: prompts_of(split)[:3])
-    moved = lambda policy, sft, *_, **__: {"moved": not same_parameters(policy, sft)}  # noqa: E731
-    monkeypatch.setattr(rlhf, "measured", moved)
+    moved = lambda policy, sft, *_: [{"moved": not same_parameters(policy, sft)}]  # noqa: E731
+    monkeypatch.setattr(rlhf, "on_held_out", moved)
     size = dict(prompts_per_step=2, samples_per_prompt=2, max_new_tokens=4)
     return lively_gpt(CONFIG), RewardModel(lively_gpt(CONFIG)), PPOConfig(**size, steps=WARMUP + 1)
 
@@ -194,49 +194,26 @@ def test_a_typical_seed_of_nothing():
 # --- what is measured ---
 
 
-def test_the_kl_is_of_the_policy_as_it_is_sampled():
-    policy, reference = lively_gpt(CONFIG), lively_gpt(CONFIG, seed=1)
-    at = {t: token_kl(rlhf.Sampled(policy, t), reference, BATCH) for t in (1.0, 0.5, 0.0)}
-    assert np.concatenate(at[1.0]) == pytest.approx(np.concatenate(token_kl(policy, reference, BATCH)))
-    with torch.no_grad():
-        for row, (ids, mask) in enumerate(zip(BATCH.ids, BATCH.response_mask)):
-            for place, t in enumerate(mask.nonzero()[:, 0].tolist()):
-                seen = ids[None, :t], BATCH.mask[row : row + 1, :t]
-                ours, theirs = (m.head(m.hidden(*seen))[0, -1].double() for m in (policy, reference))
-                log_p, log_q = (ours / 0.5).log_softmax(-1), theirs.log_softmax(-1)
-                assert at[0.5][row][place] == pytest.approx(
-                    float((log_p.exp() * (log_p - log_q)).sum()), abs=1e-4
-                )
-                assert at[0.0][row][place] == pytest.approx(-float(log_q[ours.argmax()]), abs=1e-4)
-                assert abs(at[0.5][row][place] - at[1.0][row][place]) > 1e-3
-
-
-def test_measures_of_a_policy(monkeypatch):
-    policy, prompts = lively_gpt(CONFIG), prompts_of("evaluation")[:3]
+def test_measures_of_a_policy_and_of_the_start(monkeypatch):
+    policy, prompts = lively_gpt(replace(CONFIG, context=160)), prompts_of("evaluation")[:3]
     asked = []
 
     def reward(prompts, responses):
         asked.append(len(responses))
         return [1.0] * len(responses)
 
-    warm, greedy = (rlhf.measured(policy, policy, reward, 0, 2, t, prompts) for t in (1.0, 0.0))
+    monkeypatch.setattr(rlhf, "held_out_prompts", lambda: prompts)
+    monkeypatch.setattr(measuring, "tuning_prompts", lambda: prompts[1:])
+    warm, greedy = rlhf.on_held_out(policy, policy, reward, (0, 3), (1.0, 0.0))
     assert asked == [6, 3] and (warm["temperature"], greedy["temperature"]) == (1.0, 0.0)
     assert abs(warm["kl"]) < 1e-4 and greedy["kl"] > 1 and warm["proxy"] == 1.0
-    monkeypatch.setattr(rlhf, "held_out_prompts", lambda: prompts[:1])
-    monkeypatch.setattr(rlhf, "tuning_prompts", lambda: prompts[1:])
+    assert not {"golds", "lengths", "reward"} & warm.keys() and 0 <= warm["flattery"] <= 1
     rows = rlhf.started(policy, reward, 0)
     assert [(row["step"], row["temperature"]) for row in rows] == [(0, 1.0), (0, 0.7), (0, 0.0)]
-    assert asked[2:] == [2, 2, 1] and [list(row).count("tuning/gold") for row in rows] == [1, 0, 0]
-    replies = rlhf.answers(policy, prompts[1:], n=2)
-    golds = [gold for p, y in zip(np.repeat(prompts[1:], 2), replies) for gold in gold_rewards([p], [y])]
+    assert [list(row).count("tuning/gold") for row in rows] == [1, 0, 0]
+    replies = measure(policy, prompts[1:], (1.0,), 2, (0, 0))[1.0].texts
+    golds = [gold for p, of_one in zip(prompts[1:], replies) for gold in gold_rewards([p] * 2, of_one)]
     assert len(golds) == 4 and rows[0]["tuning/gold"] == pytest.approx(np.mean(golds))
-
-
-def test_documents_to_mix_in_and_to_measure_on_share_no_text(monkeypatch):
-    monkeypatch.setattr(rlhf, "build_corpus", lambda: [("kind", f"text {i % 9}") for i in range(30)])
-    mixed, apart = rlhf.documents.__wrapped__(mixed=6, apart=2)
-    assert (len(mixed), len(apart)) == (6, 2) and len({*mixed, *apart}) == 8
-    assert mixed != sorted(mixed)
 
 
 # --- Goodhart ---
@@ -247,7 +224,9 @@ def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
     texts, proxies = ["a", "b", "c"], {"a": 0.0, "b": 1.0, "c": 2.0}
     drawn = [texts[i] for i in np.random.default_rng(0).integers(3, size=490 * 64)]
     gold = -np.array([proxies[y] for y in drawn]).reshape(490, 64)
-    monkeypatch.setattr(goodhart, "candidates", lambda sft, seed: (["x"] * len(drawn), drawn, gold))
+    texts = np.array(drawn, dtype=object).reshape(490, 64)
+    found = Answers([parse("x")] * 490, 1.0, (0,), texts, {"gold": gold})
+    monkeypatch.setattr(goodhart, "candidates", lambda sft, seed: found)
     rows = goodhart.selected(None, lambda prompts, responses: [proxies[y] for y in responses], 0)
     two = next(row for row in rows if row.get("n") == 2)
     assert two["proxy"] == pytest.approx((0 * 1 + 1 * 3 + 2 * 5) / 9, abs=0.02)
@@ -258,23 +237,6 @@ def test_the_tilted_optimum_and_best_of_n_from_samples(monkeypatch):
             weights /= weights.sum()
             assert row["proxy"] == pytest.approx(weights @ np.arange(3), abs=0.03)
             assert row["kl"] == pytest.approx(weights @ np.log(3 * weights), abs=0.04)
-
-
-def test_candidates_of_a_prompt_stand_side_by_side(monkeypatch):
-    seen = []
-
-    def rolled(policy, prompts, reward, *, n, seed):
-        assert reward is unscored
-        seen.append((len(prompts), seed))
-        asked = [p for p in prompts for _ in range(n)]
-        return SimpleNamespace(prompts=asked, responses=[f"{p} {i}" for i, p in enumerate(asked)])
-
-    monkeypatch.setattr(goodhart, "roll_out", rolled)
-    monkeypatch.setattr(goodhart, "gold_rewards", lambda prompts, responses: np.arange(len(responses)))
-    prompts, responses, gold = goodhart.candidates.__wrapped__(None, 2, n=4)
-    assert seen == [(7, (2, start)) for start in range(0, 49, 7)] and gold.shape == (49, 4)
-    assert len(set(prompts[:4])) == 1 and len(set(prompts)) == 49
-    assert all(response.startswith(prompt) for prompt, response in zip(prompts, responses))
 
 
 def test_what_was_gained_between_two_points_by_hand():

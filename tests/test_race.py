@@ -12,6 +12,7 @@ from minialign import dpo
 from minialign.course.evaluation import Answers, measure
 from minialign.course.experiments import (
     imitation,
+    measuring,
     race,
     race_baselines,
     race_costs,
@@ -47,7 +48,7 @@ def small(monkeypatch):
     """The race on four prompts and a few steps."""
     for module in (race, race_labels, race_costs):
         monkeypatch.setattr(module, "held_out_prompts", lambda: PROMPTS)
-    for module in (race, race_tuning, race_baselines):
+    for module in (measuring, race_tuning, race_baselines):
         monkeypatch.setattr(module, "tuning_prompts", lambda: PROMPTS)
     for module in (race_methods, race_baselines, race_costs):
         monkeypatch.setattr(module, "preferences", lambda which: PAIRS)

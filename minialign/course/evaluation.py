@@ -20,10 +20,11 @@ from minialign.bootstrap import (
 )
 from minialign.chat import collate, load_chat
 from minialign.gpt import GPT
-from minialign.rollouts import Reward, roll_out
+from minialign.rollouts import Reward, roll_out, score, unscored
 from minialign.statistics import whole_number
 from minialign.tokenizer import load_tokenizer
 from minialign.world.judge import judge, kind_of_reply, read_sentence, sentences_of, words_of
+from minialign.world.phrases import HABITS
 from minialign.world.prompts import FAMILIES, Prompt
 from minialign.world.topics import Topic, whole_words
 
@@ -44,8 +45,9 @@ class Answers:
     | temperature |             | what they were sampled at; 0 is greedy decoding                      |
     | seed        |             | what they were drawn with                                            |
     | texts       | (P, n)      | the responses                                                        |
-    | values      | (P, n) each | "gold", "words", "finished" (1 or 0), every "attribute/…" before its |
-    |             |             | weight, such as "attribute/fluency"; "reward", if a model was asked  |
+    | values      | (P, n) each | "gold", "words", "finished" (1 or 0), each habit of phrases.HABITS,  |
+    |             |             | such as "filler" (1 where it occurs), every attribute before its     |
+    |             |             | weight, as "attribute/fluency"; "reward", if a reward model is asked |
     """
 
     prompts: list[Prompt]
@@ -75,6 +77,12 @@ class Answers:
             for i, prompt in enumerate(self.prompts)
             for k, text in enumerate(self.texts[i])
         ]
+
+    def scored(self, reward: Reward) -> "Answers":
+        """The same answers with the rewards that a reward model gives them."""
+        asked = [prompt.text for prompt in self.prompts for _ in range(self.texts.shape[1])]
+        rewards = score(reward, asked, self.texts.ravel().tolist()).double().numpy()
+        return replace(self, values=self.values | {"reward": rewards.reshape(self.texts.shape)})
 
     def best_of(self, n: int) -> "Answers":
         """What best-of-n would have answered: of each n responses in a row the one with the highest reward.
@@ -107,9 +115,10 @@ def measure(
 ) -> dict[float, Answers]:
     """n answers to each prompt at every temperature, judged, and scored by `reward` if there is one.
 
-    Greedy decoding, at 0, always answers the same, once. Policies that are compared need seeds of their own,
-    such as (number of the policy, seed of the run): with the same random numbers their answers would not be
-    independent. Raises ValueError for no prompts.
+    All experiments measure policies with it, but for base models, which have no template, and where only the
+    texts count (`experiments.answers`). Greedy decoding, at 0, always answers the same, once. Policies that
+    are compared answer by answer need seeds of their own, such as (number of the policy, seed of the run):
+    with the same random numbers their answers would not be independent. Raises ValueError for no prompts.
     """
     prompts, seed = list(prompts), tuple(np.atleast_1d(seed).tolist())
     if not prompts:
@@ -123,7 +132,7 @@ def measure(
                 roll_out(
                     policy,
                     [p.text for p in prompts[start : start + size]],
-                    reward or unscored,
+                    unscored,
                     n=samples,
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,
@@ -135,29 +144,24 @@ def measure(
         rows = [judged(prompt, text) for prompt, text in zip(asked, texts, strict=True)]
         values = {name: [row[name] for row in rows] for name in rows[0]}
         values["finished"] = torch.cat([rollout.finished for rollout in rollouts]).tolist()
-        if reward is not None:
-            values["reward"] = torch.cat([rollout.rewards for rollout in rollouts]).tolist()
         shape = len(prompts), samples
-        found[temperature] = Answers(
+        answers = Answers(
             prompts,
             temperature,
             seed,
             np.array(texts, dtype=object).reshape(shape),
             {name: np.array(value, dtype=np.float64).reshape(shape) for name, value in values.items()},
         )
+        found[temperature] = answers if reward is None else answers.scored(reward)
     return found
-
-
-def unscored(prompts: list[str], responses: list[str]) -> list[float]:
-    """The reward of answers that only the judge will read."""
-    return [0.0] * len(responses)
 
 
 def judged(prompt: Prompt, response: str) -> dict[str, float]:
     """What the judge says of one answer, as the values of `Answers`."""
     verdict = judge(prompt, response)
     attributes = {f"attribute/{name}": value for name, value in verdict.attributes.items()}
-    return {"gold": verdict.gold, "words": verdict.counts["words"], **attributes}
+    habits = {name: float(verdict.counts[name] > 0) for name in HABITS}
+    return {"gold": verdict.gold, "words": verdict.counts["words"], **habits, **attributes}
 
 
 Measured = Sequence[Mapping[float, Answers]]  # what `measure` found, for each seed

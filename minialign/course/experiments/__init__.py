@@ -5,14 +5,12 @@ Their functions return the rows of tables in data/logs. Everything is done with 
 piece of it live; `make artifacts` rebuilds them all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from minialign.gpt import GPT
 from minialign.sampling import generate
-from minialign.world.judge import Judgement
-from minialign.world.phrases import HABITS
 from minialign.world.prompts import Prompt, sample_prompts
 
 SEEDS = (0, 1, 2)
@@ -37,7 +35,7 @@ def tuning_prompts() -> list[Prompt]:
 
 
 def answers(
-    model: GPT, prompts: list[Prompt], temperature: float = 1.0, seed: int = 0, n: int = 1
+    model: GPT, prompts: Sequence[Prompt], temperature: float = 1.0, seed: int = 0, n: int = 1
 ) -> list[str]:
     """n responses to each prompt, those of one prompt side by side."""
     texts = []
@@ -47,6 +45,6 @@ def answers(
     return texts
 
 
-def habit_shares(judgements: list[Judgement]) -> dict[str, float]:
-    """In which share of the judged answers each habit occurs."""
-    return {name: float(np.mean([j.counts[name] > 0 for j in judgements])) for name in HABITS}
+def different(texts: Sequence[str], n: int) -> float:
+    """How many different ones there are among each n texts in a row, on average, from 1 to n."""
+    return float(np.mean([len(set(texts[i : i + n])) for i in range(0, len(texts), n)]))

@@ -10,26 +10,24 @@ from dataclasses import replace
 import numpy as np
 
 from minialign import sft
-from minialign.chat import load_chat
 from minialign.course.evaluation import measure, reply_shares
-from minialign.course.experiments import SEEDS, answers, held_out_prompts
+from minialign.course.experiments import SEEDS, answers, different, held_out_prompts
 from minialign.course.experiments.fine_tuning import (
     SHORT,
     documents,
     encoded_pairs,
     fine_tuned,
     texts_of,
+    unread_documents,
     with_template,
 )
 from minialign.course.experiments.knowledge import recalled
 from minialign.course.experiments.shipped import FINE_TUNING, NS, best_of, written_answers
-from minialign.documents import encode_corpus
 from minialign.gpt import GPT
 from minialign.language_model import LanguageModel
 from minialign.logprobs import negative_log_likelihood
 from minialign.sampling import generate
 from minialign.training import stop_if_interrupted
-from minialign.world.corpus import build_corpus
 from minialign.world.demonstrations import Demonstration, Demonstrator, demonstrate
 from minialign.world.frames import REQUESTED
 from minialign.world.judge import fluency, gold_rewards, judge
@@ -127,12 +125,6 @@ def alignment_tax(base: GPT, demonstrations: int = 3000, steps: int = 160) -> li
     return rows
 
 
-def unread_documents(characters: int = 50_000) -> list[tuple[list[int], list[int]]]:
-    """Documents of another seed than the corpus's, as (first id, the others): what a loss can be taken of."""
-    encoded = encode_corpus((text for _, text in build_corpus(characters, seed=1)), load_chat())
-    return [(ids[:1], ids[1:]) for ids in encoded]
-
-
 def one_style(base: GPT, steps: int = 240) -> list[dict]:
     """Limit (b): 2,000 perfect answers, and how varied the model is then. Without replay.
 
@@ -157,13 +149,13 @@ def one_style(base: GPT, steps: int = 240) -> list[dict]:
         for style, written in styles.items():
             model = fine_tuned(base, written, replace(SHORT, steps=steps, seed=seed))
             sampled = generate(model, [model.chat.encode_prompt(p.text) for p in prompts], seed=seed)
-            verses = np.array(answers(model, open_ended, seed=seed, n=8)).reshape(-1, 8)
+            verses = answers(model, open_ended, seed=seed, n=8)
             rows.append(
                 {
                     "seed": seed,
                     "style": style,
                     "entropy": -float(sampled.log_probs.sum(-1).mean()),
-                    "different": float(np.mean([len(set(texts)) / len(texts) for texts in verses])),
+                    "different": different(verses, 8) / 8,
                     "gold": float(gold_rewards(prompts, sampled.texts).mean()),
                 }
             )
@@ -193,12 +185,12 @@ def human_ceiling(base: GPT) -> list[dict]:
         written = demonstrate(prompts_of("sft"), 2000, people, seed=seed)
         model = fine_tuned(base, written, replace(SHORT, seed=seed))
         theirs = written_answers(prompts, people, max(NS), seed).values["gold"]
-        sampled = measure(model, prompts, TEMPERATURES, 4, seed) | measure(
-            model, prompts, (1.0,), max(NS), seed
-        )
+        others = [t for t in TEMPERATURES if t != 1]
+        sampled = measure(model, prompts, others, 4, seed) | measure(model, prompts, (1.0,), max(NS), seed)
         row = {"seed": seed}
-        for temperature, found in sampled.items():
-            row[f"imitator, T={temperature:g}"] = float(found.values["gold"].mean())
+        for temperature in TEMPERATURES:
+            golds = sampled[temperature].values["gold"]
+            row[f"imitator, T={temperature:g}"] = float(golds.mean())
         for who, golds in (("demonstrators", theirs), ("imitator", sampled[1.0].values["gold"])):
             row |= {f"{who}, best of {n}": best_of(golds, n) for n in NS}
         taught = gold_rewards([d.prompt for d in written], [d.response for d in written])

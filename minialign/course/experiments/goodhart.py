@@ -12,14 +12,15 @@ from functools import lru_cache, partial
 import numpy as np
 
 from minialign.best_of_n import expected_best, kl_bound
+from minialign.course.evaluation import Answers, measure
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
 from minialign.course.experiments.comparisons import crowd, preferences, relabelled
+from minialign.course.experiments.fine_tuning import documents
 from minialign.course.experiments.reward_models import LARGE, trained
-from minialign.course.experiments.rlhf import LONG, documents, ended, optimised, preserved, started
+from minialign.course.experiments.rlhf import LONG, ended, optimised, preserved, started
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
-from minialign.rollouts import Reward, roll_out, unscored
-from minialign.world.judge import gold_rewards
+from minialign.rollouts import Reward
 
 BETAS = (0.0, 0.05, 0.2)
 MEASURED = (5, 10, 15, 20)  # rollouts after which held-out prompts are answered
@@ -34,23 +35,15 @@ TILTS = (5.0, 2.0, 1.0, 0.7, 0.5, 0.4, 0.3)  # β of the tilted optimum
 
 
 @lru_cache
-def candidates(sft: GPT, seed: int, n: int = 64, every: int = 4) -> tuple[list[str], list[str], np.ndarray]:
-    """n samples for every fourth held-out prompt: P · n prompts and responses, and their gold rewards (P, n).
-
-    They are drawn once, whichever reward model then chooses among them.
-    """
-    texts = [p.text for p in held_out_prompts()[::every]]
-    rollouts = [
-        roll_out(sft, texts[i : i + 7], unscored, n=n, seed=(seed, i)) for i in range(0, len(texts), 7)
-    ]
-    prompts, responses = ([x for r in rollouts for x in getattr(r, of)] for of in ("prompts", "responses"))
-    return prompts, responses, gold_rewards(prompts, responses).reshape(-1, n)
+def candidates(sft: GPT, seed: int, n: int = 64, every: int = 4) -> Answers:
+    """n samples for every fourth held-out prompt, drawn once, whichever reward model chooses among them."""
+    return measure(sft, held_out_prompts()[::every], (1.0,), n, seed)[1.0]
 
 
 def selected(sft: GPT, reward: Reward, seed: int) -> list[dict]:
     """Best-of-n and the tilted optimum π_ref exp(r/β)/Z, both estimated from the candidates of a prompt."""
-    prompts, responses, gold = candidates(sft, seed)
-    proxy = np.asarray(reward(prompts, responses), dtype=np.float64).reshape(gold.shape)
+    values = candidates(sft, seed).scored(reward).values
+    proxy, gold = values["reward"], values["gold"]
     n, rows = gold.shape[1], []
     for size in 2 ** np.arange(int(np.log2(n)) + 1):
         kept = {
@@ -87,8 +80,7 @@ def overoptimisation(sft: GPT, reward: RewardModel) -> dict[str, Part]:
 
     def run(method: str, beta: float, ptx: float, seed: int) -> list[dict]:
         config = replace(LONG, beta=beta, seed=seed, ptx_coef=ptx)
-        mixed = documents()[0] if ptx else ()
-        policy, rows = optimised(sft, reward, config, MEASURED, documents=mixed)
+        policy, rows = optimised(sft, reward, config, MEASURED, documents=documents() if ptx else ())
         rows[-1] |= preserved(policy)
         rows = ended(policy, sft, reward.score, rows, seed)
         return [{"seed": seed, "method": method, "beta": beta, **row} for row in rows]

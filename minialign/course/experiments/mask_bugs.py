@@ -8,18 +8,16 @@ import torch
 
 from minialign import sft
 from minialign.chat import load_chat
-from minialign.course.evaluation import reply_shares
+from minialign.course.evaluation import measure, reply_shares
 from minialign.course.experiments import SEEDS, held_out_prompts
 from minialign.course.experiments.fine_tuning import SHORT, encoded_pairs, with_template
 from minialign.gpt import GPT
 from minialign.logprobs import negative_log_likelihood
-from minialign.sampling import generate
 from minialign.sft import SFTConfig, sft_loss
 from minialign.training import History, stop_if_interrupted
 from minialign.world.demonstrations import demonstrate
-from minialign.world.judge import gold_rewards
 from minialign.world.prompts import prompts_of
-from minialign.world.reading import ASKING, sentences_of, words_of
+from minialign.world.reading import ASKING, sentences_of
 
 
 def prompt_in_loss(ids: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
@@ -92,20 +90,21 @@ def failures(base: GPT) -> list[dict]:
     others = encoded_pairs(demonstrate(prompts, len(prompts), seed=77))
     for seed in SEEDS:
         written = demonstrate(prompts_of("sft"), 300, seed=seed)
-        for bug in BUGS:
+        for number, bug in enumerate(BUGS):
             model, history = fine_tuned_with_bug(base, written, bug, replace(SHORT, seed=seed))
             stop_if_interrupted(history)
-            sampled = generate(model, [model.chat.encode_prompt(p.text) for p in prompts], seed=seed)
+            found = measure(model, prompts, (1.0,), n=1, seed=(seed, number))[1.0]
+            texts = found.texts[:, 0].tolist()
             losses = history.column("loss")
             rows.append(
                 {
                     "seed": seed,
                     "bug": bug,
-                    "ended": float(sampled.finished.float().mean()),
-                    "words": float(np.mean([len(words_of(text)) for text in sampled.texts])),
-                    "answer": reply_shares(prompts, sampled.texts)["answer"],
-                    "prompt after answer": float(np.mean([prompt_follows(text) for text in sampled.texts])),
-                    "gold": float(gold_rewards(prompts, sampled.texts).mean()),
+                    "ended": float(found.values["finished"].mean()),
+                    "words": float(found.values["words"].mean()),
+                    "answer": reply_shares(prompts, texts)["answer"],
+                    "prompt after answer": float(np.mean([prompt_follows(text) for text in texts])),
+                    "gold": float(found.values["gold"].mean()),
                     "losses": [float(losses[i : i + 10].mean()) for i in range(0, len(losses), 10)],
                     "held-out loss": negative_log_likelihood(model, others),
                 }

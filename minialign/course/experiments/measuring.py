@@ -1,15 +1,33 @@
 """What a row of a table says of a policy: its answers, judged, and how far they are from where it started."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from minialign.course.evaluation import Answers, measure
-from minialign.course.experiments.rlhf import Sampled
+from minialign.course.experiments import tuning_prompts
 from minialign.gpt import GPT
 from minialign.logprobs import token_kl
 from minialign.rollouts import Reward
 from minialign.world.prompts import Prompt
+
+OF_ANSWERS = ("golds", "lengths")  # what a row says of single answers
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A policy as it is sampled at a temperature T: its logits over T. Greedy decoding is the limit T → 0."""
+
+    policy: GPT
+    temperature: float
+
+    def hidden(self, *args) -> torch.Tensor:
+        return self.policy.hidden(*args)
+
+    def head(self, states: torch.Tensor) -> torch.Tensor:
+        return self.policy.head(states) / max(self.temperature, 1e-5)
 
 
 def kl_from(reference: GPT, policy: GPT, answers: Answers) -> float:
@@ -37,9 +55,9 @@ def measured(
 ) -> list[dict]:
     """What n answers to each of P prompts show, a row for each temperature.
 
-    A row has the means ("gold", "words", "finished", the attributes, "reward" if a model is asked), the KL
-    from the reference, and of each answer its gold reward and its words, "golds" and "lengths", (P, n). The
-    order is that of the prompts: their families are known from them.
+    A row has the means of all values of `Answers` ("gold", "words", "finished", habits, attributes, "reward"
+    if a model is asked), "kl", `kl_from` the reference, and of each answer its gold reward and its words,
+    "golds" and "lengths", (P, n). The order is that of the prompts: their families are known from them.
     """
     found = measure(policy, prompts, temperatures, n, seed, reward).values()
     return [row_of(answers) | {"kl": kl_from(reference, policy, answers)} for answers in found]
@@ -53,6 +71,16 @@ def row_of(answers: Answers) -> dict:
         "golds": answers.values["gold"].round(3).tolist(),
         "lengths": answers.values["words"].astype(int).tolist(),
     }
+
+
+def in_means(row: dict) -> dict:
+    """A row without its single answers."""
+    return {name: value for name, value in row.items() if name not in OF_ANSWERS}
+
+
+def tuning_gold(policy: GPT, seed: int | Sequence[int]) -> float:
+    """The gold reward on the tuning prompts, at temperature 1: by which anything is chosen."""
+    return float(measure(policy, tuning_prompts(), (1.0,), 2, seed)[1.0].values["gold"].mean())
 
 
 def over_seeds(rows: Sequence[dict], name: str, **where) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Notebook 03: REINFORCE on the fine-tuned model, with the judge's gold as reward, and famous bugs."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -10,14 +10,14 @@ import torch
 
 from minialign import policy_gradient
 from minialign.chat import Batch
-from minialign.course.evaluation import measure, unscored
-from minialign.course.experiments import SEEDS, habit_shares, held_out_prompts
+from minialign.course.experiments import SEEDS, answers, different, held_out_prompts
+from minialign.course.experiments.measuring import in_means, measured
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import PolicyGradientConfig, reinforce_loss, rloo_advantages
 from minialign.rollouts import Rollout, roll_out
 from minialign.training import History, stop_if_interrupted
-from minialign.world.judge import gold_rewards, judge
+from minialign.world.judge import gold_rewards
 from minialign.world.prompts import prompts_of
 
 LONG = PolicyGradientConfig(steps=100)
@@ -37,25 +37,18 @@ def trained(
     return policy, policy_gradient.train(policy, prompts, gold_rewards, config, on_step=on_step, **options)
 
 
-def measured(policy: GPT, seed: int, temperatures: Sequence[float] = (1.0,)) -> list[dict[str, float]]:
-    """One answer to each held-out prompt at every temperature, a row each: gold, attributes, words, shares.
+def shown(policy: GPT, sft: GPT, drawn: tuple[int, ...], temperatures=(1.0,)) -> list[dict]:
+    """Means of one answer to each held-out prompt, a row for each temperature (`measuring.measured`).
 
-    The shares are of those that end by themselves, and of those that show a habit. Gold is the sum of the
-    attributes, each times its weight: so a gain in gold can be told apart by attribute.
+    Gold is the sum of the attributes, each times its weight: a gain in gold can be told apart by attribute.
     """
-    rows, prompts = [], held_out_prompts()
-    for temperature, found in measure(policy, prompts, temperatures, n=1, seed=seed).items():
-        means = {name: float(values.mean()) for name, values in found.values.items()}
-        habits = habit_shares([judge(prompt, text) for prompt, text in zip(prompts, found.texts[:, 0])])
-        rows.append({"temperature": temperature, **means, **habits})
-    return rows
+    options = dict(temperatures=temperatures, n=1)
+    return [in_means(row) for row in measured(policy, sft, held_out_prompts(), drawn, **options)]
 
 
 def variety(policy: GPT, seed: int, n: int = 8, every: int = 8) -> float:
     """How many different answers there are among n samples for a prompt, on average, from 1 to n."""
-    prompts = [p.text for p in held_out_prompts()[::every]]
-    responses = roll_out(policy, prompts, unscored, n=n, seed=seed).responses
-    return float(np.mean([len(set(responses[i : i + n])) for i in range(0, len(responses), n)]))
+    return different(answers(policy, held_out_prompts()[::every], seed=seed, n=n), n)
 
 
 def reinforce(sft: GPT) -> list[dict]:
@@ -69,14 +62,14 @@ def reinforce(sft: GPT) -> list[dict]:
 
         def on_step(policy: GPT, metrics: dict) -> None:
             if metrics["step"] % EVERY == 0:
-                metrics |= measured(policy, seed)[0]
+                metrics |= shown(policy, sft, (seed, metrics["step"]))[0]
 
         policy, history = trained(sft, replace(LONG, seed=seed), on_step)
         stop_if_interrupted(history)
-        steps = [{"step": 0, **measured(sft, seed)[0]}, *history]
+        steps = [{"step": 0, **shown(sft, sft, (seed, 0))[0]}, *history]
         for step, model in ((0, sft), (LONG.steps, policy)):
             steps[step] |= {"different_of_8": variety(model, seed)}
-            steps += [{"step": step, **row} for row in measured(model, seed, COOLER)]
+            steps += [{"step": step, **row} for row in shown(model, sft, (seed, step), COOLER)]
         rows += [{"seed": seed, **row} for row in steps]
     return rows
 
@@ -164,12 +157,12 @@ def reinforce_bugs(sft: GPT) -> list[dict]:
     """Twenty updates with each bug, and without a baseline, which is no bug but slower."""
     rows = []
     for seed in SEEDS:
-        rows.append({"seed": seed, "bug": "before", **measured(sft, seed)[0]})
-        for bug in (*BUGS, "no baseline"):
+        rows.append({"seed": seed, "bug": "before", **shown(sft, sft, (seed, 0))[0]})
+        for number, bug in enumerate((*BUGS, "no baseline"), 1):
             config = replace(SHORT, seed=seed, baseline="none" if bug == "no baseline" else "rloo")
             policy, history = trained(sft, config, log_prob=BUGS.get(bug, sequence_log_probs))
             stop_if_interrupted(history)
-            rows.append({"seed": seed, "bug": bug, **measured(policy, seed)[0]})
+            rows.append({"seed": seed, "bug": bug, **shown(policy, sft, (seed, number))[0]})
     return rows
 
 

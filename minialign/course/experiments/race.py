@@ -11,8 +11,15 @@ import numpy as np
 from minialign.best_of_n import kl_bound
 from minialign.bootstrap import bootstrap_win_rate, equal_length_win_rate
 from minialign.course.evaluation import measure
-from minialign.course.experiments import SEEDS, Part, held_out_prompts, tuning_prompts
-from minialign.course.experiments.measuring import measured, over_seeds, row_of
+from minialign.course.experiments import SEEDS, Part, held_out_prompts
+from minialign.course.experiments.measuring import (
+    OF_ANSWERS,
+    in_means,
+    measured,
+    over_seeds,
+    row_of,
+    tuning_gold,
+)
 from minialign.course.experiments.race_baselines import exam_of, reward_rate
 from minialign.course.experiments.race_methods import METHODS, Given, given, given_more, run
 from minialign.course.experiments.race_tuning import chosen, setting_of
@@ -27,7 +34,6 @@ TEMPERATURES = (1.0, 0.7, 0.0)
 ANSWERS = 4  # to each prompt; one at temperature 0
 SAMPLES = {1.0: 16, 0.7: 8}  # for best-of-n: it answers as often as n goes into that, and at least once
 SHARES = (1 / 12, 1 / 6, 1 / 3, 2 / 3, 1.0)  # of the budget, after which the course is measured
-OF_ANSWERS = ("golds", "lengths")
 
 
 def drawn_with(method: str, seed: int, step: int = 0) -> tuple[int, ...]:
@@ -45,8 +51,7 @@ def raced(given: Given, method: str, seed: int) -> list[dict]:
     def judge_end(policy: GPT, drawn: tuple[int, ...], reward: Reward) -> list[dict]:
         options = dict(temperatures=TEMPERATURES, n=ANSWERS, reward=reward)
         found = measured(policy, given.start, prompts, drawn, **options)
-        (tuning,) = measured(policy, given.start, tuning_prompts(), drawn)
-        found[0]["tuning/gold"] = tuning["gold"]  # by which the run that is shipped is chosen
+        found[0]["tuning/gold"] = tuning_gold(policy, drawn)  # by which the run that is shipped is chosen
         return [{"judged": True, **row} for row in found]
 
     def show(policy: GPT, place: dict) -> None:
@@ -54,8 +59,7 @@ def raced(given: Given, method: str, seed: int) -> list[dict]:
         if place["share"] == best["share"]:
             found = judge_end(policy, drawn, reward)
         else:
-            found = measured(policy, given.start, prompts, drawn, n=1, reward=reward)
-            found = [{name: row[name] for name in row if name not in OF_ANSWERS} for row in found]
+            found = map(in_means, measured(policy, given.start, prompts, drawn, n=1, reward=reward))
         rows.extend(place | row for row in found)
 
     run(given, method, setting_of(best), seed, best["share"], sorted({*SHARES, best["share"]}), show)

@@ -45,13 +45,11 @@ def best_of_n_trials(start: GPT, rate: float) -> list[dict]:
     How well the reward model ranks held-out pairs is said, too; nothing is chosen by it. The KL is a bound.
     """
     prompts, most = tuning_prompts()[::2], max(SIZES)
-    answers = measure(start, prompts, (1.0,), most, 0)[1.0]
     reward = reward_model(start, few_labels(preferences("comparisons")), 0, rate)
-    asked, texts = [p.text for p in prompts for _ in range(most)], answers.texts.ravel().tolist()
-    scores = np.reshape(reward.score(asked, texts), answers.texts.shape)
+    answers = measure(start, prompts, (1.0,), most, 0, reward.score)[1.0]
     exam, rows = exam_of(reward), []
     for n in SIZES:
-        best = expected_best(scores, answers.values["gold"], n)
+        best = expected_best(answers.values["reward"], answers.values["gold"], n)
         place = {"method": "best-of-n", "n": n, "learning_rate": rate, "round": 0, "share": 1.0}
         found = {"gold": float(best.mean()), "error": standard_error(best), "kl": kl_bound(n)}
         rows.append(place | found | {name: exam[name] for name in ("accuracy", "order")})

@@ -1,27 +1,24 @@
 """Notebook 05: how PPO is run in the course, and what is measured of the policy that it makes."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
-import numpy as np
-import torch
-
 from minialign import ppo
-from minialign.course.evaluation import cloze_hits, facts_right
-from minialign.course.experiments import answers, habit_shares, held_out_prompts, tuning_prompts
-from minialign.course.experiments.knowledge import questions_by_sort
+from minialign.course.evaluation import cloze_hits
+from minialign.course.experiments import held_out_prompts
+from minialign.course.experiments.fine_tuning import unread_documents
+from minialign.course.experiments.knowledge import questions_by_sort, right_share
+from minialign.course.experiments.measuring import in_means, measured, tuning_gold
 from minialign.gpt import GPT
-from minialign.logprobs import perplexity, token_kl
+from minialign.logprobs import negative_log_likelihood
 from minialign.ppo import Critic, PPOConfig
 from minialign.reward_model import RewardModel
-from minialign.rollouts import Reward, roll_out
+from minialign.rollouts import Reward
 from minialign.training import stop_if_interrupted
-from minialign.world.corpus import build_corpus
-from minialign.world.judge import ATTRIBUTES, gold_rewards, judge
-from minialign.world.prompts import Prompt, prompts_of
+from minialign.world.prompts import prompts_of
 from minialign.world.topics import load_topics
 
 # --- how PPO is run ---
@@ -80,7 +77,7 @@ def optimised(
 
     def on_step(metrics: dict) -> None:
         if metrics["step"] in at:
-            metrics |= measured(policy, sft, reward.score, config.seed)
+            metrics |= on_held_out(policy, sft, reward.score, (config.seed, metrics["step"]))[0]
 
     prompts = [p.text for p in prompts_of("policy")]
     options |= dict(reference=sft, critic=arm.critic(reward), on_step=on_step)
@@ -92,55 +89,17 @@ def optimised(
 # --- what is measured ---
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """A policy as it is sampled at a temperature T: its logits over T. Greedy decoding is the limit T → 0."""
+def on_held_out(
+    policy: GPT, sft: GPT, reward: Reward, drawn: tuple[int, ...], temperatures: Sequence[float] = (1.0,)
+) -> list[dict]:
+    """Means of two answers to each held-out prompt, a row for each temperature (`measuring.measured`).
 
-    policy: GPT
-    temperature: float
-
-    def hidden(self, *args) -> torch.Tensor:
-        return self.policy.hidden(*args)
-
-    def head(self, states: torch.Tensor) -> torch.Tensor:
-        return self.policy.head(states) / max(self.temperature, 1e-5)
-
-
-def measured(
-    policy: GPT,
-    reference: GPT,
-    reward: Reward,
-    seed: int,
-    n: int = 2,
-    temperature: float = 1.0,
-    prompts: Sequence[Prompt] | None = None,
-) -> dict[str, float]:
-    """What n samples for each prompt show: KL from the reference, proxy and gold reward, attributes, habits.
-
-    The prompts are by default the held-out ones. The KL, in nats a response, is that of the policy at this
-    temperature from the reference at 1: the sum over a response's tokens of the exact KL of the next-token
-    distributions, which is less noisy than log-ratios and has the same mean. Greedy decoding, at 0, always
-    answers the same, once.
+    The reward model's score is called "proxy", as it is what stands in for the gold reward. Runs of one seed
+    are asked with the same random numbers: what differs between their means is the policy's.
     """
-    texts, rollouts = [p.text for p in (held_out_prompts() if prompts is None else prompts)], []
-    for start in range(0, len(texts), 49):
-        sampling = dict(n=n if temperature else 1, temperature=temperature, seed=(seed, start))
-        rollouts.append(roll_out(policy, texts[start : start + 49], reward, **sampling))
-    judged = [judge(x, y) for r in rollouts for x, y in zip(r.prompts, r.responses)]
-    sampled = Sampled(policy, temperature)
-    parts = (r.batch[place] for r in rollouts for place in r.batch.parts(16))  # all logits at once are slow
-    kl = [tokens.sum() for part in parts for tokens in token_kl(sampled, reference, part)]
-    proxy = torch.cat([r.rewards for r in rollouts])
-    return {
-        "temperature": temperature,
-        "kl": float(np.mean(kl)),
-        "proxy": float(proxy.mean()),
-        "gold": float(np.mean([j.gold for j in judged])),
-        "words": float(np.mean([j.counts["words"] for j in judged])),
-        "finished": float(torch.cat([r.finished for r in rollouts]).float().mean()),
-        **habit_shares(judged),
-        **{f"attribute/{name}": float(np.mean([j.attributes[name] for j in judged])) for name in ATTRIBUTES},
-    }
+    options = dict(temperatures=temperatures, reward=reward)
+    rows = map(in_means, measured(policy, sft, held_out_prompts(), drawn, **options))
+    return [{"proxy" if name == "reward" else name: row[name] for name in row} for row in rows]
 
 
 def ended(
@@ -156,16 +115,16 @@ def ended(
     The last one gets "tuning/gold", the gold at T = 1 on the tuning prompts, by which anything is chosen.
     Behind it come rows of cooler samples on the held-out prompts.
     """
-    asked, step = tuning_prompts(), rows[-1]["step"]
-    replies = answers(policy, asked, seed=seed, n=2)
-    tuning = float(gold_rewards([p for p in asked for _ in range(2)], replies).mean())
-    cooler = [{"step": step, **measured(policy, sft, reward, seed, temperature=t)} for t in temperatures]
-    return [*rows[:-1], rows[-1] | {"tuning/gold": tuning}, *cooler]
+    step = rows[-1]["step"]
+    cooler = on_held_out(policy, sft, reward, (seed, step), temperatures)
+    last = rows[-1] | {"tuning/gold": tuning_gold(policy, (seed, step))}
+    return [*rows[:-1], last, *({"step": step, **row} for row in cooler)]
 
 
 def started(sft: GPT, reward: Reward, seed: int, **options) -> list[dict]:
     """The same of the fine-tuned model, before any rollout. To sample it more coolly costs nothing."""
-    return ended(sft, sft, reward, [{"step": 0, **measured(sft, sft, reward, seed)}], seed, **options)
+    (row,) = on_held_out(sft, sft, reward, (seed, 0))
+    return ended(sft, sft, reward, [{"step": 0, **row}], seed, **options)
 
 
 def typical_seed(rows: Sequence[dict], **where) -> int:
@@ -185,41 +144,18 @@ def typical_seed(rows: Sequence[dict], **where) -> int:
     return min(seed for seed, gold in golds.items() if gold == median)
 
 
-def sampled_scores(
-    sft: GPT, reward: Reward, prompts: Sequence[Prompt], n: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Proxy and gold reward of n samples for each prompt, (P, n) each."""
-    proxy, gold = [], []
-    for start in range(0, len(prompts), 7):
-        rollout = roll_out(sft, [p.text for p in prompts[start : start + 7]], reward, n=n, seed=(seed, start))
-        proxy.append(rollout.rewards.view(-1, n).double().numpy())
-        gold.append(gold_rewards(rollout.prompts, rollout.responses).reshape(-1, n))
-    return np.concatenate(proxy), np.concatenate(gold)
-
-
-@lru_cache
-def documents(mixed: int = 4000, apart: int = 400) -> tuple[list[str], list[str]]:
-    """Documents of the pre-training corpus: some to mix into PPO, and others to measure on.
-
-    No text is among both. The base model was trained on all of them.
-    """
-    texts = list(dict.fromkeys(text for _, text in build_corpus()))
-    shuffled = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
-    return shuffled[:mixed], shuffled[mixed : mixed + apart]
-
-
 def preserved(policy: GPT) -> dict[str, float]:
     """What of the base model is left.
 
-    Its training perplexity on documents that PPO never mixes in, clozes completed, and one-fact questions
-    answered rightly, in words that no demonstration has, about topics with and without demonstrations.
+    Its perplexity on documents that nobody has trained on, clozes completed, and one-fact questions answered
+    rightly, in words that no demonstration has, about topics with and without demonstrations.
     """
     in_corpus = [topic for topic in load_topics() if topic.real]
     found = {
-        "training_perplexity": perplexity(policy, documents()[1]),
+        "perplexity": math.exp(negative_log_likelihood(policy, unread_documents())),
         "clozes": float(cloze_hits(policy, in_corpus).mean()),
     }
     for sort, asked in questions_by_sort().items():
         if sort != "sft-only":  # the base model has never heard of those
-            found[f"facts/{sort}"] = float(facts_right(asked, answers(policy, asked, temperature=0)).mean())
+            found[f"facts/{sort}"] = right_share(policy, asked)
     return found
