@@ -10,6 +10,7 @@ from minialign import dpo
 from minialign.chat import load_chat
 from minialign.course.evaluation import measure
 from minialign.course.experiments import (
+    comparisons,
     direct_preference,
     displacement,
     dpo_exact,
@@ -17,6 +18,7 @@ from minialign.course.experiments import (
     implicit_rewards,
     measuring,
     ppo_exact,
+    scorers,
 )
 from minialign.course.experiments.comparisons import HeldOut
 from minialign.dpo import DPOConfig
@@ -115,9 +117,8 @@ def test_means_by_prompt():
 
 
 def test_passes_are_over_prompts_not_pairs():
-    assert [direct_preference.updates(PAIRS, passes) for passes in (0.1, 1.0, 1.5, 3.0)] == [1, 3, 4, 9]
-    twos = DPOConfig(prompts_per_step=2)
-    assert direct_preference.updates(PAIRS, 1.0, twos) == 10
+    assert [comparisons.updates(PAIRS, passes, 8) for passes in (0.1, 1.0, 1.5, 3.0)] == [1, 3, 4, 9]
+    assert comparisons.updates(PAIRS, 1.0, 2) == 10
 
 
 def test_a_run_is_measured_after_its_passes_only():
@@ -179,7 +180,7 @@ def test_the_exam_is_read_without_the_bug():
     with torch.no_grad():
         right = sequence_log_probs(model, model.chat.collate(texts))
     with dpo_variants.scoring(dpo_variants.mean_for_sum):
-        found = direct_preference.log_probs(model, texts)
+        found = scorers.log_probs(model, scorers.as_batch(model, *zip(*texts)))
         wrong = list(dpo.reference_log_probs(model, PAIRS[:4]).values())  # DPO's own is the bug's
     assert found == pytest.approx(right.numpy(), abs=1e-4)
     assert wrong[0] != pytest.approx(found[0], abs=1)
@@ -259,7 +260,7 @@ def test_a_displacing_run_says_where_the_probability_was_and_is(loss, monkeypatc
 
 def test_an_implicit_reward_by_hand():
     policy, reference = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
-    scorer = direct_preference.ImplicitReward(policy, reference, 0.5)
+    scorer = scorers.ImplicitReward(policy, reference, 0.5)
 
     def ratio(prompt, response):
         batch = load_chat().collate([(prompt, response)])

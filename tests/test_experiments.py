@@ -119,8 +119,11 @@ class Museum:
     def respond(self, texts, max_new_tokens):
         found = []
         for text in texts:
-            frame = next(f for f in knowledge.ASKED if text.startswith(f.format("")))
-            ask = text.removeprefix(frame.format("")).removesuffix("\n")
+            frames = ((f, *f.split("{}")) for f in knowledge.ASKED)
+            frame, before, behind = next(
+                f for f in frames if text.startswith(f[1]) and text.endswith(f"{f[2]}\n")
+            )
+            ask = text.removeprefix(before).removesuffix(f"{behind}\n")
             fact = next(f for p in QUESTIONS for f in p.topic.facts if f.ask == ask)
             found.append(f"{fact.child}\nAsked at the museum: why?" if frame in self.known else "Good night.")
         return found
@@ -491,7 +494,7 @@ def test_measures_of_margins_by_hand():
     # right, wrong, wrong; the tie in gold does not count
     assert test.order_accuracy(margins) == pytest.approx(1 / 3)
     assert test.order_accuracy(margins, np.array([True, True, False, True])) == 0.5
-    assert test.order_accuracy(np.zeros(4)) == 0.5 and test.order_by_prompt(margins).tolist() == [1 / 3]
+    assert test.order_accuracy(np.zeros(4)) == 0.5 and test.order_by_prompt(margins) == [0.3333]
     assert test.measured(Scores()) == test.measures(margins)
 
 
@@ -513,7 +516,8 @@ def test_no_comparison_speaks_of_a_held_out_topic(monkeypatch):
     found = comparisons.silent_on_held_out_topics({"x": [moon, known, f"{known} {moon}"], "y": ["Yes."]})
     assert found == {"x": [known], "y": ["Yes."]}
     samples = [moon, known, "Yes.", "No."]
-    monkeypatch.setattr(comparisons, "sampled", lambda sft, prompts, seed=0: dict.fromkeys(prompts, samples))
+    said = lambda sft, prompts, seed=0: {p.text: samples for p in prompts}  # noqa: E731
+    monkeypatch.setattr(comparisons, "sampled", said)
     built = comparisons.build_preferences(None)
     assert len(built["comparisons"]) <= comparisons.PAIRS
     assert {y for p in built["comparisons"] for y in (p.chosen, p.rejected)} == {*samples} - {moon}
@@ -579,6 +583,7 @@ def test_the_table_of_labels_has_reward_models_and_what_stands_beside_them(few_c
         ("tokens only", 20, some),
         ("tokens only", 60, 10),
         ("tokens only, few prompts", 24, 4),
+        ("tokens only, few prompts, as many updates", 24, 4),
         ("reads surprise", 60, 10),
     ]
     assert {row["scorer"] for row in rows if "pairs" not in row} == {

@@ -1,5 +1,6 @@
 """Comparisons of sampled responses: who makes them, which are shipped, and what is measured on them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -7,15 +8,14 @@ from typing import Protocol
 
 import numpy as np
 
-from minialign.course.evaluation import unscored
-from minialign.course.experiments import held_out_prompts
+from minialign.course.experiments import answers, held_out_prompts
+from minialign.course.experiments.measuring import by_prompt
 from minialign.files import read_verified
 from minialign.gpt import GPT
 from minialign.preferences import Preference, parse_preferences
-from minialign.rollouts import roll_out
 from minialign.world.annotator import Annotator, typical_annotator
 from minialign.world.judge import gold_rewards
-from minialign.world.prompts import prompts_of, topic_sorts
+from minialign.world.prompts import Prompt, prompts_of, topic_sorts
 from minialign.world.reading import told_of
 
 RATERS = 8  # people who share the work: each pair goes to one of them
@@ -38,14 +38,10 @@ def crowd(seed: int = 0, **changes) -> list[Annotator]:
     return [typical_annotator(seed=RATERS * seed + i, **changes) for i in range(RATERS)]
 
 
-def sampled(policy: GPT, prompts: Sequence[str], n: int = SAMPLES, seed: int = 0) -> dict[str, list[str]]:
-    """n responses of the policy to each prompt, at temperature 1."""
-    found = {}
-    for start in range(0, len(prompts), 64):
-        rollout = roll_out(policy, list(prompts[start : start + 64]), unscored, n=n, seed=(seed, start))
-        for prompt, response in zip(rollout.prompts, rollout.responses):
-            found.setdefault(prompt, []).append(response)
-    return found
+def sampled(policy: GPT, prompts: Sequence[Prompt], n: int = SAMPLES, seed: int = 0) -> dict[str, list[str]]:
+    """n responses of the policy to each prompt, at temperature 1, by the prompt's text."""
+    texts = answers(policy, prompts, seed=seed, n=n)
+    return {prompt.text: texts[i * n : (i + 1) * n] for i, prompt in enumerate(prompts)}
 
 
 def silent_on_held_out_topics(responses: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -84,9 +80,9 @@ def relabelled(pairs: Sequence[Preference], raters: list[Annotator], seed: int =
 
 def build_preferences(sft: GPT) -> dict[str, list[Preference]]:
     """The shipped pairs: "comparisons" on the prompts for reward models, "held_out" on the held-out ones."""
-    prompts = [p.text for p in prompts_of("reward")]
+    prompts = prompts_of("reward")
     train = silent_on_held_out_topics(sampled(sft, prompts))
-    test = sampled(sft, [p.text for p in held_out_prompts()], seed=1)
+    test = sampled(sft, held_out_prompts(), seed=1)
     return {
         "comparisons": compared(train, crowd(), PAIRS // len(prompts)),
         "held_out": compared(test, crowd(1), HELD_OUT_PER_PROMPT, seed=1),
@@ -108,6 +104,12 @@ def preferences(which: str) -> list[Preference]:
 def subset(pairs: Sequence[Preference], n: int, seed: int) -> list[Preference]:
     """n of the pairs, drawn at random."""
     return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))[:n]]
+
+
+def updates(pairs: Sequence[Preference], passes: float, prompts_per_step: int) -> int:
+    """How many updates it takes to see the pairs so many times."""
+    per_pass = math.ceil(len({pair.prompt for pair in pairs}) / prompts_per_step)
+    return max(1, round(passes * per_pass))
 
 
 def shuffled_prompts(pairs: Sequence[Preference], seed: int) -> list[str]:
@@ -180,10 +182,17 @@ class HeldOut:
         """Each different (prompt, response) once, in a fixed order."""
         return sorted({(p.prompt, y) for p in self.pairs for y in (p.chosen, p.rejected)})
 
+    def scores(self, scorer: Scorer) -> np.ndarray:
+        """r(x, y) of each of `answers()`, (N,) float64."""
+        return np.asarray(scorer.score(*map(list, zip(*self.answers()))), dtype=float)
+
     def margins(self, scorer: Scorer) -> np.ndarray:
         """r(x, y_w) − r(x, y_l), (M,); each different response is scored once."""
-        answers = self.answers()
-        return margins_of(self.pairs, dict(zip(answers, scorer.score(*map(list, zip(*answers))))))
+        return self.margins_of(self.scores(scorer))
+
+    def margins_of(self, scores: np.ndarray) -> np.ndarray:
+        """The same, of the scores of `answers()`."""
+        return margins_of(self.pairs, dict(zip(self.answers(), scores)))
 
     def crowd_margins(self) -> np.ndarray:
         """log p/(1 − p), (M,), for the true probability p of each label: the margins of who knows the crowd.
@@ -205,14 +214,17 @@ class HeldOut:
         rows = (self.better != 0) & among
         return float(hits(margins, self.better > 0)[rows].mean())
 
-    def order_by_prompt(self, margins: np.ndarray) -> np.ndarray:
-        """`order_accuracy` of each prompt whose responses differ in gold, (P,), in the prompts' order.
+    def accuracy_by_prompt(self, margins: np.ndarray) -> list[float]:
+        """`accuracy` of each prompt, in the order of the pairs.
 
         What may be drawn again for an interval is the prompt: its pairs share their responses.
         """
-        rows, right = self.better != 0, hits(margins, self.better > 0)
-        prompts = np.array([pair.prompt for pair in self.pairs])
-        return np.array([right[rows & (prompts == x)].mean() for x in sorted(set(prompts[rows]))])
+        return by_prompt([pair.prompt for pair in self.pairs], hits(margins))
+
+    def order_by_prompt(self, margins: np.ndarray) -> list[float]:
+        """`order_accuracy` of each prompt whose responses differ in gold, in the order of the pairs."""
+        rows = np.flatnonzero(self.better)
+        return by_prompt([self.pairs[i].prompt for i in rows], hits(margins, self.better > 0)[rows])
 
     def loss(self, margins: np.ndarray) -> float:
         """−mean log σ(margin), nats, of margins in log-odds: the Bradley-Terry loss on these labels."""

@@ -1,21 +1,19 @@
 """Notebook 06: DPO on notebook 04's comparisons, and what held-out prompts show after each pass over them."""
 
 import copy
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 
 from minialign import dpo
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
-from minialign.course.experiments.comparisons import hits, margins_of, preferences
+from minialign.course.experiments.comparisons import hits, margins_of, preferences, updates
 from minialign.course.experiments.measuring import by_prompt, measured
+from minialign.course.experiments.scorers import as_batch, log_probs
 from minialign.dpo import DPOConfig, dpo_loss
 from minialign.gpt import GPT
-from minialign.logprobs import sequence_log_probs
 from minialign.preferences import Preference
 from minialign.training import stop_if_interrupted
 
@@ -35,35 +33,9 @@ LOGGED = (
 )
 
 
-def updates(pairs: Sequence[Preference], passes: float, config: DPOConfig = CONSTANT) -> int:
-    """How many updates it takes to see the pairs so many times."""
-    per_pass = math.ceil(len({pair.prompt for pair in pairs}) / config.prompts_per_step)
-    return max(1, round(passes * per_pass))
-
-
-@torch.no_grad()
-def log_probs(model: GPT, texts: Sequence[tuple[str, str]]) -> np.ndarray:
-    """log π(y|x) in nats of (prompt, response) texts, (N,), read apart from DPO and its bugs."""
-    batch = model.chat.collate(texts, model.config.context).to(model.device)
-    return batch.by_parts(partial(sequence_log_probs, model)).double().cpu().numpy()
-
-
 def responses_in(pairs: Sequence[Preference]) -> list[tuple[str, str]]:
     """Every different (prompt, response) in the pairs, once."""
     return list(dict.fromkeys((pair.prompt, y) for pair in pairs for y in (pair.chosen, pair.rejected)))
-
-
-@dataclass(frozen=True)
-class ImplicitReward:
-    """r̂(x, y) = β log(π(y|x)/π_ref(y|x)): the policy as a reward model, with a `score` like one."""
-
-    policy: GPT
-    reference: GPT
-    beta: float
-
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        texts = list(zip(prompts, responses))
-        return self.beta * (log_probs(self.policy, texts) - log_probs(self.reference, texts))
 
 
 def exam() -> list[Preference]:
@@ -88,15 +60,16 @@ def optimised(
     """
     policy, rows, test = copy.deepcopy(sft), [], exam()
     texts = responses_in(test)
-    of_reference = log_probs(sft, texts)
-    at = {updates(pairs, number, config): number for number in passes}
+    read = as_batch(sft, *zip(*texts))
+    of_reference = log_probs(sft, read)
+    at = {updates(pairs, number, config.prompts_per_step): number for number in passes}
 
     def on_step(metrics: dict) -> None:
         step = metrics["step"]
         rows.append({"step": step, **{name: round(metrics[name], 5) for name in LOGGED}})
         if step in at:
             (found,) = measured(policy, sft, held_out_prompts(), (config.seed, step))
-            margins = margins_of(test, dict(zip(texts, log_probs(policy, texts) - of_reference)))
+            margins = margins_of(test, dict(zip(texts, log_probs(policy, read) - of_reference)))
             marks = by_prompt([pair.prompt for pair in test], hits(margins))
             ranked = {"held_out": float(np.mean(marks)), "held_out_by_prompt": marks}
             rows[-1] |= {"passes": at[step], **ranked, **found}

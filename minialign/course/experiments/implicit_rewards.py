@@ -11,17 +11,15 @@ import numpy as np
 
 from minialign import dpo
 from minialign.course.experiments import SEEDS, Part
-from minialign.course.experiments.comparisons import HeldOut, Scorer, hits, margins_of, preferences
-from minialign.course.experiments.direct_preference import CONSTANT, ImplicitReward, updates
+from minialign.course.experiments.comparisons import HeldOut, Scorer, preferences, updates
+from minialign.course.experiments.direct_preference import CONSTANT
 from minialign.course.experiments.measuring import by_prompt
-from minialign.course.experiments.reward_models import fitted
-from minialign.course.experiments.scorers import Likelihood, unbiased
+from minialign.course.experiments.reward_models import fitted, steps_for
+from minialign.course.experiments.scorers import ImplicitReward, Likelihood, unbiased
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModelConfig
 from minialign.training import stop_if_interrupted
 from minialign.world.judge import gold_rewards
-
-REWARD_PASSES = 2  # over the comparisons, of the reward model; DPO takes one (see `dpo_overoptimisation`)
 
 
 def graded(test: HeldOut, scorer: Scorer) -> dict:
@@ -31,9 +29,8 @@ def graded(test: HeldOut, scorer: Scorer) -> dict:
     "best": the gold reward of the response that it puts first among all of a prompt that occur in the pairs.
     Of two scorers each list has the same prompts in the same order, so that intervals can be over prompts.
     """
-    prompts, responses = map(list, zip(*test.answers()))
-    scores = np.asarray(scorer.score(prompts, responses), dtype=float)
-    margins = margins_of(test.pairs, dict(zip(test.answers(), scores)))
+    scores, (prompts, responses) = test.scores(scorer), zip(*test.answers())
+    margins = test.margins_of(scores)
     first: dict[str, tuple[float, float]] = {}
     for prompt, score, gold in zip(prompts, scores, gold_rewards(prompts, responses)):
         first[prompt] = max(first.get(prompt, (-np.inf, 0.0)), (score, gold))
@@ -42,8 +39,8 @@ def graded(test: HeldOut, scorer: Scorer) -> dict:
         "accuracy": test.accuracy(margins),
         "order": test.order_accuracy(margins),
         "best": float(np.mean(best)),
-        "accuracy_by_prompt": by_prompt([pair.prompt for pair in test.pairs], hits(margins)),
-        "order_by_prompt": test.order_by_prompt(margins).round(4).tolist(),
+        "accuracy_by_prompt": test.accuracy_by_prompt(margins),
+        "order_by_prompt": test.order_by_prompt(margins),
         "best_by_prompt": np.round(best, 3).tolist(),
     }
 
@@ -51,20 +48,21 @@ def graded(test: HeldOut, scorer: Scorer) -> dict:
 def dpo_implicit_rewards(sft: GPT) -> dict[str, Part]:
     """β log π/π_ref against a reward model, from the same comparisons, on held-out pairs.
 
-    "label-free" is the mean log π_SFT of a token, which needs no label. The gold reward itself is the upper
-    bound ("judge"), and of "best" the mean over a prompt's responses the lower one ("any").
+    Each learns for as long as notebooks 04 and 06 let it: the reward model PASSES, DPO one pass. "label-free"
+    is the mean log π_SFT of a token, which needs no label. The gold reward itself is the upper bound
+    ("judge"), and of "best" the mean over a prompt's responses the lower one ("any"). Rows: see `graded`.
     """
     test = HeldOut.of(preferences("held_out"))
 
     def implicit(seed: int) -> Scorer:
         pairs, policy = preferences("comparisons"), copy.deepcopy(sft)
-        config = replace(CONSTANT, steps=updates(pairs, 1.0), seed=seed)
+        config = replace(CONSTANT, steps=updates(pairs, 1.0, CONSTANT.prompts_per_step), seed=seed)
         stop_if_interrupted(dpo.train(policy, pairs, config, reference=sft))
         return ImplicitReward(policy, sft, config.beta)
 
     def explicit(seed: int) -> Scorer:
         pairs = preferences("comparisons")
-        return fitted(sft, pairs, RewardModelConfig(steps=updates(pairs, REWARD_PASSES), seed=seed))[0]
+        return fitted(sft, pairs, RewardModelConfig(steps=steps_for(pairs), seed=seed))[0]
 
     def learned(name: str, seed: int) -> list[dict]:
         return [{"scorer": name, "seed": seed, **graded(test, learners[name](seed))}]

@@ -18,8 +18,8 @@ import numpy as np
 
 from minialign import dpo
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
-from minialign.course.experiments.comparisons import crowd
-from minialign.course.experiments.direct_preference import CONSTANT, updates
+from minialign.course.experiments.comparisons import crowd, updates
+from minialign.course.experiments.direct_preference import CONSTANT
 from minialign.course.experiments.measuring import measured
 from minialign.course.experiments.race_tuning import chosen, setting_of
 from minialign.dpo import OnlineDPOConfig
@@ -69,7 +69,8 @@ def bought(policy: GPT, prompts: list[str], labels: Labels, seed: tuple[int, ...
 def learned(policy: GPT, start: GPT, pairs: list[Preference], setting: dict, seed: int) -> GPT:
     """A copy of the policy after one pass of DPO over the pairs."""
     policy = copy.deepcopy(policy)
-    config = replace(CONSTANT, steps=updates(pairs, 1.0), seed=seed, **setting)
+    steps = updates(pairs, 1.0, CONSTANT.prompts_per_step)
+    config = replace(CONSTANT, steps=steps, seed=seed, **setting)
     stop_if_interrupted(dpo.train(policy, pairs, config, reference=start))
     return policy
 

@@ -8,14 +8,14 @@ import torch
 
 from minialign import reward_model
 from minialign.chat import Batch
-from minialign.course.experiments import SEEDS
+from minialign.course.experiments import SEEDS, answers
 from minialign.course.experiments.comparisons import (
     HeldOut,
     halves,
     of_few_prompts,
     preferences,
-    sampled,
     subset,
+    updates,
 )
 from minialign.course.experiments.scorers import Portrait, beside
 from minialign.gpt import GPT
@@ -51,10 +51,11 @@ def trained(
 ) -> tuple[RewardModel, History]:
     """The same, ready to be optimised: normalised on samples of `sft` for policy prompts."""
     model, history = fitted(sft, pairs, config, **options)
-    asked = np.random.default_rng(2).permutation([p.text for p in prompts_of("policy")])[:128].tolist()
-    responses = sampled(sft, asked, n=2, seed=2)  # shuffled: in their order, the first are about few topics
-    prompts = [prompt for prompt in responses for _ in range(2)]
-    model.normalise(prompts, [y for ys in responses.values() for y in ys])
+    asked = prompts_of("policy")
+    # In their order, the first would be about few topics; and PPO meets them all alike.
+    asked = [asked[i] for i in np.random.default_rng(2).permutation(len(asked))[:128]]
+    responses = answers(sft, asked, seed=2, n=2)
+    model.normalise([prompt.text for prompt in asked for _ in range(2)], responses)
     return model, history
 
 
@@ -67,7 +68,7 @@ FEW_LAYERS = (1, 2)  # of the smaller networks
 
 def steps_for(pairs: Sequence[Preference], least: int = 20) -> int:
     """PASSES over the prompts of the pairs, and at least 20 updates."""
-    return max(least, round(PASSES * len({p.prompt for p in pairs}) / RewardModelConfig().prompts_per_step))
+    return max(least, updates(pairs, PASSES, RewardModelConfig().prompts_per_step))
 
 
 def shallow(model: GPT, layers: int) -> GPT:
@@ -82,7 +83,8 @@ def reward_models_by_labels(sft: GPT) -> list[dict]:
 
     A row has its `scorer` ("tokens only", the same from pairs of "few prompts", "reads surprise", or one of
     `scorers.beside`, which draw nothing and have no seed), how many `pairs` of how many `prompts` it has
-    learned from, and what `Portrait` measures on comparisons of held-out prompts.
+    learned from in how many `updates`, and what `Portrait` measures on comparisons of held-out prompts.
+    PASSES over few prompts are fewer updates: so there are few prompts with as many updates, too.
     """
     train, portrait = preferences("comparisons"), Portrait.on(HeldOut.of(preferences("held_out")), sft)
     rows = [{"scorer": name, **row} for name, row in beside(portrait, train).items()]
@@ -90,12 +92,13 @@ def reward_models_by_labels(sft: GPT) -> list[dict]:
         parts = {n: subset(train, n, seed) for n in SIZES} | {len(train): train}
         few = of_few_prompts(train, SIZES[-1], seed)
         tried = [("tokens only", pairs) for pairs in parts.values()]
-        tried += [("tokens only, few prompts", few)]
+        tried += [("tokens only, few prompts", few), ("tokens only, few prompts, as many updates", few)]
         tried += [("reads surprise", parts[n]) for n in (*SURPRISE_SIZES, len(train))]
         for scorer, pairs in tried:
             model = RewardModel(sft, seed, reads_surprise=scorer == "reads surprise")
-            fitted(sft, pairs, RewardModelConfig(steps=steps_for(pairs), seed=seed), model=model)
-            of = {"pairs": len(pairs), "prompts": len({p.prompt for p in pairs})}
+            steps = steps_for(parts[SIZES[-1]] if scorer.endswith("as many updates") else pairs)
+            fitted(sft, pairs, RewardModelConfig(steps=steps, seed=seed), model=model)
+            of = {"pairs": len(pairs), "prompts": len({p.prompt for p in pairs}), "updates": steps}
             rows.append({"scorer": scorer, "seed": seed, **of, **portrait.of(model)})
     return rows
 

@@ -6,13 +6,14 @@ label; above it, what somebody would reach who can read as the judge can, and wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from scipy import optimize
 
 from minialign.chat import Batch, collate
-from minialign.course.experiments.comparisons import HeldOut, Scorer, margins_of
+from minialign.course.experiments.comparisons import HeldOut, Scorer
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs
 from minialign.preferences import Preference
@@ -20,6 +21,19 @@ from minialign.world.annotator import Annotator, typical_annotator
 from minialign.world.judge import ATTRIBUTES, WEIGHTS, Judgement, judge
 
 # --- scorers ---
+
+
+def as_batch(model: GPT, prompts: Sequence[str], responses: Sequence[str]) -> Batch:
+    """The texts as the model reads them; what does not fit its context is read as far as it goes."""
+    chat, context = model.chat, model.config.context
+    pairs = [(chat.encode_prompt(x), chat.encode_response(y)) for x, y in zip(prompts, responses)]
+    return collate([(x, y[: context - len(x)]) for x, y in pairs], chat.pad).to(model.device)
+
+
+@torch.no_grad()
+def log_probs(model: GPT, batch: Batch) -> np.ndarray:
+    """log π(y|x) in nats of each row, (N,) float64."""
+    return batch.by_parts(partial(sequence_log_probs, model)).double().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -32,15 +46,21 @@ class Likelihood:
     model: GPT
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        chat, context = self.model.chat, self.model.config.context
-        pairs = [(chat.encode_prompt(x), chat.encode_response(y)) for x, y in zip(prompts, responses)]
-        batch = collate([(x, y[: context - len(x)]) for x, y in pairs], chat.pad).to(self.model.device)
+        batch = as_batch(self.model, prompts, responses)
+        return log_probs(self.model, batch) / batch.response_mask.sum(-1).cpu().numpy()
 
-        def per_token(part: Batch) -> torch.Tensor:
-            return sequence_log_probs(self.model, part) / part.response_mask.sum(-1)
 
-        with torch.no_grad():
-            return batch.by_parts(per_token).double().cpu().numpy()
+@dataclass(frozen=True)
+class ImplicitReward:
+    """r̂(x, y) = β log(π(y|x)/π_ref(y|x)): the policy as a reward model (Rafailov et al. 2023)."""
+
+    policy: GPT
+    reference: GPT
+    beta: float
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        batch = as_batch(self.policy, prompts, responses)
+        return self.beta * (log_probs(self.policy, batch) - log_probs(self.reference, batch))
 
 
 @dataclass(frozen=True)
@@ -180,7 +200,7 @@ class Portrait:
 
     @classmethod
     def on(cls, test: HeldOut, sft: GPT) -> "Portrait":
-        return cls(test, deciding(test), Likelihood(sft).score(*map(list, zip(*test.answers()))))
+        return cls(test, deciding(test), test.scores(Likelihood(sft)))
 
     def orders(self, margins: np.ndarray) -> dict[str, float | list[float]]:
         """The gold order: how often it is right, in all, by the attribute that decides, and by prompt."""
@@ -188,14 +208,14 @@ class Portrait:
         return {
             "order": self.test.order_accuracy(margins),
             **{f"order/{name}": share for name, share in by_attribute.items()},
-            "order_by_prompt": self.test.order_by_prompt(margins).round(4).tolist(),
+            "order_by_prompt": self.test.order_by_prompt(margins),
         }
 
     def of(self, scorer: Scorer) -> dict[str, float | list[float]]:
         """Of a scorer whose unit is log-odds: accuracies, loss, weights, and how it goes with likelihood."""
         answers = self.test.answers()
-        scores = scorer.score(*map(list, zip(*answers)))
-        margins, fit = self.margins(scores), explained(answers, scores)
+        scores = self.test.scores(scorer)
+        margins, fit = self.test.margins_of(scores), explained(answers, scores)
         _, group = np.unique([x for x, _ in answers], return_inverse=True)
         ours, likely = within(group, np.stack([scores, self.likelihood], 1)).T
         return {
@@ -206,10 +226,6 @@ class Portrait:
             "likelihood": float(np.corrcoef(ours, likely)[0, 1]),
         }
 
-    def margins(self, scores: np.ndarray) -> np.ndarray:
-        """r(x, y_w) − r(x, y_l), (M,), from the scores of test.answers()."""
-        return margins_of(self.test.pairs, dict(zip(self.test.answers(), scores)))
-
 
 def beside(portrait: Portrait, pairs: Sequence[Preference]) -> dict[str, dict]:
     """By name, what is measured of those that a reward model is compared with.
@@ -217,7 +233,7 @@ def beside(portrait: Portrait, pairs: Sequence[Preference]) -> dict[str, dict]:
     The linear reader learns from `pairs`. The label-free scorer has no unit, so no loss and no weights.
     """
     test, person = portrait.test, typical_annotator()
-    label_free, knowing = portrait.margins(portrait.likelihood), test.crowd_margins()
+    label_free, knowing = test.margins_of(portrait.likelihood), test.crowd_margins()
     ones, p = np.ones(len(test.pairs)), test.probability
     return {
         "label-free": {"accuracy": test.accuracy(label_free), **portrait.orders(label_free)},
