@@ -423,7 +423,7 @@ def test_without_a_penalty_gold_rises_and_falls_while_the_proxy_goes_on():
 
 
 def test_what_the_fall_is_due_to():
-    """People without biases who check all facts: gold does not fall, as it does with the course's people."""
+    """People without biases who check all facts: gold does not fall, as it does with people as they are."""
 
     def fall(control):
         golds = {
@@ -432,10 +432,8 @@ def test_what_the_fall_is_due_to():
         }
         return golds[goodhart.FALLEN] - golds[goodhart.RISEN]
 
-    usual = goodhart.gained(
-        load_history("overoptimisation"), "gold", goodhart.RISEN, goodhart.FALLEN, beta=0.0
-    )
-    assert fall("without biases, checking all facts").mean() > usual.mean() / 4
+    usual = fall("as they are")
+    assert usual.mean() < 0 and fall("without biases, checking all facts").mean() > usual.mean() / 4
 
 
 def test_with_a_penalty_gold_ends_above_the_fine_tuned_models_at_every_temperature():

@@ -1,6 +1,7 @@
 """Notebook 06's experiments: what is measured of a policy, passes, bugs, displacement, implicit rewards."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,16 @@ def test_greedy_decoding_is_as_far_as_its_answer_is_unlikely():
     with torch.no_grad():
         surprise = -sequence_log_probs(reference, batch).mean()
     assert measuring.kl_from(reference, policy, answers) == pytest.approx(float(surprise), rel=1e-4)
+
+
+def test_the_kl_of_cooler_samples_is_their_mean_log_ratio():
+    """Of samples of π_T itself, E log π_T/π_1 is the KL: by another way than token by token."""
+    model = favour(lively_gpt(SMALL), load_chat().end, 8.0)
+    answers = measure(model, PROMPTS, (0.6,), n=200, max_new_tokens=8)[0.6]
+    assert measuring.log_ratio(model, replace(answers, temperature=1.0)) == 0
+    firsts = [replace(answers, texts=answers.texts[:, i : i + 1]) for i in range(40)]
+    expected = np.mean([measuring.kl_from(model, model, some) for some in firsts])
+    assert measuring.log_ratio(model, answers) == pytest.approx(expected, rel=0.1) and expected > 0.05
 
 
 def test_a_measured_row_has_means_and_every_answer():

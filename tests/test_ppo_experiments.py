@@ -14,6 +14,7 @@ from minialign import ppo
 from minialign.chat import load_chat
 from minialign.course.evaluation import Answers, measure
 from minialign.course.experiments import SEEDS, critics, goodhart, measuring, ppo_bugs, ppo_exact, rlhf
+from minialign.course.experiments.comparisons import crowd
 from minialign.course.experiments.rlhf import WARMUP, Arm
 from minialign.critic import Critic
 from minialign.gpt import GPTConfig
@@ -258,18 +259,22 @@ def test_the_controls_change_one_thing_at_a_time(monkeypatch):
     assert set(goodhart.WITHOUT_BIASES) == biases and set(goodhart.CHECKING) == {"checks_facts"}
     made = {}
 
-    def trained(sft, pairs, config, model=None):
-        return SimpleNamespace(people=pairs, reads=model is not None and model.reader is not None), None
+    def trained(sft, pairs, config, model):
+        return SimpleNamespace(people=pairs, config=config, reads=model.reader is not None), None
 
     monkeypatch.setattr(goodhart, "preferences", lambda which: which)
-    monkeypatch.setattr(goodhart, "relabelled", lambda pairs, people: people)
+    monkeypatch.setattr(goodhart, "relabelled", lambda pairs, people, seed: people)
     monkeypatch.setattr(goodhart, "trained", trained)
     sft, usual = lively_gpt(CONFIG), typical_annotator()
     for control in goodhart.CONTROLS:
-        made[control] = goodhart.reward_of.__wrapped__(sft, control)
-    assert [made[name].reads for name in goodhart.CONTROLS] == [False, False, False, True]
-    assert made["reads surprise"].people == "comparisons"
+        made[control] = goodhart.reward_of(sft, control, 1)
+    assert [name for name in goodhart.CONTROLS if made[name].reads] == ["reads surprise"]
+    assert {made[name].config.seed for name in goodhart.CONTROLS} == {1}
+    shipped = {person.seed for seed in (0, 1) for person in crowd(seed)}
+    assert not shipped & {person.seed for name in goodhart.CONTROLS for person in made[name].people}
     for name, changed in (
+        ("as they are", set()),
+        ("reads surprise", set()),
         ("without biases", biases),
         ("checking all facts", {"checks_facts"}),
         ("without biases, checking all facts", biases | {"checks_facts"}),

@@ -303,10 +303,11 @@ def test_best_of_n_keeps_the_best_of_each_group(monkeypatch):
         return {temperatures[0]: Answers(PROMPTS[:1], temperatures[0], (0,), texts, values)}
 
     monkeypatch.setattr(race, "measure", sampled)
+    monkeypatch.setattr(race, "log_ratio", lambda start, answers: 9.0 * (answers.temperature < 1))
     rows = race.raced_best_of_n(given(), 0)
     assert [row["temperature"] for row in rows] == [1.0, 0.7], "at 0 all samples are the same"
     assert rows[0]["golds"] == [[20.0, 50.0]] and rows[0]["gold"] == 35.0
-    assert rows[0]["kl"] == pytest.approx(np.log(2) - 0.5)
+    assert [row["kl"] for row in rows] == pytest.approx([np.log(2) - 0.5, np.log(2) - 0.5 + 9.0])
 
 
 def test_win_rates_of_constructed_golds(monkeypatch):

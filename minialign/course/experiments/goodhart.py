@@ -115,6 +115,7 @@ WITHOUT_BIASES = dict(filler_bias=0.0, flattery_bias=0.0, confidence_bias=0.0, a
 CHECKING = dict(checks_facts=1.0)
 # How the people differ from the course's, who like some habits and check seven facts of ten.
 CONTROLS = {
+    "as they are": {},
     "without biases": WITHOUT_BIASES,
     "checking all facts": CHECKING,
     "without biases, checking all facts": WITHOUT_BIASES | CHECKING,
@@ -122,22 +123,26 @@ CONTROLS = {
 }
 
 
-@lru_cache
-def reward_of(sft: GPT, control: str) -> RewardModel:
-    """The reward model of one of CONTROLS, from the shipped responses."""
-    if control == "reads surprise":
-        return trained(sft, preferences("comparisons"), LARGE, model=RewardModel(sft, reads_surprise=True))[0]
-    return trained(sft, relabelled(preferences("comparisons"), crowd(**CONTROLS[control])), LARGE)[0]
+def reward_of(sft: GPT, control: str, seed: int) -> RewardModel:
+    """The reward model of one of CONTROLS: a crowd of the seed's compares the shipped responses again.
+
+    So what differs between controls is not the luck of one set of labels, or of one training.
+    """
+    people = crowd(2 + seed, **CONTROLS[control])  # other people than those of the shipped comparisons
+    pairs = relabelled(preferences("comparisons"), people, seed)
+    model = RewardModel(sft, seed, reads_surprise=control == "reads surprise")
+    return trained(sft, pairs, replace(LARGE, seed=seed), model=model)[0]
 
 
 def goodhart_controls(sft: GPT) -> dict[str, Part]:
-    """PPO without a penalty against reward models that differ in one thing from the shipped one, or in two.
+    """PPO without a penalty, by reward models of people "as they are" or changed in one thing, or in two.
 
-    Beside it best-of-n. What the same runs do against the shipped one is in `overoptimisation`, with β = 0.
+    Every seed has a reward model of its own. Rows as in `overoptimisation`: "ppo", and beside it "best-of-n"
+    and "tilted". Proxies of different reward models have different units; gold can be compared.
     """
 
     def run(control: str, seed: int) -> list[dict]:
-        reward = reward_of(sft, control)
+        reward = reward_of(sft, control, seed)
         config = replace(LONG, beta=0.0, seed=seed)
         policy, found = optimised(sft, reward, config, (RISEN, FALLEN))
         rows = [*selected(sft, reward.score, seed), *({"method": "ppo", "beta": 0.0, **row} for row in found)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from minialign.course.evaluation import Answers, measure
 from minialign.course.experiments import tuning_prompts
 from minialign.gpt import GPT
-from minialign.logprobs import token_kl
+from minialign.logprobs import sequence_log_probs, token_kl
 from minialign.rollouts import Reward
 from minialign.world.prompts import Prompt
 
@@ -41,6 +42,21 @@ def kl_from(reference: GPT, policy: GPT, answers: Answers) -> float:
     sampled = Sampled(policy, answers.temperature)
     parts = (token_kl(sampled, reference, batch[place]) for place in batch.parts(16))
     return float(np.mean([tokens.sum() for part in parts for tokens in part]))
+
+
+def log_ratio(model: GPT, answers: Answers) -> float:
+    """The mean of log π_T(y|x) − log π_1(y|x) over answers, nats: how much their temperature favours them."""
+    if answers.temperature == 1:
+        return 0.0
+    asked = [prompt.text for prompt in answers.prompts for _ in range(answers.texts.shape[1])]
+    texts = zip(asked, answers.texts.ravel().tolist())
+    batch = model.chat.collate(texts, model.config.context).to(model.device)
+    with torch.no_grad():
+        cool, warm = (
+            batch.by_parts(partial(sequence_log_probs, model, temperature=t))
+            for t in (answers.temperature, 1.0)
+        )
+    return float((cool - warm).double().mean())
 
 
 def measured(

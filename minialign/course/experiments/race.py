@@ -15,6 +15,7 @@ from minialign.course.experiments import SEEDS, Part, held_out_prompts
 from minialign.course.experiments.measuring import (
     OF_ANSWERS,
     in_means,
+    log_ratio,
     measured,
     over_seeds,
     row_of,
@@ -76,14 +77,18 @@ def untrained(given: Given, method: str, seed: int) -> list[dict]:
 
 
 def raced_best_of_n(given: Given, seed: int) -> list[dict]:
-    """Best-of-n at two temperatures: at 0 all samples are the same. The KL is a bound."""
+    """Best-of-n at two temperatures: at 0 all samples are the same.
+
+    The KL is a bound: `kl_bound` from the samples' distribution, and what that is from the start at T = 1.
+    """
     method, reward, rows = "best-of-n", given.reward_model(seed).score, []
     best, prompts = chosen(method), held_out_prompts()
     for temperature, samples in SAMPLES.items():
         samples, drawn = max(samples, best["n"]), drawn_with(method, seed)
         answers = measure(given.start, prompts, (temperature,), samples, drawn, reward)[temperature]
+        found = answers.best_of(best["n"])
         place = {"method": method, "seed": seed, **setting_of(best), "share": 1.0, "judged": True}
-        rows.append(place | row_of(answers.best_of(best["n"])) | {"kl": kl_bound(best["n"])})
+        rows.append(place | row_of(found) | {"kl": kl_bound(best["n"]) + log_ratio(given.start, found)})
     return rows
 
 
@@ -93,6 +98,12 @@ def examined(given: Given, seed: int) -> list[dict]:
 
 
 def race(start: GPT, shipped: RewardModel) -> dict[str, Part]:
+    """All entries and seeds: rows of a run's course, and "judged" ones of its end, one for each temperature.
+
+    A row has the `method`, `seed`, its setting, `step` and `share` of the budget, and what `measured` finds
+    on held-out prompts: gold, words, "kl" in nats a response, "reward" by the race's reward model. Judged
+    rows hold each answer's gold and words; those at T = 1 "tuning/gold". "reward model" rows: see `graded`.
+    """
     few, more = given(start, reward_rate()), given_more(start, shipped)
     parts: dict[str, Part] = {}
     for seed in SEEDS:

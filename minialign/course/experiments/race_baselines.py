@@ -62,6 +62,11 @@ def exam_of(reward: RewardModel) -> dict:
 
 
 def race_baselines(start: GPT) -> dict[str, Part]:
+    """A row for each setting: "gold" on prompts for tuning, its standard "error", "kl" in nats a response.
+
+    "SFT, cooler" by `temperature`; "best-of-n" by `n` and its reward model's `learning_rate`, with that one's
+    "accuracy" and "order" on held-out pairs.
+    """
     return {
         "SFT, cooler": partial(cooler_trials, start),
         **{

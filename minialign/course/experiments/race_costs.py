@@ -199,6 +199,11 @@ def timed(work: Callable[[], None], times: int = 3) -> float:
 
 
 def race_costs(start: GPT) -> dict[str, Part]:
+    """What each piece takes, "…/step" and "…/once": seconds and flops (floating-point operations).
+
+    And its `steps`, peak "memory" of its process and that of an "idle" one in MB, and threads. Rows with a
+    `phase` have the seconds of one rollout of PPO; those about answering, seconds for a prompt.
+    """
     parts: dict[str, Part] = {piece: partial(piece_costs, piece, start) for piece in PIECES}
     return parts | {"phases of PPO": partial(ppo_profile, start), "answering": partial(answering, start)}
 

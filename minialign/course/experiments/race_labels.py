@@ -121,7 +121,10 @@ def in_arm(start: GPT, arm: str, seed: int, setting: dict) -> list[dict]:
 
 
 def race_labels(start: GPT) -> dict[str, Part]:
-    """Every arm, with the setting that the race found for DPO."""
+    """Every arm, with the setting that the race found for DPO.
+
+    A row says what a policy shows on held-out prompts (`measured`) after a `round`, with so many `labels`.
+    """
     setting = setting_of(chosen("DPO"))
     return {
         f"{arm}, seed {seed}": partial(in_arm, start, arm, seed, setting) for seed in SEEDS for arm in ARMS

@@ -82,7 +82,11 @@ def trials(given: Given, method: str) -> list[dict]:
 
 
 def race_tuning(start: GPT, shipped: RewardModel) -> dict[str, Part]:
-    """All trials of the methods that train a policy, one part for each."""
+    """All trials of the methods that train a policy, one part for each.
+
+    A row has the `method`, its setting, the `round`, `step` and `share` of the budget, and what `in_short`
+    keeps: "gold" on prompts for tuning with its standard "error", "kl" in nats a response, words, finished.
+    """
     few, more = given(start, reward_rate()), given_more(start, shipped)
     tuned = {name: method for name, method in METHODS.items() if method.settings}
     return {name: partial(trials, more if method.more else few, name) for name, method in tuned.items()}
