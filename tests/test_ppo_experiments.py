@@ -351,27 +351,22 @@ def test_which_curves_show_a_bug_by_hand():
     }
 
 
-def test_every_bug_is_run_with_its_start_its_arm_and_its_patch(monkeypatch):
+def test_every_bug_is_run_with_its_start_and_its_patch(monkeypatch):
     ran = []
 
-    def optimised(start, reward, config, at, arm):
+    def optimised(start, reward, config, at):
         drops = any(isinstance(m, ppo_bugs.AlwaysDrops) for m in start.modules())
         patched = ppo.kl_penalized_rewards is not ppo_bugs.ppo_kl_penalized_rewards
-        ran.append((config.seed, arm, drops, patched))
+        ran.append((config.seed, drops, patched))
         return None, [{"step": 1}]
 
     monkeypatch.setattr(ppo_bugs, "optimised", optimised)
     parts = ppo_bugs.ppo_bugs(lively_gpt(CONFIG), None)
     assert len(parts) == len(ppo_bugs.BUGS) * len(SEEDS)
-    of = ("correct", "dropout on", "λ = 0.95, cold critic", "KL sign flipped")
+    of = ("correct", "dropout on", "KL sign flipped")
     rows = [parts[f"{name}, seed 2"]() for name in of]
-    assert rows[3] == [{"bug": "KL sign flipped", "seed": 2, "step": 1}]
-    assert ran == [
-        (2, rlhf.ARM, False, False),
-        (2, rlhf.ARM, True, False),
-        (2, Arm("cold", 0.95), False, False),
-        (2, rlhf.ARM, False, True),
-    ]
+    assert rows[2] == [{"bug": "KL sign flipped", "seed": 2, "step": 1}]
+    assert ran == [(2, False, False), (2, True, False), (2, False, True)]
 
 
 # --- the enumerable world ---

@@ -93,8 +93,12 @@ def raced_best_of_n(given: Given, seed: int) -> list[dict]:
 
 
 def examined(given: Given, seed: int) -> list[dict]:
-    """How well the race's reward model ranks held-out pairs."""
-    return [{"method": "reward model", "seed": seed, **exam_of(given.reward_model(seed))}]
+    """How well the race's reward model ranks held-out pairs, and its gain: its score for one log-odds.
+
+    PPO's β is a price in scores, DPO's in log-odds: β / gain is PPO's in DPO's unit.
+    """
+    reward = given.reward_model(seed)
+    return [{"method": "reward model", "seed": seed, "gain": float(reward.gain), **exam_of(reward)}]
 
 
 def race(start: GPT, shipped: RewardModel) -> dict[str, Part]:
