@@ -208,7 +208,7 @@ def test_measures_of_a_policy_and_of_the_start(monkeypatch):
     warm, greedy = rlhf.on_held_out(policy, policy, reward, (0, 3), (1.0, 0.0))
     assert asked == [6, 3] and (warm["temperature"], greedy["temperature"]) == (1.0, 0.0)
     assert abs(warm["kl"]) < 1e-4 and greedy["kl"] > 1 and warm["proxy"] == 1.0
-    assert not {"golds", "lengths", "reward"} & warm.keys() and 0 <= warm["flattery"] <= 1
+    assert np.shape(warm["golds"]) == (3, 2) and "reward" not in warm and 0 <= warm["flattery"] <= 1
     rows = rlhf.started(policy, reward, 0)
     assert [(row["step"], row["temperature"]) for row in rows] == [(0, 1.0), (0, 0.7), (0, 0.0)]
     assert [list(row).count("tuning/gold") for row in rows] == [1, 0, 0]

@@ -310,6 +310,14 @@ def test_best_of_n_keeps_the_best_of_each_group(monkeypatch):
     assert [row["kl"] for row in rows] == pytest.approx([np.log(2) - 0.5, np.log(2) - 0.5 + 9.0])
 
 
+def test_the_exam_of_the_reward_model_says_its_unit(monkeypatch):
+    monkeypatch.setattr(race, "exam_of", lambda reward: {"order": 0.6})
+    of = given()
+    of.shipped.gain.fill_(0.8)
+    (row,) = race.examined(of, 1)
+    assert row == {"method": "reward model", "seed": 1, "gain": pytest.approx(0.8), "order": 0.6}
+
+
 def test_win_rates_of_constructed_golds(monkeypatch):
     """Ours wins every question and loses every poem; wherever it wins it is longer."""
     families = ["question", "poem"] * 4

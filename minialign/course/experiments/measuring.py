@@ -73,7 +73,8 @@ def measured(
 
     A row has the means of all values of `Answers` ("gold", "words", "finished", habits, attributes, "reward"
     if a model is asked), "kl", `kl_from` the reference, and of each answer its gold reward and its words,
-    "golds" and "lengths", (P, n). The order is that of the prompts: their families are known from them.
+    "golds" and "lengths", (P, n). The order is that of the prompts: their families are known from them. Runs
+    whose single answers are to be compared, as for win rates, need seeds of their own (see `measure`).
     """
     found = measure(policy, prompts, temperatures, n, seed, reward).values()
     return [row_of(answers) | {"kl": kl_from(reference, policy, answers)} for answers in found]

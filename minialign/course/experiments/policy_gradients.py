@@ -11,7 +11,7 @@ import torch
 from minialign import policy_gradient
 from minialign.chat import Batch
 from minialign.course.experiments import SEEDS, answers, different, held_out_prompts
-from minialign.course.experiments.measuring import in_means, measured
+from minialign.course.experiments.measuring import measured
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import PolicyGradientConfig, reinforce_loss, rloo_advantages
@@ -38,12 +38,11 @@ def trained(
 
 
 def shown(policy: GPT, sft: GPT, drawn: tuple[int, ...], temperatures=(1.0,)) -> list[dict]:
-    """Means of one answer to each held-out prompt, a row for each temperature (`measuring.measured`).
+    """One answer to each held-out prompt, a row for each temperature: `measuring.measured`.
 
     Gold is the sum of the attributes, each times its weight: a gain in gold can be told apart by attribute.
     """
-    options = dict(temperatures=temperatures, n=1)
-    return [in_means(row) for row in measured(policy, sft, held_out_prompts(), drawn, **options)]
+    return measured(policy, sft, held_out_prompts(), drawn, temperatures=temperatures, n=1)
 
 
 def variety(policy: GPT, seed: int, n: int = 8, every: int = 8) -> float:

@@ -11,7 +11,7 @@ from minialign.course.evaluation import cloze_hits
 from minialign.course.experiments import held_out_prompts
 from minialign.course.experiments.fine_tuning import unread_documents
 from minialign.course.experiments.knowledge import questions_by_sort, right_share
-from minialign.course.experiments.measuring import in_means, measured, tuning_gold
+from minialign.course.experiments.measuring import measured, tuning_gold
 from minialign.gpt import GPT
 from minialign.logprobs import negative_log_likelihood
 from minialign.ppo import Critic, PPOConfig
@@ -92,13 +92,13 @@ def optimised(
 def on_held_out(
     policy: GPT, sft: GPT, reward: Reward, drawn: tuple[int, ...], temperatures: Sequence[float] = (1.0,)
 ) -> list[dict]:
-    """Means of two answers to each held-out prompt, a row for each temperature (`measuring.measured`).
+    """Two answers to each held-out prompt, a row for each temperature: `measuring.measured`.
 
     The reward model's score is called "proxy", as it is what stands in for the gold reward. Runs of one seed
     are asked with the same random numbers: what differs between their means is the policy's.
     """
     options = dict(temperatures=temperatures, reward=reward)
-    rows = map(in_means, measured(policy, sft, held_out_prompts(), drawn, **options))
+    rows = measured(policy, sft, held_out_prompts(), drawn, **options)
     return [{"proxy" if name == "reward" else name: row[name] for name in row} for row in rows]
 
 
