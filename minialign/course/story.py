@@ -31,7 +31,7 @@ def story(size: float = 1.0) -> dict[str, float]:
     # 2. Instruction fine-tuning: imitate what people wrote, and repeat what was read, not to forget it.
     sft.introduce_template(start.model)
     demonstrations = [(d.prompt.text, d.response) for d in course_demonstrations(few(10_000))]
-    config = sft.SFTConfig(steps=few(400), learning_rate=6e-4, replay_coef=1.0)
+    config = sft.SFTConfig(steps=few(400), learning_rate=2e-3, replay_coef=1.0)
     sft.train(start, demonstrations, config, documents=[text for _, text in build_corpus(few(1_000_000))])
     show("SFT", start)
 
