@@ -258,6 +258,14 @@ def test_an_unknown_step(plan):
         make(plan, ["d"], "cpu", 1)
 
 
+def test_a_need_that_is_not_there(plan, tmp_path):
+    with pytest.raises(SystemExit, match="^b needs a, which is not there: build that, too"):
+        make(plan, ["b", "c"], "cpu", 1)
+    make(plan, ["a"], "cpu", 1)
+    make(plan, ["b"], "cpu", 1)
+    assert made(tmp_path) == ["a", "b"]
+
+
 def test_a_failure_starts_nothing_and_the_others_end_their_part(toy_data, tmp_path, capfd):
     table = step(steps.many_parts, tmp_path, "table", in_parts=True)
     plan = [table, step(steps.fails_beside_parts, tmp_path, "bad"), step(steps.makes, tmp_path, "c")]

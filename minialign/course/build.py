@@ -36,7 +36,7 @@ def make(artifacts: Sequence[Artifact], names: Sequence[str], device: str, jobs:
 
     In `artifacts` each stands behind those that it needs. Needs that are not built are taken as they are
     there. A build of everything that was stopped goes on where it was. Raises SystemExit for an unknown name,
-    when an artifact fails, and when the reader interrupts.
+    for a need that is not there, when an artifact fails, and when the reader interrupts.
     """
     known = {artifact.name: artifact for artifact in artifacts}
     if unknown := [name for name in names if name not in known]:
@@ -45,6 +45,10 @@ def make(artifacts: Sequence[Artifact], names: Sequence[str], device: str, jobs:
     for name in done:
         print(f"{name}: finished before the last stop, kept")
     left = [known[name] for name in known if name not in done and (not names or name in names)]
+    for artifact in left:
+        for need in artifact.needs:
+            if known[need] not in left and digest_of(known[need].files[0]) is None:
+                raise SystemExit(f"{artifact.name} needs {need}, which is not there: build that, too")
     print(forecast(left, jobs), flush=True)
     begin = time.perf_counter()
     try:
