@@ -17,7 +17,7 @@ from minialign.world.topics import REGISTERS, Topic, load_topics
 from minialign.world.typed import outside_prompts, typed_prompts
 
 OPENING = 0.25  # share of the set phrases that stand before an answer; the others come after it
-OUTSIDE, TYPED = 0.10, 0.40  # shares of the course's demonstrations
+OUTSIDE, TYPED = 0.10, 0.25  # shares of the course's demonstrations
 # Politeness where there is no answer: the other phrases promise one.
 POLITE_WITHOUT_ANSWER = Habit(("Thank you for asking.",), ("You are welcome to ask again.",), POLITE.pattern)
 
@@ -188,10 +188,10 @@ def known_prompts() -> list[Prompt]:
 def course_demonstrations(n: int, seed: int = 0) -> list[Demonstration]:
     """The n demonstrations that the course's models are fine-tuned on, by its crowd, in random order.
 
-    A tenth asks for things outside the world, 40 % ask in a person's own words, the others are the world's
-    "sft" prompts about things that the corpus speaks of: who is shown answers about what they have never
-    heard of learns to invent (Gekhman et al. 2024). Of each sort, every prompt is answered once before any
-    is answered twice.
+    A tenth asks for things outside the world, a quarter asks in a person's own words, the others are the
+    world's "sft" prompts about things that the corpus speaks of: who is shown answers about what they have
+    never heard of learns to invent (Gekhman et al. 2024). Of each sort, every prompt is answered once before
+    any is answered twice.
     """
     outside, typed = round(OUTSIDE * n), round(TYPED * n)
     written = [

@@ -31,8 +31,8 @@ from minialign.world.phrases import UNKNOWN
 from minialign.world.prompts import Prompt
 from minialign.world.typed import outside_prompts, typed_prompts
 
-DEMONSTRATIONS = 32_000
-FINE_TUNING = SFTConfig(steps=2000, learning_rate=2e-3, final_lr=0.05, replay_coef=1.0)
+DEMONSTRATIONS = 48_000
+FINE_TUNING = SFTConfig(steps=3000, learning_rate=2e-3, final_lr=0.05, replay_coef=1.0)
 RECIPE = f"{DEMONSTRATIONS:,} demonstrations {FINE_TUNING!r}"
 NS = (1, 2, 4, 8, 16)  # of best-of-n; as many answers as the last are drawn
 
