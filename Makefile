@@ -38,7 +38,7 @@ lab: $(SETUP)  ## open the notebooks in JupyterLab
 	@$(RUN) -c 'import sys, minialign; from jupyterlab.labapp import main; sys.exit(main())' \
 	  --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-artifacts: $(SETUP)  ## rebuild tokenizer and checkpoints from nothing
+artifacts: $(SETUP)  ## rebuild tokenizer, models and result tables from nothing, on all cores
 	@$(RUN) -m minialign.course.artifacts
 
 notebooks: $(SETUP)  ## run the notebooks and store their outputs in place

@@ -25,15 +25,15 @@ def toy_data(tmp_path, monkeypatch):
     not touched.
     """
     from minialign import files, tokenizer
-    from minialign.course import artifacts
+    from minialign.course import build
 
     data = tmp_path / "data"
-    for module in (files, artifacts):
+    for module in (files, build):
         monkeypatch.setattr(module, "DATA", data)
         monkeypatch.setattr(module, "MANIFEST", data / "MANIFEST.json")
-    monkeypatch.setattr(artifacts, "WORK", tmp_path / "build")
+    monkeypatch.setattr(build, "WORK", tmp_path / "build")
     tokenizer.load_tokenizer.cache_clear()
     ranks = {bytes([i]): i for i in range(256)}
-    artifacts.publish(tokenizer.RANKS, tokenizer.dump_ranks(ranks), "bytes", 0.0)
+    build.publish(tokenizer.RANKS, tokenizer.dump_ranks(ranks), "bytes", 0.0)
     yield data
     tokenizer.load_tokenizer.cache_clear()

@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from minialign import files
 from minialign.checkpoints import _say_once, dump_checkpoint, load, load_checkpoint, pick_device
-from minialign.course.artifacts import publish
+from minialign.course.build import publish
 from minialign.files import read_manifest, write_atomically
 from minialign.gpt import GPT, GPTConfig
 

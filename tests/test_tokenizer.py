@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minialign import tokenizer
-from minialign.course import artifacts
+from minialign.course.build import publish
 from minialign.tokenizer import (
     PATTERN,
     RANKS,
@@ -148,7 +148,7 @@ def test_special_tokens_are_five_different_ids_above_the_ranks():
 
 def test_written_ranks_are_read_again(toy_data):
     ranks = train_bpe(TEXTS, 300)
-    artifacts.publish(RANKS, dump_ranks(ranks), "", 0.0)
+    publish(RANKS, dump_ranks(ranks), "", 0.0)
     assert load_tokenizer()._mergeable_ranks == ranks
     first = base64.b64decode((toy_data / RANKS).read_bytes().split()[0])
     assert first == b"\x00"
