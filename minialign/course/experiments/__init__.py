@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from minialign.gpt import GPT
-from minialign.sampling import generate
+from minialign.rollouts import roll_out, unscored
 from minialign.world.prompts import Prompt, sample_prompts
 
 SEEDS = (0, 1, 2)
@@ -40,8 +40,8 @@ def answers(
     """n responses to each prompt, those of one prompt side by side."""
     texts = []
     for start in range(0, len(prompts), 64):
-        encoded = [model.chat.encode_prompt(p.text) for p in prompts[start : start + 64]]
-        texts += generate(model, encoded, n=n, temperature=temperature, seed=seed + start).texts
+        asked, sampling = [p.text for p in prompts[start : start + 64]], dict(n=n, temperature=temperature)
+        texts += roll_out(model, asked, unscored, seed=(seed, start), **sampling).responses
     return texts
 
 
