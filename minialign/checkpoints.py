@@ -128,7 +128,7 @@ def parse_checkpoint(content: bytes, name: str) -> tuple[GPT | RewardModel, dict
     model = GPT(config)
     if metadata["template"] == "reward":
         told = "surprise_embedding" in tensors
-        model = RewardModel(model, reads_surprise=told)
+        model = RewardModel(model, likelihood="likelihood_weight" in tensors, reads_surprise=told)
         if told:
             sft, _ = load_checkpoint("checkpoints/sft.safetensors")
             tensors |= {f"{READER}{key}": tensor for key, tensor in sft.state_dict().items()}

@@ -16,8 +16,12 @@ CHUNK = 512  # tokens whose logits are in memory at a time: what fits the cache 
 
 def response_states(model, batch: Batch) -> torch.Tensor:
     """The hidden states (N, C) from which the N response tokens of all rows, in a line, are predicted."""
-    states = model.hidden(batch.ids, batch.mask)[:, :-1]  # position t - 1 predicts token t
-    return states[batch.response_mask[:, 1:]]
+    return predicting(model.hidden(batch.ids, batch.mask), batch)
+
+
+def predicting(states: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Of states (B, T, C), those that predict response tokens, (N, C): token t is predicted from t − 1."""
+    return states[:, :-1][batch.response_mask[:, 1:]]
 
 
 def full_precision(values: torch.Tensor) -> torch.Tensor:

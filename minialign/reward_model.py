@@ -17,11 +17,13 @@ from torch.nn.utils import skip_init
 from minialign.chat import Batch, collate
 from minialign.config import Count, Natural, NonNegative, Positive
 from minialign.gpt import GPT, network_of
-from minialign.logprobs import full_precision, token_log_probs
+from minialign.logprobs import full_precision, predicting, token_log_probs
 from minialign.masked import has_spread
 from minialign.preferences import Comparisons, Preference, batches_of_comparisons
 from minialign.sampling import evaluating, require_finite
 from minialign.training import History, TrainingConfig, fit, require_apart
+
+LIKELIHOOD_WEIGHT = 3.0  # to begin with, log-odds for a nat a token: about what comparisons make of it
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,18 @@ class RewardModelConfig(TrainingConfig):
 class RewardModel(torch.nn.Module):
     """r_φ(x, y): a GPT whose last real token's state goes through a linear head to one number.
 
-    Rewards are gain · head(state) + bias; the two are set by `normalise`, not learned. With `reads_surprise`
-    the trunk is told, beside each token, how surprising the language model it started from finds it: −log
-    π(y_t | x, y_<t). A small trunk can hardly work that out from comparisons, and surprise gives away much of
-    what people like less: broken sentences, other topics, the wrong tone. But then the reward leans towards
-    what the reference of RLHF finds likely, whatever the labels say: so it is not the default.
+    Rewards are gain · head(state) + bias; the two are set by `normalise`, not learned. A small trunk learns
+    little from few thousand comparisons with a new head alone, and what it knew is in the old one: how likely
+    a response is gives away broken sentences, other topics and the wrong tone. Two options use that.
+
+    `likelihood`: w · (1/|y|) log π_φ(y|x) is added, by the trunk's own language head, with a learned weight w
+    and a new head that begins with 0. Alone, this would be the reward of SimPO (Meng et al. 2024, Eq. 4).
+
+    `reads_surprise`: the trunk is told, beside each token, −log π(y_t | x, y_<t) by the language model it
+    started from. So the reward leans towards what the reference of RLHF finds likely, whatever labels say.
     """
 
-    def __init__(self, start: GPT, seed: int = 0, reads_surprise: bool = False):
+    def __init__(self, start: GPT, seed: int = 0, *, likelihood: bool = False, reads_surprise: bool = False):
         """The trunk starts as a copy of `start`, usually the fine-tuned model; the head from N(0, 1/(C + 1)).
 
         Source: Stiennon et al. 2020.
@@ -55,9 +61,11 @@ class RewardModel(torch.nn.Module):
         self.reader = copy.deepcopy(start).requires_grad_(False).eval() if reads_surprise else None
         embedding = torch.nn.Parameter(torch.zeros(width, dtype=dtype))
         self.surprise_embedding = embedding if reads_surprise else None
+        weight = torch.nn.Parameter(torch.tensor(LIKELIHOOD_WEIGHT, dtype=torch.float32))
+        self.likelihood_weight = weight if likelihood else None
         with torch.no_grad():
             normal = torch.randn(1, width, generator=torch.Generator().manual_seed(seed))
-            self.head.weight.copy_(normal / (width + 1) ** 0.5)
+            self.head.weight.copy_(0 * normal if likelihood else normal / (width + 1) ** 0.5)
             self.head.bias.zero_()
         self.register_buffer("gain", torch.ones((), dtype=torch.float32))
         self.register_buffer("bias", torch.zeros((), dtype=torch.float32))
@@ -77,7 +85,11 @@ class RewardModel(torch.nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """r_φ(x, y) of each row, (B,)."""
         states = self.trunk.hidden(batch.ids, batch.mask, added=self.told(batch))
-        return self.gain * full_precision(self.head(last_states(states, batch.mask))[:, 0]) + self.bias
+        rewards = full_precision(self.head(last_states(states, batch.mask))[:, 0])
+        if self.likelihood_weight is not None:
+            log_probs = token_log_probs(self.trunk, batch, states=predicting(states, batch))
+            rewards = rewards + self.likelihood_weight * log_probs.sum(-1) / batch.response_mask.sum(-1)
+        return self.gain * rewards + self.bias
 
     def told(self, batch: Batch) -> torch.Tensor | float:
         """What joins the token embeddings, (B, T, C): surprise × its embedding, 0 on the prompt."""

@@ -60,9 +60,8 @@ def everything(policy, **options):
     sampling = dict(small, prompts_per_step=2, max_new_tokens=8)
     run("pretraining", pretraining.train, copy.deepcopy(policy), PROMPTS, PretrainingConfig(**small))
     run("sft", sft.train, copy.deepcopy(policy), DEMONSTRATIONS, SFTConfig(**small))
-    for told in (False, True):
-        judge = RewardModel(policy, reads_surprise=told)
-        run(f"reward_model {told}", reward_model.train, judge, PAIRS, RewardModelConfig(**small))
+    for name, kind in REWARD_MODELS.items():
+        run(name, reward_model.train, RewardModel(policy, **kind), PAIRS, RewardModelConfig(**small))
     run("dpo", dpo.train, copy.deepcopy(policy), PAIRS, DPOConfig(**small))
     run(
         "policy_gradient",
@@ -82,11 +81,15 @@ def everything(policy, **options):
     return found
 
 
+REWARD_MODELS = {
+    "reward_model": {},
+    "reward_model, surprise": {"reads_surprise": True},
+    "reward_model, likelihood": {"likelihood": True},
+}
 ALGORITHMS = {
     "pretraining",
     "sft",
-    "reward_model False",
-    "reward_model True",
+    *REWARD_MODELS,
     "dpo",
     "policy_gradient",
     "ppo",

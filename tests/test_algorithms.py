@@ -15,6 +15,7 @@ from foreign import (
     FOREIGN,
     PAIRS,
     PROMPTS,
+    REWARD_MODELS,
     WORDS,
     count_words,
     everything,
@@ -58,7 +59,7 @@ def test_every_algorithm_trains_a_model_with_another_tokenizer(foreign):
     assert found.keys() == ALGORITHMS
     for name, (model, history) in found.items():
         assert len(history) == 1 and math.isfinite(history[0]["loss"]), name
-        before = RewardModel(foreign, reads_surprise="True" in name) if "reward" in name else foreign
+        before = RewardModel(foreign, **REWARD_MODELS[name]) if name in REWARD_MODELS else foreign
         assert not same_parameters(model, before), f"{name} changed nothing"
 
 

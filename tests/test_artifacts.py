@@ -475,9 +475,10 @@ def test_a_reward_model_comes_back_with_its_scale_and_the_shipped_reader(toy_dat
     assert again.score("a", "b") == model.eval().score(["a"], ["b"])[0]
 
 
-def test_a_reward_model_that_sees_tokens_only_needs_no_other_file(toy_data):
+@pytest.mark.parametrize("likelihood", [False, True])
+def test_a_reward_model_that_sees_tokens_only_needs_no_other_file(toy_data, likelihood):
     """The shipped fine-tuned model, whose copy a reader is, is not even looked for."""
-    model = RewardModel(lively_gpt(), seed=3)
+    model = RewardModel(lively_gpt(), seed=3, likelihood=likelihood)
     publish("checkpoints/reward.safetensors", dump_checkpoint(model, "reward"), "a test", 0)
     again = load("reward", device="cpu")
     assert again.reader is None and same_parameters(again, model)

@@ -31,12 +31,19 @@ TEXTS = [
 ASKED, ANSWERED = map(list, zip(*TEXTS))
 
 
-def lively_model(reads_surprise: bool = True, config: GPTConfig = CONFIG) -> RewardModel:
-    """A reward model on which surprise has an effect."""
-    model = RewardModel(lively_gpt(config), reads_surprise=reads_surprise)
-    if reads_surprise:
-        with torch.no_grad():
+KINDS = {"tokens": {}, "surprise": {"reads_surprise": True}, "likelihood": {"likelihood": True}}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def lively_model(kind: str = "surprise", config: GPTConfig = CONFIG) -> RewardModel:
+    """A reward model on which everything that it reads has an effect."""
+    model = RewardModel(lively_gpt(config), **KINDS[kind])
+    with torch.no_grad():
+        if kind == "surprise":
             model.surprise_embedding.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
+        if kind == "likelihood":
+            model.head.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
+            model.likelihood_weight.fill_(1.3)
     return model
 
 
@@ -140,7 +147,7 @@ def test_a_table_of_scores_recovers_the_ranking():
 
 def by_hand(model: RewardModel, prompt: str, response: str) -> float:
     """One row, without padding or masks: the trunk told the surprise of each response token, the head on the
-    state of the end token.
+    state of the end token, the mean log-probability of a response token.
     """
     asked, answered = load_chat().encode_prompt(prompt), load_chat().encode_response(response)
     assert answered[-1] == load_chat().end
@@ -151,13 +158,19 @@ def by_hand(model: RewardModel, prompt: str, response: str) -> float:
             log_probs = model.reader(ids)[0].log_softmax(-1)
             for t in range(len(asked), ids.shape[1]):
                 added[t] = min(8.0, -float(log_probs[t - 1, ids[0, t]])) * model.surprise_embedding
-        state = model.trunk.hidden(ids, added=added[None])[0, -1]
-        return float(model.gain * (state @ model.head.weight[0] + model.head.bias[0]) + model.bias)
+        states = model.trunk.hidden(ids, added=added[None])[0]
+        reward = states[-1] @ model.head.weight[0] + model.head.bias[0]
+        if model.likelihood_weight is not None:
+            log_probs = model.trunk.head(states).log_softmax(-1)
+            places = range(len(asked), ids.shape[1])
+            likelihood = sum(log_probs[t - 1, ids[0, t]] for t in places) / len(answered)
+            reward = reward + model.likelihood_weight * likelihood
+        return float(model.gain * reward + model.bias)
 
 
-@pytest.mark.parametrize("reads_surprise", [True, False])
-def test_scores_by_hand(reads_surprise):
-    model = lively_model(reads_surprise)
+@every_kind
+def test_scores_by_hand(kind):
+    model = lively_model(kind)
     with torch.no_grad():
         model.head.bias.fill_(0.7)
         model.gain.fill_(1.5)
@@ -187,9 +200,9 @@ def test_surprise_is_told_where_the_response_is_and_at_most_8_nats(model):
     )
 
 
-@pytest.mark.parametrize("reads_surprise", [True, False])
-def test_padding_and_batch_mates_change_nothing(reads_surprise):
-    model = lively_model(reads_surprise)
+@every_kind
+def test_padding_and_batch_mates_change_nothing(kind):
+    model = lively_model(kind)
     pairs = [(load_chat().encode_prompt(x), load_chat().encode_response(y)) for x, y in TEXTS]
     alone = torch.cat([model(batch_of([pair])) for pair in pairs])
     for options in (dict(), dict(left=5), dict(width=28), dict(left=2, width=28, pad=load_chat().end)):
@@ -212,6 +225,31 @@ def test_the_head_begins_as_in_the_literature():
     assert abs(heads[0].weight.mean().item()) < 4 * 4097**-0.5 / 64 and not heads[0].bias.any()
     assert same_parameters(heads[0], heads[1]) and not same_parameters(heads[0], heads[2])
     assert same_parameters(heads[0], RewardModel(start, reads_surprise=False).head)
+
+
+def test_without_experience_the_likelihood_alone_counts():
+    """And it is a mean over the response: neither a sum, nor over the prompt as well."""
+    start = lively_gpt(CONFIG)
+    model = RewardModel(start, likelihood=True)
+    assert not model.head.weight.any() and model.likelihood_weight.requires_grad
+    batch = load_chat().collate(TEXTS)
+    found = model(batch) / model.likelihood_weight
+    losses = F.cross_entropy(start(batch.ids, batch.mask)[:, :-1].mT, batch.ids[:, 1:], reduction="none")
+    response, real = batch.response_mask[:, 1:], batch.mask[:, 1:]
+    torch.testing.assert_close(found, -(losses * response).sum(-1) / response.sum(-1), atol=1e-3, rtol=0)
+    for wrong in (-(losses * response).sum(-1), -(losses * real).sum(-1) / real.sum(-1)):
+        assert (found - wrong).abs().max() > 0.1
+
+
+def test_what_learns_from_comparisons_with_a_likelihood():
+    """Trunk, head and weight; the model that it started from stays."""
+    start = lively_gpt(CONFIG)
+    model = RewardModel(start, likelihood=True)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    reward_model.train(model, BETTER, QUICK)
+    # A constant cancels in the loss: of the head's bias only weight decay could make something.
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed >= before.keys() - {"head.bias"} and same_parameters(start, lively_gpt(CONFIG))
 
 
 # --- normalisation ---
@@ -309,11 +347,11 @@ def naive(model, pairs) -> tuple[float, list[float], list[float]]:
     return float(np.mean([math.log1p(math.exp(-m)) for m in margins])), margins, list(rewards.values())
 
 
-@pytest.mark.parametrize("reads_surprise", [True, False])
-def test_a_step_is_the_naive_loss_over_pairs(reads_surprise):
+@every_kind
+def test_a_step_is_the_naive_loss_over_pairs(kind):
     """Some pairs twice, and unequally many for each prompt: pairs count, not prompts and not responses."""
     pairs = [*BETTER, BETTER[0], BETTER[0], Preference(PROMPTS[0], "No, never, not at all.", "Yes!")]
-    model = lively_model(reads_surprise)
+    model = lively_model(kind)
     loss, margins, rewards = naive(model, pairs)
     rows = []
     hidden = model.trunk.hidden
@@ -342,8 +380,8 @@ def test_all_pairs_of_a_prompt_are_in_one_batch(monkeypatch):
         assert {len({p.prompt for p in batch}) for batch in (first, second)} == {1, 2}
 
 
-@pytest.mark.parametrize("reads_surprise", [True, False])
-def test_what_is_preferred_is_learned(reads_surprise):
+@every_kind
+def test_what_is_preferred_is_learned(kind):
     """Responses with an exclamation mark are liked better; the words and prompts of the test were never seen
     together.
     """
@@ -357,7 +395,7 @@ def test_what_is_preferred_is_learned(reads_surprise):
         for k in range(3)
     ]
     train, test = pairs[:36], pairs[36:]
-    model = RewardModel(lively_gpt(CONFIG), reads_surprise=reads_surprise)
+    model = RewardModel(lively_gpt(CONFIG), **KINDS[kind])
 
     def accuracy():
         chosen = model.score([p.prompt for p in test], [p.chosen for p in test])
@@ -446,7 +484,7 @@ def test_the_head_begins_at_its_own_scale_in_a_narrow_model_too():
 @pytest.mark.parametrize("context", [30, 31, 32, 33])
 def test_how_long_a_response_may_be(context):
     """What was cut off may read a quarter longer than the room it had, and no more."""
-    model = lively_model(reads_surprise=False, config=replace(CONFIG, context=context))
+    model = lively_model("tokens", replace(CONFIG, context=context))
     chat = load_chat()
     room = context - len(chat.encode_prompt("Hello."))
     longest = chat.decode(chat.encode(" moon") * (room + room // 4))
@@ -461,7 +499,7 @@ def test_how_long_a_response_may_be(context):
 
 
 def test_a_prompt_that_leaves_no_room_is_refused():
-    model = lively_model(reads_surprise=False)
+    model = lively_model("tokens")
     chat = load_chat()
     template = len(chat.encode_prompt(""))
     for free, fits in ((1, True), (0, False), (-1, False)):
@@ -489,7 +527,7 @@ def test_the_scale_is_in_single_precision_whatever_the_default_is():
 
 
 def test_scores_are_made_a_few_rows_at_a_time(monkeypatch):
-    model, seen = lively_model(reads_surprise=False), []
+    model, seen = lively_model("tokens"), []
     hidden = model.trunk.hidden
     monkeypatch.setattr(
         model.trunk, "hidden", lambda ids, *a, **k: seen.append(len(ids)) or hidden(ids, *a, **k)
