@@ -6,6 +6,7 @@ the words to be right.
 """
 
 import re
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -314,8 +315,8 @@ def by_prompt(scorer, **where):
 
 
 def test_comparisons_teach_more_than_likelihood_knows_without_any():
-    most = column("reward_models_by_labels", "pairs", scorer="tokens only").max()
-    learned = by_prompt("tokens only", pairs=most)
+    most = column("reward_models_by_labels", "pairs", scorer=reward_models.COURSE).max()
+    learned = by_prompt(reward_models.COURSE, pairs=most)
     assert len(learned) == len(experiments.SEEDS)
     gained = bootstrap_difference(learned, by_prompt("label-free"))
     assert gained.mean >= 0.05 and gained.low > 0
@@ -331,7 +332,8 @@ def test_the_shipped_reward_model_is_normalised_on_samples_of_the_policy(sft):
 
 def test_more_comparisons_make_better_reward_models():
     order = {
-        n: column("reward_models_by_labels", "order", pairs=n, scorer="tokens only") for n in (300, 3000)
+        n: column("reward_models_by_labels", "order", pairs=n, scorer=reward_models.COURSE)
+        for n in (300, 3000)
     }
     assert (order[3000] > order[300]).all()
 
@@ -439,7 +441,7 @@ def test_what_the_fall_is_due_to():
 def test_with_a_penalty_gold_ends_above_the_fine_tuned_models_at_every_temperature():
     for temperature in (1.0, 0.7):
         start = column("overoptimisation", "gold", method="sft", temperature=temperature)
-        where = dict(method="ppo", beta=rlhf.SHIPPED_BETA, temperature=temperature, step=rlhf.LONG.steps)
+        where = dict(method="ppo", beta=rlhf.SHIPPED.beta, temperature=temperature, step=rlhf.LONG.steps)
         end = column("overoptimisation", "gold", **where)
         assert mean_with_interval(end - start).low > 0, temperature
 
@@ -480,11 +482,16 @@ def test_lambda_shortens_the_gradient_and_turns_it():
 
 def test_the_shipped_policies_are_the_typical_runs_of_the_table(sft):
     reward, rows = minialign.load("reward", "cpu"), load_history("overoptimisation")
-    for name, beta in (("ppo", rlhf.SHIPPED_BETA), ("ppo-overoptimised", 0.0)):
-        seed = rlhf.typical_seed(rows, method="ppo", beta=beta)
-        found = rlhf.measured(minialign.load(name, "cpu").model, sft.model, reward.score, seed)
-        of_table = at_the_end("overoptimisation", "gold", method="ppo", beta=beta, seed=seed)
-        assert found["gold"] == pytest.approx(of_table[0], abs=0.1), name
+    for name, config in (("ppo", rlhf.SHIPPED), ("ppo-overoptimised", replace(rlhf.LONG, beta=0.0))):
+        where = dict(method="ppo", beta=config.beta, step=config.steps)
+        seed = rlhf.typical_seed(rows, **where)
+        (found,) = rlhf.on_held_out(minialign.load(name, "cpu").model, sft.model, reward.score, (99,))
+        (of_table,) = column("overoptimisation", "gold", seed=seed, temperature=1.0, **where)
+        assert found["gold"] == pytest.approx(of_table, abs=0.1), name
+
+
+def test_the_shipped_ppo_stopped_where_the_tuning_prompts_say():
+    assert goodhart.best_stop(load_history("overoptimisation")) == (rlhf.SHIPPED.beta, rlhf.SHIPPED.steps)
 
 
 # --- DPO, over the seeds of the tables ---

@@ -572,18 +572,21 @@ def few_comparisons(monkeypatch):
     monkeypatch.setattr(reward_models, "preferences", some_comparisons)
     monkeypatch.setattr(reward_models, "SEEDS", (0,))
     monkeypatch.setattr(reward_models, "SIZES", (20,))
-    monkeypatch.setattr(reward_models, "SURPRISE_SIZES", ())
+    monkeypatch.setattr(reward_models, "HEAD_SIZES", ())
 
 
 def test_the_table_of_labels_has_reward_models_and_what_stands_beside_them(few_comparisons):
-    rows = reward_models.reward_models_by_labels(lively_gpt(WIDE))
+    parts = reward_models.reward_models_by_labels(lively_gpt(WIDE))
+    rows = [row for part in parts.values() for row in part()]
     trained = [(row["scorer"], row["pairs"], row["prompts"]) for row in rows if "pairs" in row]
     some = next(prompts for scorer, pairs, prompts in trained if pairs == 20)
     assert trained == [
-        ("tokens only", 20, some),
-        ("tokens only", 60, 10),
-        ("tokens only, few prompts", 24, 4),
-        ("tokens only, few prompts, as many updates", 24, 4),
+        ("head and likelihood", 20, some),
+        ("head and likelihood", 60, 10),
+        ("head and likelihood, few prompts", 24, 4),
+        ("head and likelihood, few prompts, as many updates", 24, 4),
+        ("head only", 60, 10),
+        ("likelihood only", 60, 10),
         ("reads surprise", 60, 10),
     ]
     assert {row["scorer"] for row in rows if "pairs" not in row} == {
@@ -595,6 +598,19 @@ def test_the_table_of_labels_has_reward_models_and_what_stands_beside_them(few_c
     }
     assert all({"accuracy", "order", "order_by_prompt"} <= row.keys() for row in rows)
     assert all(np.isfinite(row["loss"]) and "weight/politeness" in row for row in rows if "pairs" in row)
+
+
+def test_the_kinds_of_reward_models_and_what_each_learns():
+    sft = lively_gpt(CONFIG)
+    made = {name: make(sft, 1) for name, (make, _) in reward_models.KINDS.items()}
+    learns = {
+        name: {n for n, p in model.named_parameters() if p.requires_grad} for name, model in made.items()
+    }
+    heads = {"head.weight", "head.bias"}
+    assert learns["head and likelihood"] - learns["head only"] == {"likelihood_weight"}
+    assert learns["head and likelihood"] - learns["likelihood only"] == heads <= learns["head only"]
+    assert learns["reads surprise"] - learns["head only"] == {"surprise_embedding"}
+    assert not made["likelihood only"].head.weight.any() and made["head only"].head.weight.any()
 
 
 def test_the_table_of_depths(few_comparisons):

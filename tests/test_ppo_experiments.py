@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from minialign import ppo
+from minialign import ppo, reward_model
 from minialign.chat import load_chat
 from minialign.course.evaluation import Answers, measure
 from minialign.course.experiments import SEEDS, critics, goodhart, measuring, ppo_bugs, ppo_exact, rlhf
@@ -62,8 +62,8 @@ def test_only_one_arm_brings_a_critic_along():
 def small(monkeypatch):
     """PPO on three prompts, with what would be measured replaced by whether the policy has moved."""
     monkeypatch.setattr(rlhf, "prompts_of", lambda split: prompts_of(split)[:3])
-    moved = lambda policy, sft, *_: [{"moved": not same_parameters(policy, sft)}]  # noqa: E731
-    monkeypatch.setattr(rlhf, "on_held_out", moved)
+    moved = lambda policy, sft, *_: {"moved": not same_parameters(policy, sft)}  # noqa: E731
+    monkeypatch.setattr(rlhf, "shown", moved)
     size = dict(prompts_per_step=2, samples_per_prompt=2, max_new_tokens=4)
     return lively_gpt(CONFIG), RewardModel(lively_gpt(CONFIG)), PPOConfig(**size, steps=WARMUP + 1)
 
@@ -84,13 +84,16 @@ def test_the_arms_are_run_and_looked_into(small, monkeypatch):
     sft, reward, config = small
     monkeypatch.setattr(critics, "COMPARED", config)
     monkeypatch.setattr(critics, "MEASURED", (3, 6))
-    ended = lambda policy, sft, reward, rows, seed, temperatures: [*rows, {"t": temperatures}]  # noqa: E731
-    monkeypatch.setattr(critics, "ended", ended)
+    cooler = lambda policy, sft, reward, step, seed, temperatures: [{"step": step, "t": temperatures}]  # noqa: E731
+    monkeypatch.setattr(critics, "cooler", cooler)
     parts = critics.ppo_advantages(sft, reward)
     assert len(parts) == len(SEEDS) * (1 + len(critics.ARMS))
     rows = parts["λ = 0.95, cold critic, seed 1"]()
     assert {(row["arm"], row["seed"]) for row in rows} == {("λ = 0.95, cold critic", 1)}
-    assert [row["step"] for row in rows if "moved" in row] == [3, 6] and rows[-1]["t"] == (0.7,)
+    assert [row["step"] for row in rows if "moved" in row] == [3, 6] and rows[-1] == {
+        **{"arm": "λ = 0.95, cold critic", "seed": 1},
+        **{"step": 6, "t": (0.7,)},
+    }
     assert all("advantage/0" in row and "squared/0" in row for row in rows[:-1])
     assert ppo.evaluate is critics.ppo_evaluate
 
@@ -130,14 +133,19 @@ def test_a_critic_that_expects_too_little_makes_late_tokens_look_good():
 
 
 def arm_rows(**golds) -> list[dict]:
-    """Rows of the table; the gold on held-out prompts would choose otherwise."""
+    """Rows of the table; the gold on held-out prompts would choose otherwise.
+
+    An arm is at its best after 10 rollouts or after 20; at the other number it is worse.
+    """
     names = {"rloo": "RLOO", "grpo": "GRPO", "cold": "λ = 1, cold critic", "old": "λ = 0.95, cold critic"}
     names |= {"warm": "λ = 1, warm critic", "reward": "λ = 1, reward model critic"}
     rows = [{"arm": "start", "seed": 0, "step": 0, "gold": 9.0, "tuning/gold": 9.0}]
     for name, of_seeds in golds.items():
         for seed, gold in enumerate(of_seeds):
+            best, other = (10, 20) if name in ("rloo", "warm") else (20, 10)
             row = {"arm": names[name], "seed": seed, "step": 20}
-            rows += [{**row, "step": 10, "gold": -gold}, {**row, "gold": -gold, "tuning/gold": gold}]
+            rows += [{**row, "step": best, "gold": -gold, "tuning/gold": gold}]
+            rows += [{**row, "step": other, "gold": 9.0, "tuning/gold": gold - 1}]
             rows.append({**row, "gold": 8.0, "temperature": 0.7})
     return rows
 
@@ -166,7 +174,8 @@ def test_the_chosen_arm_is_the_simplest_within_a_standard_error_of_the_best(gold
 
 def seed_rows(*golds, beta=0.0) -> list[dict]:
     rows = [{"method": "ppo", "beta": beta, "step": 8, "seed": i, "gold": -g} for i, g in enumerate(golds)]
-    return rows + [row | {"step": 24, "tuning/gold": -row["gold"]} for row in rows]
+    early = [row | {"tuning/gold": row["gold"]} for row in rows]
+    return [*early, *rows, *(row | {"step": 24, "tuning/gold": -row["gold"]} for row in rows)]
 
 
 @pytest.mark.parametrize(
@@ -182,9 +191,9 @@ def seed_rows(*golds, beta=0.0) -> list[dict]:
     ],
 )
 def test_the_typical_seed_is_the_median_on_tuning_prompts(golds, seed):
-    assert rlhf.typical_seed(seed_rows(*golds)) == seed
+    assert rlhf.typical_seed(seed_rows(*golds), step=24) == seed
     rows = [*seed_rows(9.0, 8.0, 7.0, beta=0.2), *seed_rows(*golds)][::-1]
-    assert rlhf.typical_seed(rows, method="ppo", beta=0.0) == seed
+    assert rlhf.typical_seed(rows, method="ppo", beta=0.0, step=24) == seed
 
 
 def test_a_typical_seed_of_nothing():
@@ -260,21 +269,25 @@ def test_the_controls_change_one_thing_at_a_time(monkeypatch):
     made = {}
 
     def trained(sft, pairs, config, model):
-        return SimpleNamespace(people=pairs, config=config, reads=model.reader is not None), None
+        return SimpleNamespace(people=pairs, config=config, weight=model.likelihood_weight), None
 
     monkeypatch.setattr(goodhart, "preferences", lambda which: which)
     monkeypatch.setattr(goodhart, "relabelled", lambda pairs, people, seed: people)
     monkeypatch.setattr(goodhart, "trained", trained)
+    monkeypatch.setattr(goodhart, "normalised", lambda model, sft: model)
     sft, usual = lively_gpt(CONFIG), typical_annotator()
     for control in goodhart.CONTROLS:
         made[control] = goodhart.reward_of(sft, control, 1)
-    assert [name for name in goodhart.CONTROLS if made[name].reads] == ["reads surprise"]
-    assert {made[name].config.seed for name in goodhart.CONTROLS} == {1}
+    begins = made.pop("no labels")
+    assert same_parameters(begins.trunk, sft) and not begins.head.weight.any()
+    assert begins.likelihood_weight == reward_model.LIKELIHOOD_WEIGHT
+    assert [name for name in made if made[name].weight is None] == ["head only"]
+    assert {of.config.seed for of in made.values()} == {1}
     shipped = {person.seed for seed in (0, 1) for person in crowd(seed)}
-    assert not shipped & {person.seed for name in goodhart.CONTROLS for person in made[name].people}
+    assert not shipped & {person.seed for of in made.values() for person in of.people}
     for name, changed in (
         ("as they are", set()),
-        ("reads surprise", set()),
+        ("head only", set()),
         ("without biases", biases),
         ("checking all facts", {"checks_facts"}),
         ("without biases, checking all facts", biases | {"checks_facts"}),
@@ -282,6 +295,30 @@ def test_the_controls_change_one_thing_at_a_time(monkeypatch):
         person = made[name].people[0]
         found = {knob for knob in TYPICAL if getattr(person, knob) != getattr(usual, knob)}
         assert found == changed, name
+
+
+def test_the_shipped_run_stops_where_the_tuning_prompts_say():
+    golds = {(0.0, 10): 9.0, (0.05, 10): 3.0, (0.05, 30): 2.0, (0.2, 10): 2.8, (0.2, 30): 2.9}
+    rows = [
+        {
+            "method": "ppo",
+            "beta": beta,
+            "step": step,
+            "seed": seed,
+            "tuning/gold": gold + noise,
+            "gold": -gold,
+        }
+        for (beta, step), gold in golds.items()
+        for seed, noise in enumerate((0.3, -0.2, -0.1))
+    ]
+    rows += [{"method": "ppo", "beta": 0.2, "step": 1, "seed": 0}]  # a rollout that is not measured
+    rows += [{"method": "ppo-ptx", "beta": 0.05, "step": 30, "seed": 0, "tuning/gold": 9.0}]
+    rows += [{"method": "sft", "step": 0, "seed": 0, "tuning/gold": 9.0}]
+    assert goodhart.best_stop(rows) == (0.05, 10)
+    assert goodhart.best_stop([row | {"tuning/gold": -row.get("tuning/gold", 0)} for row in rows[:15]]) == (
+        0.05,
+        30,
+    )
 
 
 # --- what goes wrong ---

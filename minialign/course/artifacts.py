@@ -46,6 +46,7 @@ from minialign.course.experiments import (
 from minialign.course.plan import Artifact
 from minialign.documents import encode_corpus
 from minialign.gpt import GPT, GPTConfig
+from minialign.ppo import PPOConfig
 from minialign.preferences import dump_preferences
 from minialign.reward_model import RewardModel
 from minialign.tokenizer import RANKS, SPECIAL_TOKENS, build_encoding, dump_ranks, train_bpe
@@ -101,11 +102,11 @@ def build_reward(device: str) -> dict[str, bytes]:
     return contents("reward", model, "reward", history)
 
 
-def build_aligned(name: str, beta: float, device: str) -> dict[str, bytes]:
+def build_aligned(name: str, config: PPOConfig, device: str) -> dict[str, bytes]:
     """A policy trained by PPO against the shipped reward model: the typical run of `overoptimisation`."""
-    seed = rlhf.typical_seed(load_history("overoptimisation"), method="ppo", beta=beta)
-    config = replace(rlhf.LONG, beta=beta, seed=seed)
-    policy, rows = rlhf.optimised(*models(device, "sft", "reward"), config)
+    where = dict(method="ppo", beta=config.beta, step=config.steps)
+    seed = rlhf.typical_seed(load_history("overoptimisation"), **where)
+    policy, rows = rlhf.optimised(*models(device, "sft", "reward"), replace(config, seed=seed))
     return contents(name, policy, "chat", History(rows))
 
 
@@ -156,7 +157,7 @@ def table_of_parts(
 
 SFT = f"{fine_tuning.SHORT!r} {shipped.RECIPE}"
 POLICY_GRADIENTS = f"{policy_gradients.LONG!r} {policy_gradients.SHORT!r}"
-REWARD = f"{reward_models.LARGE!r} {reward_models.BUG_CONFIG!r}"
+REWARD = f"{reward_models.LARGE!r} {reward_models.PASSES} passes {reward_models.BUG_CONFIG!r}"
 RLHF = f"seeds {experiments.SEEDS} {rlhf.ARM!r} {rlhf.LONG!r}"
 DPO = f"seeds {experiments.SEEDS} {direct_preference.CONSTANT!r}"
 RACE = f"seeds {experiments.SEEDS} {race_methods.RECIPE}"
@@ -188,6 +189,7 @@ ARTIFACTS = (
         for experiment in (*policy_gradients.TABLES, *relaxations.TABLES)
     ),
     *(table("04", experiment, f"{ratings.CROWDS!r}") for experiment in ratings.TABLES),
+    table_of_parts("04", reward_models.reward_models_by_labels, REWARD, "sft", reads=PAIRS),
     *(table("04", experiment, REWARD, "sft", reads=PAIRS) for experiment in reward_models.TABLES),
     table_of_parts("05", critics.ppo_advantages, critics.RECIPE, "sft", "reward"),
     table_of_parts("05", goodhart.overoptimisation, RLHF, "sft", "reward"),
@@ -215,11 +217,11 @@ ARTIFACTS = (
     *(
         Artifact(
             model_files(name),
-            partial(build_aligned, name, beta),
-            f"the typical seed, beta={beta} {RLHF}",
+            partial(build_aligned, name, config),
+            f"the typical seed of {rlhf.ARM!r} {config!r}",
             ("sft", "reward", "overoptimisation"),
         )
-        for name, beta in (("ppo", rlhf.SHIPPED_BETA), ("ppo-overoptimised", 0.0))
+        for name, config in (("ppo", rlhf.SHIPPED), ("ppo-overoptimised", replace(rlhf.LONG, beta=0.0)))
     ),
 )
 

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from statistics import mean
 from unittest import mock
 
 import torch
 
 from minialign import ppo
 from minialign.course.experiments import SEEDS, Part
-from minialign.course.experiments.rlhf import LONG, WARMUP, Arm, ended, optimised, started
+from minialign.course.experiments.rlhf import LONG, WARMUP, Arm, cooler, optimised, started
 from minialign.gpt import GPT
 from minialign.masked import masked_mean
 from minialign.reward_model import RewardModel
@@ -61,7 +62,7 @@ def ppo_advantages(sft: GPT, reward: RewardModel) -> dict[str, Part]:
     """PPO with each of ARMS, from as many samples; and the fine-tuned model as arm "start".
 
     Each rollout's row has the run's metrics and `by_tokens_to_go`; those in MEASURED what held-out prompts
-    show; the last "tuning/gold". A row with a lower `temperature` follows.
+    show, and "tuning/gold". A row with a lower `temperature` follows.
     """
 
     def start(seed: int) -> list[dict]:
@@ -72,7 +73,7 @@ def ppo_advantages(sft: GPT, reward: RewardModel) -> dict[str, Part]:
         with mock.patch.object(ppo, "evaluate", evaluate_and_look):
             config = replace(COMPARED, seed=seed)
             policy, rows = optimised(sft, reward, config, MEASURED, arm=ARMS[name])
-        rows = ended(policy, sft, reward.score, rows, seed, temperatures=(0.7,))
+        rows += cooler(policy, sft, reward.score, rows[-1]["step"], seed, temperatures=(0.7,))
         return [{"arm": name, "seed": seed, **row} for row in rows]
 
     parts = {f"start, seed {seed}": partial(start, seed) for seed in SEEDS}
@@ -82,15 +83,23 @@ def ppo_advantages(sft: GPT, reward: RewardModel) -> dict[str, Part]:
 def chosen_arm(rows: Sequence[dict]) -> Arm:
     """The arm that the course's PPO has, from the rows of `ppo_advantages`. The rule, fixed before they were:
 
-    Compared is the gold reward at T = 1 on the *tuning* prompts after all rollouts, its mean over the seeds.
-    Of all arms within one standard error (over the seeds) of the best, the one with the fewest parts is
-    chosen: no critic before a cold one, that before a warm one, that before one from the reward model. Of
-    equally many parts, the one with more gold.
+    Compared is the gold reward at T = 1 on the *tuning* prompts, its mean over the seeds, after that number
+    of rollouts in MEASURED that suits the arm best: a reward model can be over-optimised, and an arm that
+    gets nowhere would look good at the end. Of all arms within one standard error (over the seeds) of the
+    best, the one with the fewest parts is chosen: no critic before a cold one, that before a warm one, that
+    before one from the reward model. Of equally many parts, the one with more gold.
     """
     names = [name for name in ARMS if any(row["arm"] == name for row in rows)]
-    golds = [
-        [row["tuning/gold"] for row in rows if row["arm"] == name and "tuning/gold" in row] for name in names
-    ]
+    golds = [at_best([row for row in rows if row["arm"] == name]) for name in names]
     order = [next(i for i, kinds in enumerate(SIMPLEST) if ARMS[name].baseline in kinds) for name in names]
-    means, errors = [sum(gold) / len(gold) for gold in golds], [standard_error(gold) for gold in golds]
+    means, errors = [mean(gold) for gold in golds], [standard_error(gold) for gold in golds]
     return ARMS[names[one_standard_error_rule(means, errors, order)]]
+
+
+def at_best(rows: Sequence[dict]) -> list[float]:
+    """The seeds' "tuning/gold" after as many rollouts as make its mean largest."""
+    golds: dict[int, list[float]] = {}
+    for row in rows:
+        if "tuning/gold" in row:
+            golds.setdefault(row["step"], []).append(row["tuning/gold"])
+    return max(golds.values(), key=mean)

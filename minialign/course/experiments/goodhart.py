@@ -8,6 +8,7 @@ comes, how far it goes, and what else is lost is measured.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from statistics import mean
 
 import numpy as np
 
@@ -16,17 +17,24 @@ from minialign.course.evaluation import Answers, measure
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
 from minialign.course.experiments.comparisons import crowd, preferences, relabelled
 from minialign.course.experiments.fine_tuning import documents
-from minialign.course.experiments.reward_models import LARGE, trained
-from minialign.course.experiments.rlhf import LONG, ended, optimised, preserved, started
+from minialign.course.experiments.reward_models import (
+    COURSE,
+    KINDS,
+    LARGE,
+    head_and_likelihood,
+    normalised,
+    trained,
+)
+from minialign.course.experiments.rlhf import LONG, cooler, optimised, preserved, started
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
 from minialign.rollouts import Reward
 
 BETAS = (0.0, 0.05, 0.2)
-MEASURED = (5, 10, 15, 20)  # rollouts after which held-out prompts are answered
+MEASURED = (10, 20, 30)  # rollouts after which held-out prompts are answered
 # Fixed before the table was built, for tests: without a penalty gold rises until the one, and falls until the
 # other. The peak of a curve is chosen by its own noise.
-RISEN, FALLEN = 10, 20
+RISEN, FALLEN = 10, 30
 PTX = 0.5  # weight of the pre-training loss where it is mixed in
 TILTS = (5.0, 2.0, 1.0, 0.7, 0.5, 0.4, 0.3)  # β of the tilted optimum
 
@@ -82,7 +90,7 @@ def overoptimisation(sft: GPT, reward: RewardModel) -> dict[str, Part]:
         config = replace(LONG, beta=beta, seed=seed, ptx_coef=ptx)
         policy, rows = optimised(sft, reward, config, MEASURED, documents=documents() if ptx else ())
         rows[-1] |= preserved(policy)
-        rows = ended(policy, sft, reward.score, rows, seed)
+        rows += cooler(policy, sft, reward.score, rows[-1]["step"], seed)
         return [{"seed": seed, "method": method, "beta": beta, **row} for row in rows]
 
     runs = [*(("ppo", beta, 0.0) for beta in BETAS), ("ppo-ptx", 0.05, PTX)]
@@ -92,6 +100,18 @@ def overoptimisation(sft: GPT, reward: RewardModel) -> dict[str, Part]:
         for method, beta, ptx in runs
         for seed in SEEDS
     }
+
+
+def best_stop(rows: Sequence[dict]) -> tuple[float, int]:
+    """The β and the number of rollouts of the shipped PPO: what has most gold on *tuning* prompts.
+
+    At T = 1, the mean over the seeds, among the runs of `overoptimisation` with a penalty.
+    """
+    golds: dict[tuple[float, int], list[float]] = {}
+    for row in rows:
+        if row["method"] == "ppo" and row["beta"] and "tuning/gold" in row:
+            golds.setdefault((row["beta"], row["step"]), []).append(row["tuning/gold"])
+    return max(golds, key=lambda stop: mean(golds[stop]))
 
 
 def gained(rows: Sequence[dict], name: str, since: int, until: int, **where) -> np.ndarray:
@@ -119,7 +139,8 @@ CONTROLS = {
     "without biases": WITHOUT_BIASES,
     "checking all facts": CHECKING,
     "without biases, checking all facts": WITHOUT_BIASES | CHECKING,
-    "reads surprise": {},  # people as they are; the reward model is told log π_ref of every token
+    "head only": {},  # people as they are; the reward model has a head only, and reads less
+    "no labels": {},  # the reward model as it begins: the likelihood of the fine-tuned model
 }
 
 
@@ -128,14 +149,19 @@ def reward_of(sft: GPT, control: str, seed: int) -> RewardModel:
 
     So what differs between controls is not the luck of one set of labels, or of one training.
     """
+    if control == "no labels":
+        return normalised(head_and_likelihood(sft, seed), sft)
     people = crowd(2 + seed, **CONTROLS[control])  # other people than those of the shipped comparisons
     pairs = relabelled(preferences("comparisons"), people, seed)
-    model = RewardModel(sft, seed, reads_surprise=control == "reads surprise")
-    return trained(sft, pairs, replace(LARGE, seed=seed), model=model)[0]
+    kind, rate = KINDS[control if control in KINDS else COURSE]
+    config = replace(LARGE, learning_rate=rate, seed=seed)
+    return trained(sft, pairs, config, model=kind(sft, seed))[0]
 
 
 def goodhart_controls(sft: GPT) -> dict[str, Part]:
     """PPO without a penalty, by reward models of people "as they are" or changed in one thing, or in two.
+
+    And by reward models of the same people that are made in another way, or of nobody.
 
     Every seed has a reward model of its own. Rows as in `overoptimisation`: "ppo", and beside it "best-of-n"
     and "tilted". Proxies of different reward models have different units; gold can be compared.

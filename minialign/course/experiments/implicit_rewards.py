@@ -14,10 +14,9 @@ from minialign.course.experiments import SEEDS, Part
 from minialign.course.experiments.comparisons import HeldOut, Scorer, preferences, updates
 from minialign.course.experiments.direct_preference import CONSTANT
 from minialign.course.experiments.measuring import by_prompt
-from minialign.course.experiments.reward_models import fitted, steps_for
+from minialign.course.experiments.reward_models import LARGE, fitted, steps_for
 from minialign.course.experiments.scorers import ImplicitReward, Likelihood, unbiased
 from minialign.gpt import GPT
-from minialign.reward_model import RewardModelConfig
 from minialign.training import stop_if_interrupted
 from minialign.world.judge import gold_rewards
 
@@ -62,7 +61,7 @@ def dpo_implicit_rewards(sft: GPT) -> dict[str, Part]:
 
     def explicit(seed: int) -> Scorer:
         pairs = preferences("comparisons")
-        return fitted(sft, pairs, RewardModelConfig(steps=steps_for(pairs), seed=seed))[0]
+        return fitted(sft, pairs, replace(LARGE, steps=steps_for(pairs), seed=seed))[0]
 
     def learned(name: str, seed: int) -> list[dict]:
         return [{"scorer": name, "seed": seed, **graded(test, learners[name](seed))}]

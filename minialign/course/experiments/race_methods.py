@@ -152,7 +152,6 @@ COPIED = every(imitated=IMITATED, learning_rate=RATES)
 PPO = PPOConfig(steps=27, **CONSTANT)
 DPO = DPOConfig(steps=200, **CONSTANT)
 ONLINE = OnlineDPOConfig(steps=39, **CONSTANT)
-SHIPPED = replace(rlhf.LONG, beta=rlhf.SHIPPED_BETA)  # of the model "ppo"
 METHODS = {
     "SFT on chosen": Method(imitate, SFTConfig(steps=333, **CONSTANT), COPIED),
     "PPO": Method(optimise, PPO, TILTED, needs_reward=True),
@@ -162,7 +161,7 @@ METHODS = {
     "online DPO, sampled labels": Method(prefer_online_sampled, ONLINE, TILTED, needs_reward=True),
     "PPO, all labels": Method(optimise, PPO, RETUNED, needs_reward=True, more=True),
     "DPO, all labels": Method(prefer, DPO, RETUNED, more=True),
-    "PPO, as shipped": Method(optimise, SHIPPED, needs_reward=True, more=True),
+    "PPO, as shipped": Method(optimise, rlhf.SHIPPED, needs_reward=True, more=True),
 }
 RECIPE = f"{PER_PROMPT} labels a prompt {REWARD!r} {rlhf.ARM!r} " + " ".join(
     f"{name}: {method.config!r} {method.settings}" for name, method in METHODS.items()

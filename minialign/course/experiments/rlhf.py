@@ -62,8 +62,8 @@ class Arm:
 
 ARM = Arm("warm")  # of the course's PPO: what `critics.chosen_arm` chooses from the table ppo_advantages
 # At a constant rate, so that half a run is a run of half the length.
-LONG = PPOConfig(steps=20, learning_rate=2e-4, final_lr=1.0)
-SHIPPED_BETA = 0.2  # of the shipped model "ppo"
+LONG = PPOConfig(steps=30, learning_rate=2e-4, final_lr=1.0)
+SHIPPED = replace(LONG, steps=10, beta=0.2)  # the model "ppo": what `goodhart.best_stop` finds in its table
 
 
 def optimised(
@@ -71,13 +71,14 @@ def optimised(
 ) -> tuple[GPT, list[dict]]:
     """PPO from `sft` for config.steps rollouts in all, and one row for each.
 
-    A row has the run's own metrics and, after the rollouts in `at`, what held-out prompts show.
+    A row has the run's own metrics and, after the rollouts in `at`, what held-out prompts show, and
+    "tuning/gold", the gold at T = 1 on the tuning prompts, by which anything is chosen.
     """
     policy = copy.deepcopy(sft)
 
     def on_step(metrics: dict) -> None:
         if metrics["step"] in at:
-            metrics |= on_held_out(policy, sft, reward.score, (config.seed, metrics["step"]))[0]
+            metrics |= shown(policy, sft, reward.score, (config.seed, metrics["step"]))
 
     prompts = [p.text for p in prompts_of("policy")]
     options |= dict(reference=sft, critic=arm.critic(reward), on_step=on_step)
@@ -102,36 +103,38 @@ def on_held_out(
     return [{"proxy" if name == "reward" else name: row[name] for name in row} for row in rows]
 
 
-def ended(
+def shown(policy: GPT, sft: GPT, reward: Reward, drawn: tuple[int, ...]) -> dict:
+    """What held-out prompts show at T = 1, and "tuning/gold"."""
+    return on_held_out(policy, sft, reward, drawn)[0] | {"tuning/gold": tuning_gold(policy, drawn)}
+
+
+def cooler(
     policy: GPT,
     sft: GPT,
     reward: Reward,
-    rows: list[dict],
+    step: int,
     seed: int,
     temperatures: Sequence[float] = (0.7, 0.0),
 ) -> list[dict]:
-    """The rows of a run with what belongs to its end.
-
-    The last one gets "tuning/gold", the gold at T = 1 on the tuning prompts, by which anything is chosen.
-    Behind it come rows of cooler samples on the held-out prompts.
-    """
-    step = rows[-1]["step"]
-    cooler = on_held_out(policy, sft, reward, (seed, step), temperatures)
-    last = rows[-1] | {"tuning/gold": tuning_gold(policy, (seed, step))}
-    return [*rows[:-1], last, *({"step": step, **row} for row in cooler)]
+    """Rows of cooler samples on the held-out prompts, after `step` rollouts."""
+    found = on_held_out(policy, sft, reward, (seed, step), temperatures)
+    return [{"step": step, **row} for row in found]
 
 
 def started(sft: GPT, reward: Reward, seed: int, **options) -> list[dict]:
-    """The same of the fine-tuned model, before any rollout. To sample it more coolly costs nothing."""
-    (row,) = on_held_out(sft, sft, reward, (seed, 0))
-    return ended(sft, sft, reward, [{"step": 0, **row}], seed, **options)
+    """What the fine-tuned model shows, before any rollout. To sample it more coolly costs nothing."""
+    return [
+        {"step": 0, **shown(sft, sft, reward, (seed, 0))},
+        *cooler(sft, sft, reward, 0, seed, **options),
+    ]
 
 
 def typical_seed(rows: Sequence[dict], **where) -> int:
-    """Which run is shipped: the seed whose gold on tuning prompts at the end is the median of the seeds'.
+    """Which run is shipped: the seed whose gold on tuning prompts is the median of the seeds'.
 
-    Of the rows that have all of `where`. Of an even number of seeds, the lower of the two in the middle; of
-    equal golds, the seed with the lower number. Raises ValueError where no row fits.
+    Of the rows that have all of `where`, which says after which step if there are several. Of an even number
+    of seeds, the lower of the two in the middle; of equal golds, the seed with the lower number. Raises
+    ValueError where no row fits.
     """
     golds = {
         row["seed"]: row["tuning/gold"]
