@@ -32,8 +32,8 @@ class Critic(torch.nn.Module):
         """A critic that says of what was written so far how the reward model would score it.
 
         Trunk and head are copies, the head in the scale of the normalised scores. A reward model that reads
-        surprise is told more than the critic will be, which starts farther from the scores. Raises TypeError
-        for what is no reward model. Source: Stiennon et al. 2020.
+        surprise, or adds its likelihood, knows more than the critic will, which starts farther from the
+        scores. Raises TypeError for what is no reward model. Source: Stiennon et al. 2020.
         """
         if not hasattr(reward_model, "gain"):
             raise TypeError(
