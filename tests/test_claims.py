@@ -462,12 +462,12 @@ def test_what_is_preserved():
         for where in (
             dict(method="sft"),
             dict(method="ppo", beta=0.0),
-            dict(method="ppo", beta=0.2),
+            dict(method="ppo", beta=0.3),
             dict(method="ppo-ptx"),
         )
     )
     assert len(free) == 3 and (free > held.max()).all() and (held > start).all()
-    assert (mixed < kept("perplexity", method="ppo", beta=0.05)).all()
+    assert (mixed < kept("perplexity", method="ppo", beta=goodhart.PTX_BETA)).all()
 
 
 def test_ppo_takes_the_gpt_to_the_tilted_reference():

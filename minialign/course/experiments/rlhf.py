@@ -63,7 +63,7 @@ class Arm:
 ARM = Arm("warm")  # of the course's PPO: what `critics.chosen_arm` chooses from the table ppo_advantages
 # At a constant rate, so that half a run is a run of half the length.
 LONG = PPOConfig(steps=30, learning_rate=2e-4, final_lr=1.0)
-SHIPPED = replace(LONG, steps=10, beta=0.2)  # the model "ppo": what `goodhart.best_stop` finds in its table
+SHIPPED = replace(LONG, steps=15, beta=0.1)  # the model "ppo": what `goodhart.best_stop` finds in its table
 
 
 def optimised(
