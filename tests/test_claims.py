@@ -72,7 +72,7 @@ def test_the_base_model_knows_the_facts_of_its_corpus(base):
 
 
 def test_the_fine_tuned_model_answers(sft):
-    assert reply_shares(PROMPTS, sft.respond(TEXTS))["answer"] >= 0.95
+    assert reply_shares(PROMPTS, sft.respond(TEXTS))["answer"] >= 0.90
 
 
 def test_facts_come_out_on_topics_that_fine_tuning_never_mentioned(sft):
@@ -128,51 +128,122 @@ def column(table: str, name: str, **where) -> np.ndarray:
     )
 
 
-def test_a_the_last_doublings_of_demonstrations_gain_less_than_a_third_of_the_first(base):
-    gold = {n: column("by_demonstrations", "gold", demonstrations=n).mean() for n in fine_tuning_limits.SIZES}
-    nothing = gold_rewards(PROMPTS, base.respond(TEXTS, temperature=1.0, max_new_tokens=60)).mean()
-    first = (gold[30] - nothing) / np.log2(30)  # from one demonstration to thirty
-    assert 0 < (gold[3000] - gold[1000]) / np.log2(3) < first / 3
+def test_a_after_a_few_hundred_demonstrations_more_of_them_buy_nothing():
+    golds = {
+        name: {n: column("by_demonstrations", name, demonstrations=n) for n in (0, *fine_tuning_limits.SIZES)}
+        for name in ("gold", "gold, T=0")
+    }
+    warm, cool = golds.values()
+    nothing = column("by_demonstrations", "gold", who="base")[0]
+    assert len(warm[30]) == len(experiments.SEEDS)
+    assert 0.6 < (warm[30].mean() - nothing) / (warm[3000].mean() - nothing) < 0.8
+    assert (warm[3000] < warm[300]).all() and abs(cool[3000].mean() - cool[300].mean()) < 0.2
 
 
-def test_b_one_style_makes_a_model_less_varied():
-    many, one = (column("one_style", "entropy", style=style) for style in ("many ways", "one way"))
-    assert len(many) == len(experiments.SEEDS) and (one < 0.9 * many).all()
+def test_a_the_base_model_in_its_corpus_s_frame_is_worth_more_than_few_demonstrations():
+    for name in ("gold", "gold, T=0"):
+        framed = column("by_demonstrations", name, who="base, in the corpus's frame")
+        assert (column("by_demonstrations", name, who="SFT") < framed).all()
+    assert column("by_demonstrations", "answer", who="base, one phrase") >= 0.80
+    assert (column("by_demonstrations", "answer", demonstrations=30) >= 0.80).all()
 
 
-def test_d_an_imitator_does_not_pass_its_demonstrators_and_choosing_among_its_samples_does():
-    theirs, imitator, best = (
-        column("human_ceiling", name) for name in ("demonstrators", "imitator, T=1", "best of 16")
+def test_b_one_style_makes_a_model_less_varied_and_a_single_label_does_not():
+    many, single, one = (
+        column("one_style", "entropy", style=style)
+        for style in ("many ways", "one answer a prompt", "one way")
     )
-    assert (imitator <= 1.05 * theirs).all() and (best >= 1.15 * theirs).all()
+    assert len(many) == len(experiments.SEEDS)
+    assert (one < 0.75 * many).all() and (abs(single / many - 1) < 0.15).all()
+    gold = {style: column("one_style", "gold", style=style) for style in ("many ways", "one way")}
+    assert (gold["one way"] > gold["many ways"] + 0.2).all()
+
+
+def test_d_an_imitator_at_t_1_stays_below_its_demonstrators_and_its_best_below_theirs():
+    theirs, warm, greedy = (
+        column("human_ceiling", name)
+        for name in ("demonstrators, best of 1", "imitator, T=1", "imitator, T=0")
+    )
+    assert len(theirs) == len(experiments.SEEDS)
+    assert (warm < 0.85 * theirs).all() and (greedy > theirs + 0.1).all()
+    best, best_of_theirs = (
+        column("human_ceiling", f"{who}, best of 16") for who in ("imitator", "demonstrators")
+    )
+    assert (best > 1.2 * theirs).all() and (best < best_of_theirs - 0.3).all()
+    above = column("human_ceiling", "above")
+    assert (above > 0.18).all() and (above < 0.28).all()
 
 
 def test_e_a_higher_loss_can_mean_a_higher_gold():
-    end = {
-        data: [column("likelihood_and_gold", name, data=data, step=400) for name in ("loss", "gold")]
-        for data in ("all 2,000", "best 200")
-    }
-    assert len(end["best 200"][0]) == len(experiments.SEEDS)
-    assert (end["best 200"][0] > end["all 2,000"][0]).all() and (
-        end["best 200"][1] > end["all 2,000"][1] + 0.15
-    ).all()
+    def at(step, name, data):
+        return column("likelihood_and_gold", name, data=data, step=step)
+
+    best, everything, some = (
+        {name: at(160, name, data) for name in ("loss", "loss on the best", "gold")}
+        for data in ("best 200", "all 2,000", "random 200")
+    )
+    assert len(best["loss"]) == len(experiments.SEEDS)
+    for name in ("loss", "loss on the best"):
+        assert (best[name] > everything[name]).all()
+    assert (best["gold"] > everything["gold"] + 0.3).all() and (best["gold"] > some["gold"]).all()
+    for name in ("loss", "gold"):
+        assert (at(160, name, "random 200") > at(80, name, "random 200")).all()
 
 
-def test_the_bugs_that_hide_the_end_token_keep_a_model_from_stopping():
-    for bug in ("mask off by one", "no end token", "pad = end"):
-        assert (column("failures", "ended", bug=bug) < 0.7).all(), bug
-        assert (
-            column("failures", "words", bug=bug) > 2 * column("failures", "words", bug="correct")
-        ).all(), bug
-    assert (column("failures", "ended", bug="correct") > 0.95).all()
+def test_what_wrong_masks_do():
+    def of(bug, name):
+        return column("failures", name, bug=bug)
+
+    assert len(of("correct", "gold")) == len(experiments.SEEDS)
+    assert (of("correct", "ended") > 0.97).all() and (of("correct", "answer") > 0.8).all()
+    for bug in ("mask shifted twice", "no end token"):
+        assert (of(bug, "ended") < 0.6).all(), bug
+        assert (of(bug, "words") > 2 * of("correct", "words")).all(), bug
+    not_shifted = "mask not shifted"
+    assert (of(not_shifted, "ended") > 0.97).all() and (of(not_shifted, "answer") < 0.6).all()
+    for bug in ("mask shifted twice", "no end token", not_shifted):
+        assert (of(bug, "gold") < of("correct", "gold") - 0.5).all(), bug
+        assert (of(bug, "losses")[:, -1] < of("correct", "losses")[:, -1]).all(), bug
+    for bug in ("template in the loss", "prompt in the loss"):
+        assert abs(of(bug, "gold") - of("correct", "gold")).mean() < 0.2, bug
+
+
+def test_what_the_corpus_taught_needs_no_demonstration_and_unknown_things_come_later():
+    def of(arm, name, epoch=5.0):
+        return column("knowledge", name, arm=arm, epoch=epoch)
+
+    unknown, known = "with unknown things", "known things only"
+    for arm in (unknown, known):
+        assert len(of(arm, "sft")) == len(experiments.SEEDS)
+        assert (of(arm, "held-out") >= 0.9 * of(arm, "sft")).all()
+    assert column("knowledge", "shuffled").max() < 0.02
+    early = column("knowledge", "epoch", arm=unknown).min()
+    assert (of(unknown, "sft", early) > 0.8).all() and (of(unknown, "sft-only", early) < 0.05).all()
+    assert (of(unknown, "sft-only", 1.0) < 0.3).all() and (of(unknown, "sft-only") > 0.85).all()
 
 
 def test_learning_unknown_things_makes_a_model_invent():
     with_unknown, known = (
-        column("knowledge", "invents", arm=arm, epoch=6.0)
+        {name: column("knowledge", name, arm=arm, epoch=5.0) for name in ("invents", "held-out")}
         for arm in ("with unknown things", "known things only")
     )
-    assert len(known) == len(experiments.SEEDS) and (with_unknown > 0.05).all() and (known < 0.03).all()
+    assert len(known["invents"]) == len(experiments.SEEDS)
+    assert (with_unknown["invents"] > 0.02).all() and (known["invents"] < 0.01).all()
+    assert (known["held-out"] > with_unknown["held-out"] + 0.02).all()
+
+
+def test_replay_keeps_what_the_base_model_could_be_asked_for():
+    def left(arm, name="in frame/real"):
+        return column("alignment_tax", name, arm=arm, step=160)
+
+    before = column("alignment_tax", "in frame/real", arm="base")[0]
+    replay, none, low = map(left, ("replay", "no replay", "no replay, low rate"))
+    assert len(replay) == len(experiments.SEEDS)
+    assert (replay > 0.9 * before).all() and (none < 0.6 * before).all()
+    assert (none < low).all() and (low < replay.max()).all()
+    for arm in ("no replay", "no replay, low rate"):
+        assert (left("replay", "gold") > left(arm, "gold")).all(), arm
+        assert (left("replay", "loss on documents") < left(arm, "loss on documents") - 0.08).all(), arm
 
 
 # --- REINFORCE with the gold reward, over the seeds of the tables ---
