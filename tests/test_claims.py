@@ -85,11 +85,11 @@ def test_facts_come_out_on_topics_that_fine_tuning_never_mentioned(sft):
 
 
 def test_there_is_headroom_above_the_fine_tuned_model(sft):
-    """Later notebooks optimise: the samples they start from are at 50 to 60 % of the maximal gold."""
+    """Later notebooks optimise: the samples they start from are at 60 to 68 % of the maximal gold."""
     gold = np.mean(
         [gold_rewards(PROMPTS, sft.respond(TEXTS, temperature=1.0, seed=seed)).mean() for seed in range(4)]
     )
-    assert 0.5 * MAXIMUM <= gold <= 0.6 * MAXIMUM
+    assert 0.60 * MAXIMUM <= gold <= 0.68 * MAXIMUM
 
 
 def test_exploitable_habits_are_in_some_demonstrations():
