@@ -355,7 +355,9 @@ def test_what_the_bugs_of_reward_models_do():
 
 
 def test_the_courses_ppo_has_the_arm_that_the_rule_chooses():
-    assert critics.chosen_arm(load_history("ppo_advantages")) == rlhf.ARM
+    rows = load_history("ppo_advantages")
+    assert critics.chosen_arm(rows, critics.WITH_CRITIC) == rlhf.ARM
+    assert critics.chosen_arm(rows) == rlhf.CRITIC_FREE
 
 
 def at_the_end(table, name, **where) -> np.ndarray:
@@ -588,7 +590,7 @@ def test_the_race_ran_as_it_was_tuned():
 
 
 def test_everybody_who_learns_from_labels_beats_the_start_at_temperature_1():
-    for method in ("best-of-n", "PPO", "RLOO", "DPO"):
+    for method in ("best-of-n", "PPO", "GRPO", "DPO"):
         assert race.win_rates(method, "SFT")["all"].low > 0.5, method
 
 
