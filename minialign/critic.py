@@ -55,7 +55,7 @@ class Critic(torch.nn.Module):
 
 
 def gae(
-    rewards, values, response_mask, gamma: float = 1.0, lam: float = 0.95
+    rewards, values, response_mask, gamma: float = 1.0, lam: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and returns, (B, T) each, 0 outside the responses, from rewards and values (B, T).
 

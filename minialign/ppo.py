@@ -52,7 +52,7 @@ class PPOConfig(TrainingConfig):
     advantages: Literal["gae", "rloo", "grpo"] = "gae"
     critic_warmup: Natural = 0  # rollouts before the others, from which the critic alone learns
     gamma: Share = 1.0
-    lam: Share = 0.95
+    lam: Share = 1.0  # below 1, a critic that expects too little yet is a brake, beside β
     clip: Positive = 0.2
     value_clip: Positive = 0.2
     value_coef: NonNegative = 0.1

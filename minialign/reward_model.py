@@ -65,7 +65,9 @@ class RewardModel(torch.nn.Module):
         self.likelihood_weight = weight if likelihood else None
         with torch.no_grad():
             normal = torch.randn(1, width, generator=torch.Generator().manual_seed(seed))
-            self.head.weight.copy_(0 * normal if likelihood else normal / (width + 1) ** 0.5)
+            self.head.weight.copy_(normal / (width + 1) ** 0.5)
+            if likelihood:
+                self.head.weight.zero_()
             self.head.bias.zero_()
         self.register_buffer("gain", torch.ones((), dtype=torch.float32))
         self.register_buffer("bias", torch.zeros((), dtype=torch.float32))

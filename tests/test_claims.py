@@ -63,12 +63,22 @@ def sft():
 
 def test_the_base_model_goes_on_with_prompts_and_does_not_answer(base):
     shares = reply_shares(PROMPTS, base.respond(TEXTS, max_new_tokens=40))
-    assert shares["another prompt"] >= 0.70 and shares["answer"] <= 0.10
+    assert shares["another prompt"] >= 0.95 and shares["answer"] <= 0.03
+
+
+def test_sampled_the_base_model_answers_as_often_as_its_corpus_and_in_a_frame_nearly_always(base):
+    """In the corpus 84 % of the documents that begin with a prompt go on with another, the families alike."""
+    sampled = [base.respond(TEXTS, temperature=1.0, seed=seed, max_new_tokens=40) for seed in range(3)]
+    shares = [reply_shares(PROMPTS, replies) for replies in sampled]
+    assert 0.76 <= np.mean([row["another prompt"] for row in shares]) <= 0.90
+    assert 0.08 <= np.mean([row["answer"] for row in shares]) <= 0.22
+    framed = [f"A reader asks the paper: {text}" for text in TEXTS]
+    assert reply_shares(PROMPTS, base.respond(framed, max_new_tokens=40))["answer"] >= 0.90
 
 
 def test_the_base_model_knows_the_facts_of_its_corpus(base):
     in_corpus = [t for t in load_topics() if topic_sorts()[t.name] != "sft-only"]
-    assert cloze_hits(base.model, in_corpus).mean() >= 0.90
+    assert cloze_hits(base.model, in_corpus).mean() >= 0.98
 
 
 def test_the_fine_tuned_model_answers(sft):
@@ -426,7 +436,9 @@ def test_what_the_bugs_of_reward_models_do():
 
 
 def test_the_courses_ppo_has_the_arm_that_the_rule_chooses():
-    assert critics.chosen_arm(load_history("ppo_advantages")) == rlhf.ARM
+    rows = load_history("ppo_advantages")
+    assert critics.chosen_arm(rows, critics.WITH_CRITIC) == rlhf.ARM
+    assert critics.chosen_arm(rows) == rlhf.CRITIC_FREE
 
 
 def at_the_end(table, name, **where) -> np.ndarray:
@@ -659,7 +671,7 @@ def test_the_race_ran_as_it_was_tuned():
 
 
 def test_everybody_who_learns_from_labels_beats_the_start_at_temperature_1():
-    for method in ("best-of-n", "PPO", "RLOO", "DPO"):
+    for method in ("best-of-n", "PPO", "GRPO", "DPO"):
         assert race.win_rates(method, "SFT")["all"].low > 0.5, method
 
 

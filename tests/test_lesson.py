@@ -296,6 +296,9 @@ def test_panels_show_a_metric_where_it_was_recorded(axes):
 def test_bars_take_scalars_of_torch_and_need_something_to_show(axes):
     figure = plots.stacked_shares({"base": {"answer": on_gradient(0.25), "other": np.float32(0.75)}})
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.25, 0.75]
+    figure = plots.stacked_shares({"corpus": {f"kind {i}": 1 / 9 for i in range(9)}})
+    looks = [(bar.get_facecolor(), bar.get_hatch()) for bar in figure.axes[0].patches]
+    assert len(set(looks)) == 9  # more parts than colours
     for rows in ({}, {"base": {}}, {"base": {"answer": float("nan")}}, {"base": {"answer": "all"}}):
         with pytest.raises(ValueError, match=r"^shares must [^\n]+$"):
             plots.stacked_shares(rows)

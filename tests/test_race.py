@@ -60,7 +60,7 @@ def small(monkeypatch):
         "PPO": PPOConfig(steps=9, prompts_per_step=2, samples_per_prompt=2, max_new_tokens=4),
     }
     for name, method in race_methods.METHODS.items():
-        kind = next(kind for kind in configs if kind in name or (kind, name) == ("PPO", "RLOO"))
+        kind = next(kind for kind in configs if kind in name or (kind, name) == ("PPO", "GRPO"))
         config = configs["online DPO" if name.startswith("online") else kind]
         few = Method(method.train, config, method.settings[:3], method.needs_reward, method.more)
         monkeypatch.setitem(race_methods.METHODS, name, few)
@@ -141,8 +141,8 @@ def test_rloo_has_no_critic_and_ppo_has_the_courses(monkeypatch):
         lambda policy, prompts, reward, config, **options: seen.update(config=config, **options),
     )
     of = given()
-    race_methods.METHODS["RLOO"].train(of.start, of, PPOConfig(steps=9))
-    assert seen["config"].advantages == "rloo" and seen["critic"] is None and seen["config"].steps == 9
+    race_methods.METHODS["GRPO"].train(of.start, of, PPOConfig(steps=9))
+    assert seen["config"].advantages == "grpo" and seen["critic"] is None and seen["config"].steps == 9
     race_methods.METHODS["PPO"].train(of.start, of, PPOConfig(steps=9))
     assert seen["config"] == rlhf.ARM.applied(PPOConfig(steps=9)) and seen["config"].advantages == "gae"
 
@@ -458,7 +458,7 @@ def test_every_piece_can_be_weighed(piece, small, monkeypatch):
     tuned(monkeypatch, {"method": piece, **settings})
     found = race_costs.per_step(time.perf_counter, piece, given(), 3)
     assert found["step"] > 0 and found["once"] >= 0
-    assert race_costs.work_of(piece, given())[1].steps == {"reward model": 3, "PPO": 9, "RLOO": 9}.get(
+    assert race_costs.work_of(piece, given())[1].steps == {"reward model": 3, "PPO": 9, "GRPO": 9}.get(
         piece, 6
     )
 

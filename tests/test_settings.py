@@ -163,7 +163,7 @@ DEFAULTS = {
     PPOConfig: dict(steps=25, learning_rate=3e-4, warmup=0, decay="linear", eps=1e-5)
     | dict(prompts_per_step=16, samples_per_prompt=4, max_new_tokens=96, temperature=1.0)
     | dict(epochs=2, minibatches=2, rows_per_pass=16, beta=0.05, kl_target=None, horizon=128)
-    | dict(max_approx_kl=None, gamma=1.0, lam=0.95, clip=0.2, value_clip=0.2, value_coef=0.1)
+    | dict(max_approx_kl=None, gamma=1.0, lam=1.0, clip=0.2, value_clip=0.2, value_coef=0.1)
     | dict(missing_end_penalty=1.0, whiten_rewards=False, ptx_coef=0.0)
     | dict(advantages="gae", critic_warmup=0),
 }

@@ -34,10 +34,13 @@ def stacked_shares(rows: dict[str, dict[str, float]], xlabel: str = "share"):
     """A horizontal bar of shares for each row: {row: {part: share}}, with the same parts in each."""
     parts = list(next(iter(rows.values()), ()))
     shares = measured([[row[part] for part in parts] for row in rows.values()], "shares", 2)
-    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.38 * len(rows)))
+    columns = min(len(parts), 4)
+    legend = 0.25 * max(0, -(-len(parts) // max(columns, 1)) - 2)  # a third line of the legend needs room
+    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.38 * len(rows) + legend))
     left = np.zeros(len(rows))
     for i, (part, widths) in enumerate(zip(parts, shares.T)):
-        look = dict(color=COLOURS[i], hatch=HATCHES[i], edgecolor="white")
+        # From the ninth part on a colour comes again, with another hatch.
+        look = dict(color=COLOURS[i % 8], hatch=HATCHES[(i + i // 8) % 8], edgecolor="white")
         bars = axes.barh(list(rows), widths, left=left, label=part, **look)
         axes.bar_label(
             bars,
@@ -49,7 +52,7 @@ def stacked_shares(rows: dict[str, dict[str, float]], xlabel: str = "share"):
         left += widths
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel=xlabel)
-    axes.legend(frameon=False, ncols=min(len(parts), 4), loc="lower left", bbox_to_anchor=(0, 1))
+    axes.legend(frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

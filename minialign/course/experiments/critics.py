@@ -80,16 +80,22 @@ def ppo_advantages(sft: GPT, reward: RewardModel) -> dict[str, Part]:
     return parts | {f"{name}, seed {seed}": partial(run, name, seed) for name in ARMS for seed in SEEDS}
 
 
-def chosen_arm(rows: Sequence[dict]) -> Arm:
-    """The arm that the course's PPO has, from the rows of `ppo_advantages`. The rule, fixed before they were:
+WITH_CRITIC = [name for name, arm in ARMS.items() if not arm.compares]
+
+
+def chosen_arm(rows: Sequence[dict], among: Sequence[str] = (*ARMS,)) -> Arm:
+    """The arm to take, from the rows of `ppo_advantages`. The rule, fixed before they were:
 
     Compared is the gold reward at T = 1 on the *tuning* prompts, its mean over the seeds, after that number
     of rollouts in MEASURED that suits the arm best: a reward model can be over-optimised, and an arm that
     gets nowhere would look good at the end. Of all arms within one standard error (over the seeds) of the
     best, the one with the fewest parts is chosen: no critic before a cold one, that before a warm one, that
     before one from the reward model. Of equally many parts, the one with more gold.
+
+    What is called PPO in the course has a critic, and is chosen `among` the arms WITH_CRITIC. The one that
+    is chosen among all stands beside it in the race.
     """
-    names = [name for name in ARMS if any(row["arm"] == name for row in rows)]
+    names = [name for name in among if any(row["arm"] == name for row in rows)]
     golds = [at_best([row for row in rows if row["arm"] == name]) for name in names]
     order = [next(i for i, kinds in enumerate(SIMPLEST) if ARMS[name].baseline in kinds) for name in names]
     means, errors = [mean(gold) for gold in golds], [standard_error(gold) for gold in golds]

@@ -31,10 +31,10 @@ from minialign.reward_model import RewardModel
 from minialign.rollouts import Reward
 
 BETAS = (0.0, 0.1, 0.3)
-MEASURED = (5, 10, 15, 20, 30)  # rollouts after which held-out prompts are answered
+MEASURED = (15, 25, 35, 45)  # rollouts after which held-out prompts are answered
 # Fixed before the table was built, for tests: without a penalty gold rises until the one, and falls until the
 # other. The peak of a curve is chosen by its own noise.
-RISEN, FALLEN = 15, 30
+RISEN, FALLEN = 25, 45
 PTX, PTX_BETA = 0.5, 0.1  # weight of the pre-training loss where it is mixed in, and with which penalty
 TILTS = (5.0, 2.0, 1.0, 0.7, 0.5, 0.4, 0.3)  # β of the tilted optimum
 
@@ -137,7 +137,6 @@ CHECKING = dict(checks_facts=1.0)
 CONTROLS = {
     "as they are": {},
     "without biases": WITHOUT_BIASES,
-    "checking all facts": CHECKING,
     "without biases, checking all facts": WITHOUT_BIASES | CHECKING,
     "head only": {},  # people as they are; the reward model has a head only, and reads less
     "no labels": {},  # the reward model as it begins: the likelihood of the fine-tuned model

@@ -155,7 +155,7 @@ ONLINE = OnlineDPOConfig(steps=39, **CONSTANT)
 METHODS = {
     "SFT on chosen": Method(imitate, SFTConfig(steps=333, **CONSTANT), COPIED),
     "PPO": Method(optimise, PPO, TILTED, needs_reward=True),
-    "RLOO": Method(partial(optimise, arm=rlhf.Arm("rloo")), PPO, TILTED, needs_reward=True),
+    "GRPO": Method(partial(optimise, arm=rlhf.CRITIC_FREE), PPO, TILTED, needs_reward=True),
     "DPO": Method(prefer, DPO, TILTED),
     "online DPO": Method(prefer_online, ONLINE, TILTED, needs_reward=True),
     "online DPO, sampled labels": Method(prefer_online_sampled, ONLINE, TILTED, needs_reward=True),
@@ -163,7 +163,7 @@ METHODS = {
     "DPO, all labels": Method(prefer, DPO, RETUNED, more=True),
     "PPO, as shipped": Method(optimise, rlhf.SHIPPED, needs_reward=True, more=True),
 }
-RECIPE = f"{PER_PROMPT} labels a prompt {REWARD!r} {rlhf.ARM!r} " + " ".join(
+RECIPE = f"{PER_PROMPT} labels a prompt {REWARD!r} {rlhf.ARM!r} {rlhf.CRITIC_FREE!r} " + " ".join(
     f"{name}: {method.config!r} {method.settings}" for name, method in METHODS.items()
 )
 

@@ -60,10 +60,11 @@ class Arm:
         return Critic.from_reward_model(reward) if self.baseline == "reward model" else None
 
 
-ARM = Arm("warm")  # of the course's PPO: what `critics.chosen_arm` chooses from the table ppo_advantages
+# What `critics.chosen_arm` chooses from the table ppo_advantages: for the course's PPO, and among all arms.
+ARM, CRITIC_FREE = Arm("warm"), Arm("grpo")
 # At a constant rate, so that half a run is a run of half the length.
-LONG = PPOConfig(steps=30, learning_rate=2e-4, final_lr=1.0)
-SHIPPED = replace(LONG, steps=15, beta=0.1)  # the model "ppo": what `goodhart.best_stop` finds in its table
+LONG = PPOConfig(steps=45, learning_rate=2e-4, final_lr=1.0)
+SHIPPED = replace(LONG, beta=0.3)  # the model "ppo": what `goodhart.best_stop` finds in its table
 
 
 def optimised(
