@@ -91,7 +91,20 @@ def test_facts_come_out_on_topics_that_fine_tuning_never_mentioned(sft):
         sort: facts_right(asked[sort], sft.respond([p.text for p in asked[sort]])).mean()
         for sort in ("sft", "held-out")
     }
-    assert right["held-out"] >= 0.8 * right["sft"] and right["sft"] >= 0.5
+    assert right["held-out"] >= 0.85 * right["sft"] and right["sft"] >= 0.9
+
+
+def test_models_like_the_shipped_one_stay_below_their_demonstrators_and_know_where_their_world_ends():
+    def of(name, temperature):
+        return column("fine_tuning_quality", name, who="sft", temperature=temperature)
+
+    people = column("fine_tuning_quality", "gold", who="demonstrators")
+    warm, cool, greedy = (of("gold", temperature) for temperature in (1.0, 0.7, 0.0))
+    assert len(people) == len(warm) == len(experiments.SEEDS)
+    assert (warm < cool).all() and (cool < greedy).all() and (greedy < people - 0.2).all()
+    for temperature in (1.0, 0.7, 0.0):
+        assert (of("says so/outside", temperature) > 0.9).all()
+        assert (of("says so/inside", temperature) < 0.04).all()
 
 
 def test_there_is_headroom_above_the_fine_tuned_model(sft):
