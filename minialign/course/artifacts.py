@@ -194,7 +194,7 @@ ARTIFACTS = (
     table_of_parts("05", critics.ppo_advantages, critics.RECIPE, "sft", "reward"),
     table_of_parts("05", goodhart.overoptimisation, RLHF, "sft", "reward"),
     table_of_parts("05", goodhart.goodhart_controls, f"{RLHF} {reward_models.LARGE!r}", "sft", reads=PAIRS),
-    table_of_parts("05", ppo_bugs.ppo_bugs, RLHF, "sft", "reward"),
+    table_of_parts("05", ppo_bugs.ppo_bugs, f"{RLHF} {ppo_bugs.ROLLOUTS} rollouts", "sft", "reward"),
     table_of_parts("05", ppo_exact.ppo_on_micro_world, RLHF, "sft"),
     table("05", ppo_exact.lambda_on_micro_world, "exact", "sft"),
     table_of_parts(

@@ -12,7 +12,7 @@ import torch
 
 from minialign import ppo
 from minialign.course.experiments import SEEDS, Part
-from minialign.course.experiments.rlhf import LONG, optimised
+from minialign.course.experiments.rlhf import LONG, WARMUP, optimised
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
 from minialign.rollouts import roll_out
@@ -56,7 +56,7 @@ BUGS: dict[str, dict[str, Callable]] = {
     "sampled at T = 0.7": {"roll_out": cooler_rollout, **UNCHECKED},
     "dropout on": UNCHECKED,
 }
-ROLLOUTS = 10  # after which held-out prompts are answered
+ROLLOUTS = WARMUP + 10  # after which held-out prompts are answered; the policy learns from ten
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def dropping(policy: GPT, p: float = 0.1) -> GPT:
 
 
 def ppo_bugs(sft: GPT, reward: RewardModel) -> dict[str, Part]:
-    """Ten rollouts with each of BUGS: the run's own metrics, and what held-out prompts show at the end.
+    """ROLLOUTS rollouts with each of BUGS: the run's own metrics, and what held-out prompts show at the end.
 
     The bug that is no wrong line, λ < 1 with a cold critic, is in `critics.ppo_advantages`: only there does
     it stand beside λ = 1 with as many updates of the policy.
