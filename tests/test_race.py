@@ -390,15 +390,18 @@ def test_arms_buy_as_many_labels_of_whom_they_should(small, monkeypatch):
 
     monkeypatch.setattr(race_labels, "bought", buy)
     monkeypatch.setattr(race_labels, "learned", learned)
-    monkeypatch.setattr(race_labels, "measured", lambda *_: [{"gold": 1.0}])
+    monkeypatch.setattr(
+        race_labels, "measured", lambda *_, temperatures: [{"temperature": t} for t in temperatures]
+    )
 
     def of(arm):
         nonlocal policies
         policies = iter(f"policy {i}" for i in range(99))
         bought.clear(), begun.clear()
         rows = race_labels.in_arm("SFT", arm, 0, {"beta": 0.1})
-        assert [row["round"] for row in rows] == [1, 2, 3]
-        assert [row["labels"] for row in rows] == [4, 8, 12] and rows[0]["beta"] == 0.1
+        assert [row["round"] for row in rows] == [1, 2, 3, 3, 3] and rows[0]["beta"] == 0.1
+        assert [row["temperature"] for row in rows] == [1.0, 1.0, 1.0, 0.7, 0.0]
+        assert [row["labels"] for row in rows] == [4, 8, 12, 12, 12]
         return list(bought), list(begun)
 
     assert of("at once") == (["SFT"] * 3, [("SFT", 1), ("SFT", 2), ("SFT", 3)])
