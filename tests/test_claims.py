@@ -11,6 +11,7 @@ from dataclasses import replace
 import nbformat
 import numpy as np
 import pytest
+from sayings import leaks, mentions
 
 import minialign
 from minialign.bootstrap import bootstrap_difference, bootstrap_mean
@@ -391,6 +392,12 @@ def test_no_shipped_comparison_speaks_of_a_held_out_topic():
     assert len(pairs) <= comparisons.PAIRS
     texts = {y for pair in pairs for y in (pair.chosen, pair.rejected)}
     assert {y: told_of(y) & held_out for y in texts if told_of(y) & held_out} == {}
+    assert not [y for y in texts if leaks(y)]
+    assert len([y for y in texts if mentions(y)]) <= len(texts) / 1000, "only where a text is garbled"
+    of_others = comparisons.preferences("held_out")
+    assert np.mean([bool(leaks(pair.chosen)) for pair in of_others]) > 0.3, (
+        "where they are told of, they are found"
+    )
 
 
 def test_the_shipped_reward_model_reads_style_and_not_truth(held_out):
