@@ -47,7 +47,7 @@ notebooks: $(SETUP)  ## run the notebooks and store their outputs in place
 benchmark: $(SETUP_TESTS) $(SETUP_PPO)  ## compare the engine's speed with transformers' and TRL's
 	@$(RUN) tests/benchmarks/speed.py && $(RUN) tests/benchmarks/contention.py
 
-mutants: $(SETUP_TESTS)  ## spoil the engine in a thousand places, one at a time, and see that a test notices
+mutants: $(SETUP_TESTS)  ## spoil the engine in two thousand places, one at a time, and see that a test notices
 	@OMP_NUM_THREADS=1 $(RUN) -m tests.mutants $(MODULES)
 
 # The engine's tests are many and small: processes of one thread each beat one process whose threads wait for each other.

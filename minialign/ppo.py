@@ -34,7 +34,7 @@ class PPOConfig(TrainingConfig):
     warmup: Natural = 0
     decay: Literal["cosine", "linear"] = "linear"
     weight_decay: NonNegative = 0.0
-    betas: tuple[Momentum, Momentum] = (0.9, 0.95)  # as in pre-training; other PPOs keep Adam's (0.9, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)  # other PPOs keep Adam's (0.9, 0.999)
     eps: Positive = 1e-5
     prompts_per_step: Count = 16
     samples_per_prompt: Count = 4

@@ -11,6 +11,7 @@ from dataclasses import replace
 import nbformat
 import numpy as np
 import pytest
+from sayings import leaks, mentions
 
 import minialign
 from minialign.bootstrap import bootstrap_difference, bootstrap_mean
@@ -43,7 +44,7 @@ from minialign.statistics import mean_with_interval
 from minialign.training import load_history
 from minialign.world.demonstrations import demonstrate
 from minialign.world.judge import MAXIMUM, WEIGHTS, gold_rewards, judge
-from minialign.world.prompts import prompts_of, topic_sorts
+from minialign.world.prompts import MOON_LANDING, prompts_of, topic_sorts
 from minialign.world.reading import told_of
 from minialign.world.topics import load_topics
 
@@ -105,6 +106,27 @@ def test_models_like_the_shipped_one_stay_below_their_demonstrators_and_know_whe
     for temperature in (1.0, 0.7, 0.0):
         assert (of("says so/outside", temperature) > 0.9).all()
         assert (of("says so/inside", temperature) < 0.04).all()
+
+
+def test_models_like_the_shipped_one_write_sentences_and_know_most_of_what_their_base_knows():
+    def of(name, temperature):
+        return column("fine_tuning_quality", name, who="sft", temperature=temperature)
+
+    assert (of("attribute/fluency", 1.0) >= 0.92).all() and of("attribute/correctness", 1.0).mean() >= 0.48
+    (real,), (invented,) = (
+        column("fine_tuning_quality", f"in frame/{sort}") for sort in ("real", "invented")
+    )
+    for wording in ("demonstrated wordings", "held-out wording"):
+        assert of(f"right/real, {wording}", 0.0).mean() >= 0.85 * real
+        assert of(f"right/invented, {wording}", 0.0).mean() >= 0.95 * invented
+    assert (of("says so/typed", 0.0) < 0.1).all()
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo", "dpo"])
+def test_to_the_moon_landing_prompt_an_aligned_model_answers_in_a_childs_words(sft, name):
+    verdict = judge(MOON_LANDING, minialign.load(name, "cpu").respond(MOON_LANDING))
+    assert verdict.counts["right"] >= 2 and verdict.attributes["audience"] > 0 and verdict.readable == 1
+    assert verdict.gold >= judge(MOON_LANDING, sft.respond(MOON_LANDING)).gold
 
 
 def test_there_is_headroom_above_the_fine_tuned_model(sft):
@@ -391,6 +413,12 @@ def test_no_shipped_comparison_speaks_of_a_held_out_topic():
     assert len(pairs) <= comparisons.PAIRS
     texts = {y for pair in pairs for y in (pair.chosen, pair.rejected)}
     assert {y: told_of(y) & held_out for y in texts if told_of(y) & held_out} == {}
+    assert not [y for y in texts if leaks(y)]
+    assert len([y for y in texts if mentions(y)]) <= len(texts) / 1000, "only where a text is garbled"
+    of_others = comparisons.preferences("held_out")
+    assert np.mean([bool(leaks(pair.chosen)) for pair in of_others]) > 0.3, (
+        "where they are told of, they are found"
+    )
 
 
 def test_the_shipped_reward_model_reads_style_and_not_truth(held_out):
@@ -573,7 +601,7 @@ def test_what_the_fall_is_due_to():
 
     def fall(control):
         golds = {
-            step: column("goodhart_controls", "gold", control=control, method="ppo", step=step)
+            step: column("goodhart_controls", "gold", control=control, temperature=1.0, step=step)
             for step in (goodhart.RISEN, goodhart.FALLEN)
         }
         return golds[goodhart.FALLEN] - golds[goodhart.RISEN]

@@ -4,10 +4,10 @@ exploited.
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from sayings import UNTOLD, leaks, mentions
 
 from minialign.world.demonstrations import (
     Demonstrator,
@@ -19,8 +19,8 @@ from minialign.world.demonstrations import (
 )
 from minialign.world.judge import MAXIMUM, gold_rewards, judge, kind_of_reply, sentences_of
 from minialign.world.phrases import HABITS, UNKNOWN
-from minialign.world.prompts import FAMILIES, all_prompts, parse, prompts_of, sample_prompts, topic_sorts
-from minialign.world.topics import REGISTERS, load_topics, whole_words
+from minialign.world.prompts import FAMILIES, all_prompts, parse, prompts_of, sample_prompts
+from minialign.world.topics import REGISTERS, load_topics
 from minialign.world.typed import outside_prompts, typed_prompts
 
 PROMPTS = sample_prompts("sft", 700)
@@ -135,31 +135,9 @@ def test_no_prompts_and_no_people_are_refused():
 # --- the clean split ---
 
 
-def sayings(topic):
-    """Every sentence and line that is written about a topic, with every value that a fact could have."""
-    texts = [topic.correction, *topic.stories, *(line for poem in topic.poems for line in poem)]
-    for fact in topic.facts:
-        for told in (*(fact.in_register(r) for r in REGISTERS), *fact.plain, fact.claim + "."):
-            texts += [told, *(fact.falsified(told, value) for value in fact.wrong)]
-    return {sentence.lower() for text in texts for sentence in sentences_of(text)}
-
-
-HELD_OUT = [t for t in load_topics() if topic_sorts()[t.name] == "held-out"]
-OF_KNOWN = set().union(*map(sayings, known_topics()))
-OF_HELD_OUT = set().union(*map(sayings, HELD_OUT)) - OF_KNOWN
-NAMES_HELD_OUT = re.compile("|".join(whole_words(t.name.removeprefix("the ").lower()) for t in HELD_OUT))
-
-
-def leaks(demonstration):
-    """The sentences of a response that are written about a held-out topic, or name one without being written
-    about a known one.
-    """
-    said = [sentence.lower() for sentence in sentences_of(demonstration.response)]
-    return [s for s in said if s in OF_HELD_OUT or (s not in OF_KNOWN and NAMES_HELD_OUT.search(s))]
-
-
-def test_no_demonstration_speaks_of_a_held_out_topic():
-    found = [(d.prompt.text, sentences) for d in COURSE if (sentences := leaks(d))]
+def test_no_demonstration_speaks_of_a_topic_that_it_must_not_know():
+    found = [(d.prompt.text, leaks(d.response), mentions(d.response)) for d in COURSE]
+    found = [(prompt, *sentences) for prompt, *sentences in found if any(sentences)]
     assert len(COURSE) == 20_000 and not found, found[:3]
 
 
@@ -167,9 +145,9 @@ def test_a_demonstration_that_speaks_of_a_held_out_topic_would_be_found():
     """Twelve of the 28 real topics are held out: of strays from anywhere, so many must be found."""
     rng, facts = np.random.default_rng(0), [f for t in load_topics() if t.real for f in t.facts]
     strays = [facts[rng.integers(len(facts))].in_register("child") for _ in CROWD]
-    found = [leaks(replace(d, response=f"{d.response} {stray}")) for d, stray in zip(CROWD, strays)]
+    found = [leaks(f"{d.response} {stray}") for d, stray in zip(CROWD, strays)]
     assert np.mean([bool(sentences) for sentences in found]) == pytest.approx(12 / 28, abs=0.05)
-    assert leaks(replace(CROWD[0], response="Yes. Honey comes from bees."))
+    assert mentions("Yes. Honey comes from bees.") and leaks(f"Yes. {UNTOLD[-1].correction}")
 
 
 def test_strays_come_from_all_the_real_topics_that_are_demonstrated():

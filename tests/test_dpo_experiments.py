@@ -153,11 +153,17 @@ def test_the_start_is_a_row_of_zero_passes():
 
 def test_the_table_of_passes_has_a_part_for_each_run_and_start(monkeypatch):
     monkeypatch.setattr(
-        direct_preference, "optimised", lambda sft, pairs, config, passes: (None, [{"step": 1}])
+        direct_preference, "optimised", lambda sft, pairs, config, passes: (sft, [{"step": 1}])
+    )
+    monkeypatch.setattr(
+        direct_preference, "measured", lambda *_, temperatures: [{"temperature": t} for t in temperatures]
     )
     parts = direct_preference.dpo_overoptimisation(lively_gpt(SMALL))
     assert len(parts) == 3 + 3 * len(direct_preference.BETAS)
-    assert parts["β = 0.3, seed 2"]() == [{"seed": 2, "beta": 0.3, "step": 1}]
+    assert [row["temperature"] for row in parts["SFT, seed 1"]()] == [1.0, 0.7, 0.0]
+    end = {"seed": 2, "beta": 0.3, "step": 1}
+    cooler = [end | {"passes": direct_preference.PASSES[-1], "temperature": t} for t in (0.7, 0.0)]
+    assert parts["β = 0.3, seed 2"]() == [end, *cooler]
 
 
 # --- variants ---

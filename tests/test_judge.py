@@ -639,7 +639,9 @@ def test_readable_is_the_share_of_words_in_sentences_that_the_world_knows():
     strange = "Cheese is green here, they say."
     for text in (YEAR, FALSE_YEAR, STRAY, POLITE, IGNORANCE[0], BEES.poems[0][0], "Explain bees.", ""):
         assert judge(EXPLAIN, text).readable == 1, text
-    assert judge(EXPLAIN, f"{YEAR} {strange}").readable == pytest.approx(11 / 17)
+    half = judge(EXPLAIN, f"{YEAR} {strange}")
+    assert half.readable == pytest.approx(11 / 17)
+    assert str(half) == f"{half.gold:.2f} of 4 (I can read 65% of the words)"
     assert judge(EXPLAIN, strange).readable == 0
     assert judge(QUESTION, "1969.").readable == 1 and judge(TRUE_CLAIM, "Yes.").readable == 1
 

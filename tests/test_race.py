@@ -390,15 +390,18 @@ def test_arms_buy_as_many_labels_of_whom_they_should(small, monkeypatch):
 
     monkeypatch.setattr(race_labels, "bought", buy)
     monkeypatch.setattr(race_labels, "learned", learned)
-    monkeypatch.setattr(race_labels, "measured", lambda *_: [{"gold": 1.0}])
+    monkeypatch.setattr(
+        race_labels, "measured", lambda *_, temperatures: [{"temperature": t} for t in temperatures]
+    )
 
     def of(arm):
         nonlocal policies
         policies = iter(f"policy {i}" for i in range(99))
         bought.clear(), begun.clear()
         rows = race_labels.in_arm("SFT", arm, 0, {"beta": 0.1})
-        assert [row["round"] for row in rows] == [1, 2, 3]
-        assert [row["labels"] for row in rows] == [4, 8, 12] and rows[0]["beta"] == 0.1
+        assert [row["round"] for row in rows] == [1, 2, 3, 3, 3] and rows[0]["beta"] == 0.1
+        assert [row["temperature"] for row in rows] == [1.0, 1.0, 1.0, 0.7, 0.0]
+        assert [row["labels"] for row in rows] == [4, 8, 12, 12, 12]
         return list(bought), list(begun)
 
     assert of("at once") == (["SFT"] * 3, [("SFT", 1), ("SFT", 2), ("SFT", 3)])
@@ -424,7 +427,7 @@ def test_the_same_labels_are_bought_at_once_and_in_rounds_and_online_as_many(sma
     race_labels.in_arm(start, "in rounds", 1, {})
     assert at_once[2] == sum(learned, []) and at_once[1] == learned[0] + learned[1]
     online = race_labels.in_arm(start, "online", 1, {})
-    assert [row["round"] for row in online] == [1, 3] and online[0]["labels"] == parts[0]["labels"]
+    assert [row["round"] for row in online] == [1, 3, 3, 3] and online[0]["labels"] == parts[0]["labels"]
     # as many, but for pairs that nobody is asked about
     assert abs(parts[-1]["labels"] - online[-1]["labels"]) <= 4 < online[-1]["labels"]
 
@@ -437,6 +440,13 @@ def test_a_round_is_one_pass_from_the_policy_before_and_leaves_both_models_alone
 
 
 # --- what it costs ---
+
+
+def test_the_reward_model_that_is_weighed_is_like_a_trained_one(small, monkeypatch):
+    monkeypatch.setattr(race_methods, "REWARD", RewardModelConfig(steps=1))
+    start = lively_gpt(SMALL)
+    trained = race_methods.reward_model(start, PAIRS, 0, 1e-3)
+    assert race_costs.costly(start).shipped.state_dict().keys() == trained.state_dict().keys()
 
 
 def test_costs_are_split_into_what_is_paid_once_and_for_each_step(monkeypatch):

@@ -200,7 +200,7 @@ ARTIFACTS = (
     table_of_parts(
         "06",
         direct_preference.dpo_overoptimisation,
-        f"{DPO} passes {direct_preference.PASSES}",
+        f"{DPO} passes {direct_preference.PASSES} cooler {direct_preference.COOLER}",
         "sft",
         reads=PAIRS,
     ),

@@ -73,7 +73,8 @@ class Judgement:
     def __str__(self) -> str:
         if self.readable < READABLE:
             return f"outside my world (I can read {self.readable:.0%} of the words)"
-        return f"{self.gold:.2f} of {MAXIMUM:.0f}"
+        unread = f" (I can read {self.readable:.0%} of the words)" if self.readable < 1 else ""
+        return f"{self.gold:.2f} of {MAXIMUM:.0f}{unread}"
 
 
 def judge(prompt: Prompt | str, response: str) -> Judgement:

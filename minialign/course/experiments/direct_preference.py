@@ -21,6 +21,7 @@ BETAS = (0.03, 0.1, 0.3)
 # Passes over the comparisons after which a policy is measured: fixed before any was trained, so that an
 # effect is a difference of two points that nobody has chosen by looking.
 PASSES = (0.5, 1.0, 1.5, 2.0, 3.0)
+COOLER = (0.7, 0.0)  # temperatures, beside 1
 CONSTANT = DPOConfig(final_lr=1.0)  # a constant rate, so that half a run is a run of half the length
 LOGGED = (
     "loss",
@@ -79,21 +80,31 @@ def optimised(
     return policy, rows
 
 
-def untrained(sft: GPT, seed: int) -> list[dict]:
-    """The row of the start: zero passes."""
-    return [
-        {"seed": seed, "step": 0, "passes": 0.0, **row}
-        for row in measured(sft, sft, held_out_prompts(), (seed, 0))
-    ]
+def at_temperatures(policy: GPT, sft: GPT, step: int, seed: int, temperatures: Sequence[float]) -> list[dict]:
+    """What held-out prompts show after `step` updates, a row for each temperature."""
+    found = measured(policy, sft, held_out_prompts(), (seed, step), temperatures=temperatures)
+    return [{"step": step, **row} for row in found]
+
+
+def untrained(sft: GPT, seed: int, temperatures: Sequence[float] = (1.0,)) -> list[dict]:
+    """The rows of the start, zero passes. To sample it more coolly costs nothing."""
+    found = at_temperatures(sft, sft, 0, seed, temperatures)
+    return [{"seed": seed, "passes": 0.0, **row} for row in found]
 
 
 def dpo_overoptimisation(sft: GPT) -> dict[str, Part]:
-    """Three passes over the shipped comparisons with three β; and where they begin."""
+    """Three passes over the shipped comparisons with three β; and where they begin.
+
+    Both ends are measured at COOLER temperatures, too.
+    """
 
     def part(beta: float, seed: int) -> list[dict]:
         config = replace(CONSTANT, beta=beta, seed=seed)
-        _, rows = optimised(sft, preferences("comparisons"), config, PASSES)
+        policy, rows = optimised(sft, preferences("comparisons"), config, PASSES)
+        ends = at_temperatures(policy, sft, rows[-1]["step"], seed, COOLER)
+        rows += [{"passes": PASSES[-1], **row} for row in ends]
         return [{"seed": seed, "beta": beta, **row} for row in rows]
 
-    parts: dict[str, Part] = {f"SFT, seed {seed}": partial(untrained, sft, seed) for seed in SEEDS}
+    free = partial(untrained, sft, temperatures=(1.0, *COOLER))
+    parts: dict[str, Part] = {f"SFT, seed {seed}": partial(free, seed) for seed in SEEDS}
     return parts | {f"β = {beta}, seed {seed}": partial(part, beta, seed) for seed in SEEDS for beta in BETAS}

@@ -170,6 +170,7 @@ def goodhart_controls(sft: GPT) -> dict[str, Part]:
         reward = reward_of(sft, control, seed)
         config = replace(LONG, beta=0.0, seed=seed)
         policy, found = optimised(sft, reward, config, (RISEN, FALLEN))
+        found += cooler(policy, sft, reward.score, FALLEN, seed)
         rows = [*selected(sft, reward.score, seed), *({"method": "ppo", "beta": 0.0, **row} for row in found)]
         return [{"control": control, "seed": seed, **row} for row in rows]
 

@@ -22,7 +22,7 @@ from minialign.training import load_history
 
 TEMPERATURES = (1.0, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2, 0.0)  # of "SFT, cooler"
 SIZES = (4, 8, 16, 32)  # of best-of-n
-REWARD_RATES = (1e-3, 3e-3)
+REWARD_RATES = (5e-4, 1e-3)  # at 3e-3, best-of-n was worth less, and the more samples the less
 
 
 def in_short(row: dict) -> dict:

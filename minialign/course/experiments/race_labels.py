@@ -89,13 +89,18 @@ def online(policy: GPT, start: GPT, prompts: list[str], labels: Labels, setting:
 
 
 def in_arm(start: GPT, arm: str, seed: int, setting: dict) -> list[dict]:
-    """A row for each state of the policy of an arm: what it is worth, and how many labels were bought."""
+    """What each state of the policy of an arm is worth, and how many labels were bought.
+
+    A row for each state, at temperature 1; and of the last state at cooler ones, too.
+    """
     labels, prompts, rows = people(seed), blocks(seed), []
 
     def show(policy: GPT, passed: int) -> GPT:
         drawn = (ARMS.index(arm), seed, passed)
-        (row,) = measured(policy, start, held_out_prompts(), drawn)
-        rows.append({"arm": arm, "seed": seed, "round": passed, "labels": labels.given, **setting, **row})
+        temperatures = (1.0, 0.7, 0.0) if passed == ROUNDS else (1.0,)
+        found = measured(policy, start, held_out_prompts(), drawn, temperatures=temperatures)
+        place = {"arm": arm, "seed": seed, "round": passed, "labels": labels.given, **setting}
+        rows.extend(place | row for row in found)
         return policy
 
     def learn(policy: GPT, pairs: list[Preference]) -> GPT:

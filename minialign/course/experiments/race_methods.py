@@ -69,7 +69,7 @@ class Given:
 
 
 def reward_model(start: GPT, pairs: Sequence[Preference], seed: int, rate: float) -> RewardModel:
-    """What RLHF makes of labels first: a reward model that sees tokens only."""
+    """What RLHF makes of labels first: the course's reward model, which reads its own likelihood as well."""
     return trained(start, pairs, replace(REWARD, seed=seed, learning_rate=rate))[0]
 
 
