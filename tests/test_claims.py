@@ -43,7 +43,7 @@ from minialign.course.runner import ROOT
 from minialign.statistics import mean_with_interval, reliability
 from minialign.training import load_history
 from minialign.world.demonstrations import demonstrate
-from minialign.world.judge import MAXIMUM, gold_rewards, judge
+from minialign.world.judge import MAXIMUM, WEIGHTS, gold_rewards, judge
 from minialign.world.prompts import MOON_LANDING, prompts_of, topic_sorts
 from minialign.world.reading import told_of
 from minialign.world.topics import load_topics
@@ -514,34 +514,71 @@ def at_the_end(table, name, **where) -> np.ndarray:
     return column(table, name, step=last, temperature=1.0, **where)
 
 
-def test_lambda_below_1_with_a_cold_critic_is_a_brake():
-    """As strong as a penalty: less KL, less proxy and shorter answers from as many samples, in every seed."""
-    braked, free = (
-        {name: at_the_end("ppo_advantages", name, arm=f"λ = {lam}, cold critic") for name in ("kl", "proxy")}
-        for lam in ("0.95", "1")
+def by_lambda(critic, name):
+    """λ = 1 minus λ = .95 at the end, (seeds,)."""
+    one, less = (
+        at_the_end("ppo_advantages", name, arm=f"λ = {lam}, {critic} critic") for lam in ("1", "0.95")
     )
-    assert len(free["kl"]) == len(experiments.SEEDS)
-    assert (braked["kl"] < free["kl"]).all() and (braked["proxy"] < free["proxy"]).all()
+    assert len(one) == len(experiments.SEEDS)
+    return one - less
 
 
-def test_with_a_cold_critic_lambda_below_1_moves_credit_from_the_first_tokens_to_the_last():
-    """Scores have mean 0 at first, so a critic that expects 0 is right on average: what differs is where."""
-
-    def of(name, lam):
-        return column("ppo_advantages", name, arm=f"λ = {lam}, cold critic").mean()
-
-    assert of("squared/24", "0.95") < 0.15 and of("squared/24", "1") > 0.3
-    assert of("advantage/24", "0.95") < -0.05 and of("advantage/24", "1") > 0.05
-    assert of("advantage/0", "0.95") > of("advantage/0", "1") + 0.1
+@pytest.mark.parametrize("critic", ("cold", "warm"))
+def test_lambda_below_1_is_a_brake_where_the_critic_sits_on_the_policys_trunk(critic):
+    """Less KL, less proxy, less flattery and shorter answers from as many samples, in every seed."""
+    assert (by_lambda(critic, "kl") > 0.4).all() and (by_lambda(critic, "words") > 4).all()
+    assert (by_lambda(critic, "proxy") > 0.05).all() and (by_lambda(critic, "flattery") > 0).all()
 
 
-def test_a_critic_from_the_reward_model_explains_more():
-    def late(arm):
+def test_with_lambda_below_1_the_end_of_an_answer_is_learned_and_its_facts_less():
+    """Whatever the critic: as polite or more so, as the closing phrases are, and fewer facts right."""
+    for critic in ("cold", "warm", "reward model"):
+        assert (by_lambda(critic, "attribute/correctness") > 0.02).all(), critic
+        assert (by_lambda(critic, "politeness") < 0.01).all(), critic
+
+
+def test_lambda_makes_no_difference_in_gold_with_a_warm_critic_nor_in_kl_with_one_of_its_own():
+    gold, kl = (
+        mean_with_interval(by_lambda(critic, name))
+        for critic, name in (("warm", "gold"), ("reward model", "kl"))
+    )
+    assert gold.low < 0 < gold.high and kl.low < 0 < kl.high
+
+
+def test_lambda_below_1_moves_credit_from_the_first_tokens_to_the_last():
+    """While the policy learns; with a critic that was warmed up as with one that was not."""
+
+    def of(name, lam, critic):
+        rows = [row for row in load_history("ppo_advantages") if row["step"] > rlhf.WARMUP and name in row]
+        return np.mean([row[name] for row in rows if row["arm"] == f"λ = {lam}, {critic} critic"])
+
+    for critic in ("cold", "warm"):
+        assert of("squared/24", "0.95", critic) < 0.15 and of("squared/24", "1", critic) > 0.35
+        assert of("advantage/24", "0.95", critic) < -0.05 and of("advantage/24", "1", critic) > 0.05
+        assert of("advantage/0", "0.95", critic) > of("advantage/0", "1", critic) + 0.1
+
+
+def test_no_critic_explains_anything_and_only_one_of_its_own_keeps_up_with_the_mean():
+    def late(arm, name):
         rows = [row for row in load_history("ppo_advantages") if row["arm"] == arm and row["step"] > 10]
-        explained = [(row["seed"], row["val/explained_variance"]) for row in rows if "val/bias" in row]
-        return np.array([np.mean([x for of, x in explained if of == seed]) for seed in experiments.SEEDS])
+        values = [(row["seed"], row[name]) for row in rows if name in row]
+        return np.array([np.mean([x for of, x in values if of == seed]) for seed in experiments.SEEDS])
 
-    assert (late("λ = 1, reward model critic") > late("λ = 1, cold critic")).all()
+    for arm in critics.WITH_CRITIC:
+        assert (late(arm, "val/explained_variance") < 0.05).all(), arm
+        bias = late(arm, "val/bias")
+        assert (np.abs(bias) < 0.1).all() if "reward model" in arm else (bias < -0.3).all(), arm
+
+
+def test_comparing_the_samples_of_a_prompt_is_worth_as_much_as_a_critic():
+    def golds(arm):
+        return over_seeds(
+            load_history("ppo_advantages"), "golds", arm=arm, step=critics.MEASURED[-1], temperature=1.0
+        ).mean(-1)
+
+    for arm in ("RLOO", "GRPO"):
+        difference = bootstrap_difference(golds(arm), golds("λ = 1, warm critic"))
+        assert difference.low < 0 < difference.high and abs(difference.mean) < 0.1, arm
 
 
 def test_what_the_bugs_of_ppo_do():
@@ -572,9 +609,17 @@ def test_without_a_penalty_gold_rises_and_falls_while_the_proxy_goes_on():
     }
     proxy = goodhart.gained(rows, "proxy", risen, fallen, beta=0.0)
     assert len(proxy) == len(experiments.SEEDS)
-    assert (
-        mean_with_interval(gold[0, risen]).low > 0 and (gold[risen, fallen] < 0).all() and (proxy > 0).all()
-    )
+    assert mean_with_interval(gold[0, risen]).low > 0.1 and (gold[risen, fallen] < -0.1).all()
+    assert proxy.mean() > 0.05 and (proxy > 0).all()
+    end = goodhart.gained(rows, "gold", 0, fallen, beta=0.0)
+    assert -gold[risen, fallen].mean() > gold[0, risen].mean() / 2 and end.mean() < 0.15
+
+
+def test_the_fall_is_the_price_of_compliments():
+    rows, points = load_history("overoptimisation"), (goodhart.RISEN, goodhart.FALLEN)
+    compliments = goodhart.gained(rows, "attribute/flattery", *points, beta=0.0).mean()
+    fall = goodhart.gained(rows, "gold", *points, beta=0.0).mean()
+    assert 0.8 < WEIGHTS["flattery"] * compliments / fall < 1.1
 
 
 def test_what_the_fall_is_due_to():
@@ -591,12 +636,25 @@ def test_what_the_fall_is_due_to():
     assert usual.mean() < 0 and fall("without biases, checking all facts").mean() > usual.mean() / 4
 
 
-def test_with_a_penalty_gold_ends_above_the_fine_tuned_models_at_every_temperature():
+def golds_at(temperature, **where) -> np.ndarray:
+    """Of the fine-tuned model, or of PPO at its end, (seeds, prompts)."""
+    of = dict(method="ppo", step=goodhart.FALLEN, **where) if where else dict(method="sft", step=0)
+    rows = load_history("overoptimisation")
+    return over_seeds(rows, "golds", temperature=temperature, **of).mean(-1)
+
+
+def test_with_a_penalty_gold_ends_above_the_fine_tuned_models_and_without_one_it_does_not():
     for temperature in (1.0, 0.7):
-        start = column("overoptimisation", "gold", method="sft", temperature=temperature)
-        where = dict(method="ppo", beta=rlhf.SHIPPED.beta, temperature=temperature, step=rlhf.LONG.steps)
-        end = column("overoptimisation", "gold", **where)
-        assert mean_with_interval(end - start).low > 0, temperature
+        start = golds_at(temperature)
+        for beta in (0.1, 0.3):
+            assert bootstrap_difference(golds_at(temperature, beta=beta), start).low > 0, temperature
+        assert bootstrap_difference(golds_at(temperature, beta=0.0), start).low < 0, temperature
+    assert bootstrap_difference(golds_at(1.0, beta=0.3), golds_at(1.0, beta=0.0)).low > 0
+
+
+def test_greedy_decoding_alone_is_worth_as_much_as_ppo_at_temperature_1():
+    difference = bootstrap_difference(golds_at(1.0, beta=rlhf.SHIPPED.beta), golds_at(0.0))
+    assert difference.low < 0 < difference.high and abs(difference.mean) < 0.1
 
 
 def test_best_of_n_is_better_at_the_same_kl():
@@ -621,6 +679,10 @@ def test_what_is_preserved():
     )
     assert len(free) == 3 and (free > held.max()).all() and (held > start).all()
     assert (mixed < kept("perplexity", method="ppo", beta=goodhart.PTX_BETA)).all()
+    assert (free < 1.05 * start).all()
+    for name in ("facts/sft", "facts/held-out"):
+        for beta in goodhart.BETAS:
+            assert np.abs(kept(name, method="ppo", beta=beta) - kept(name, method="sft")).max() < 0.05
 
 
 def test_ppo_takes_the_gpt_to_the_tilted_reference():
