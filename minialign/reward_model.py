@@ -23,7 +23,7 @@ from minialign.preferences import Comparisons, Preference, batches_of_comparison
 from minialign.sampling import evaluating, require_finite
 from minialign.training import History, TrainingConfig, fit, require_apart
 
-LIKELIHOOD_WEIGHT = 3.0  # to begin with, log-odds for a nat a token: about what comparisons make of it
+LIKELIHOOD_WEIGHT = 3.0  # to begin with, log-odds for a nat a token; a short training hardly moves it
 
 
 @dataclass(frozen=True)

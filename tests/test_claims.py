@@ -40,11 +40,11 @@ from minialign.course.experiments import (
 )
 from minialign.course.experiments.measuring import measured, over_seeds
 from minialign.course.runner import ROOT
-from minialign.statistics import mean_with_interval
+from minialign.statistics import mean_with_interval, reliability
 from minialign.training import load_history
 from minialign.world.demonstrations import demonstrate
 from minialign.world.judge import MAXIMUM, WEIGHTS, gold_rewards, judge
-from minialign.world.prompts import prompts_of, topic_sorts
+from minialign.world.prompts import MOON_LANDING, prompts_of, topic_sorts
 from minialign.world.reading import told_of
 from minialign.world.topics import load_topics
 
@@ -106,6 +106,27 @@ def test_models_like_the_shipped_one_stay_below_their_demonstrators_and_know_whe
     for temperature in (1.0, 0.7, 0.0):
         assert (of("says so/outside", temperature) > 0.9).all()
         assert (of("says so/inside", temperature) < 0.04).all()
+
+
+def test_models_like_the_shipped_one_write_sentences_and_know_most_of_what_their_base_knows():
+    def of(name, temperature):
+        return column("fine_tuning_quality", name, who="sft", temperature=temperature)
+
+    assert (of("attribute/fluency", 1.0) >= 0.92).all() and of("attribute/correctness", 1.0).mean() >= 0.48
+    (real,), (invented,) = (
+        column("fine_tuning_quality", f"in frame/{sort}") for sort in ("real", "invented")
+    )
+    for wording in ("demonstrated wordings", "held-out wording"):
+        assert of(f"right/real, {wording}", 0.0).mean() >= 0.85 * real
+        assert of(f"right/invented, {wording}", 0.0).mean() >= 0.95 * invented
+    assert (of("says so/typed", 0.0) < 0.1).all()
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo", "dpo"])
+def test_to_the_moon_landing_prompt_an_aligned_model_answers_in_a_childs_words(sft, name):
+    verdict = judge(MOON_LANDING, minialign.load(name, "cpu").respond(MOON_LANDING))
+    assert verdict.counts["right"] >= 2 and verdict.attributes["audience"] > 0 and verdict.readable == 1
+    assert verdict.gold >= judge(MOON_LANDING, sft.respond(MOON_LANDING)).gold
 
 
 def test_there_is_headroom_above_the_fine_tuned_model(sft):
@@ -399,36 +420,44 @@ def held_out():
     return comparisons.HeldOut.of(comparisons.preferences("held_out"))
 
 
-def test_when_comparisons_beat_ratings_and_when_not():
-    def gain(offset, per_rater=2, worlds=30):
-        rows = [
-            ratings.recovered(ratings.Crowd(per_rater=per_rater, offset=offset), (seed, 99))
-            for seed in range(worlds)
-        ]
-        return mean_with_interval([row["Bradley-Terry"] - row["ratings"] for row in rows])
-
-    assert gain(2.0).mean >= 0.03 and gain(2.0).low > 0
-    for per_rater in (2, 8, 32):
-        assert gain(0.0, per_rater).high < 0
+def lead_of(ours, over, per_rater, **where):
+    """By how much one way of ranking beats another, with its interval over ten seeds of six worlds."""
+    ours, over = (
+        column("ratings_or_comparisons", name, per_rater=per_rater, **where) for name in (ours, over)
+    )
+    assert len(ours) == 10
+    return mean_with_interval(ours - over)
 
 
-def test_fitted_offsets_fear_drift_and_a_scale_of_three_points():
-    """Comparing two by two minus least squares on ratings, over ten seeds of six worlds."""
+def test_comparing_beats_raw_ratings_where_offsets_are_large_and_never_fitted_offsets():
+    for per_rater in (2, 4):
+        assert lead_of("Bradley-Terry", "ratings", per_rater, knob="offset", offset=2.0).low > 0.03
+    for per_rater in ratings.PER_RATER:
+        assert lead_of("Bradley-Terry", "ratings", per_rater, knob="offset", offset=0.0).high < -0.02
+        for crowd in ratings.CROWDS["offset"]:
+            fitted = lead_of("Bradley-Terry", "offsets fitted", per_rater, knob="offset", offset=crowd.offset)
+            assert fitted.high < -0.02
 
-    def gain(per_rater, **where):
-        both = [
-            column("ratings_or_comparisons", name, per_rater=per_rater, **where)
-            for name in ("Bradley-Terry", "offsets fitted")
-        ]
-        return mean_with_interval(both[0] - both[1])
 
-    for per_rater in (2, 4, 16):
-        assert (
-            gain(per_rater, knob="drift", drift=0.0).high < 0 < gain(per_rater, knob="drift", drift=2.0).low
-        )
-        assert (
-            gain(per_rater, knob="points", points=3).mean > gain(per_rater, knob="points", points=None).mean
-        )
+def test_drift_must_be_large_for_pairs_to_win_and_a_coarse_scale_does_little_harm():
+    for per_rater in (2, 4, 8, 16):
+        assert lead_of("Bradley-Terry", "offsets fitted", per_rater, knob="drift", drift=0.5).high < 0
+    for per_rater in ratings.PER_RATER:
+        assert lead_of("Bradley-Terry", "offsets fitted", per_rater, knob="drift", drift=2.0).low > 0.04
+    for per_rater in (4, 8, 16, 32):
+        assert lead_of("Bradley-Terry", "offsets fitted", per_rater, knob="points", points=3).high < 0
+
+
+def test_from_four_items_on_an_order_is_the_safe_choice():
+    rankings = "Bradley-Terry on rankings"
+    for over in ("ratings", "z-scored ratings", "offsets fitted"):
+        for per_rater in (4, 8, 16, 32):
+            for knob, crowds in ratings.CROWDS.items():
+                for crowd in crowds:
+                    turned = {} if knob == "all of it" else {knob: getattr(crowd, knob)}
+                    assert lead_of(rankings, over, per_rater, knob=knob, **turned).mean > -0.01
+            assert lead_of(rankings, over, per_rater, knob="drift", drift=0.5).low > 0
+            assert lead_of(rankings, over, per_rater, knob="all of it").low > 0
 
 
 def test_two_people_agree_as_often_as_instructgpts_labelers(held_out):
@@ -450,14 +479,32 @@ def test_no_shipped_comparison_speaks_of_a_held_out_topic():
     )
 
 
-def test_the_shipped_reward_model_reads_style_and_not_truth(held_out):
+@pytest.fixture(scope="module")
+def shipped_margins(held_out):
+    """Of the shipped reward model on held-out comparisons, in log-odds."""
     model = minialign.load("reward", "cpu")
-    assert model.reader is None
-    margins, groups = held_out.margins(model), scorers.deciding(held_out)
-    readable = groups["relevance"] | groups["fluency"] | groups["audience"]
-    assert held_out.order_accuracy(margins, readable) >= 0.78
-    assert held_out.order_accuracy(margins, groups["correctness"]) < 0.74
-    assert held_out.order_accuracy(margins, groups["flattery"]) < 0.5
+    assert model.reader is None and model.likelihood_weight is not None
+    return held_out.margins(model) / model.gain.item()
+
+
+def test_what_the_shipped_reward_model_has_learned_beyond_likelihood_is_manners(
+    held_out, shipped_margins, sft
+):
+    free = held_out.margins(scorers.Likelihood(sft.model))
+    learned = {
+        name: held_out.order_accuracy(shipped_margins, rows) - held_out.order_accuracy(free, rows)
+        for name, rows in scorers.deciding(held_out).items()
+    }
+    assert learned["politeness"] > 0.4 and learned["flattery"] < -0.25
+    for name in ("relevance", "correctness", "audience"):
+        assert abs(learned[name]) < 0.05
+    assert held_out.order_accuracy(shipped_margins) > held_out.order_accuracy(free) + 0.02
+
+
+def test_the_shipped_reward_model_is_too_sure_of_itself(held_out, shipped_margins):
+    confidence, right = reliability(shipped_margins)
+    assert right[-1] > 0.70 and confidence[-1] - right[-1] > 0.10
+    assert held_out.loss(shipped_margins / 2) < held_out.loss(shipped_margins) - 0.02
 
 
 def by_prompt(scorer, **where):
@@ -517,34 +564,71 @@ def at_the_end(table, name, **where) -> np.ndarray:
     return column(table, name, step=last, temperature=1.0, **where)
 
 
-def test_lambda_below_1_with_a_cold_critic_is_a_brake():
-    """As strong as a penalty: less KL, less proxy and shorter answers from as many samples, in every seed."""
-    braked, free = (
-        {name: at_the_end("ppo_advantages", name, arm=f"λ = {lam}, cold critic") for name in ("kl", "proxy")}
-        for lam in ("0.95", "1")
+def by_lambda(critic, name):
+    """λ = 1 minus λ = .95 at the end, (seeds,)."""
+    one, less = (
+        at_the_end("ppo_advantages", name, arm=f"λ = {lam}, {critic} critic") for lam in ("1", "0.95")
     )
-    assert len(free["kl"]) == len(experiments.SEEDS)
-    assert (braked["kl"] < free["kl"]).all() and (braked["proxy"] < free["proxy"]).all()
+    assert len(one) == len(experiments.SEEDS)
+    return one - less
 
 
-def test_with_a_cold_critic_lambda_below_1_moves_credit_from_the_first_tokens_to_the_last():
-    """Scores have mean 0 at first, so a critic that expects 0 is right on average: what differs is where."""
-
-    def of(name, lam):
-        return column("ppo_advantages", name, arm=f"λ = {lam}, cold critic").mean()
-
-    assert of("squared/24", "0.95") < 0.15 and of("squared/24", "1") > 0.3
-    assert of("advantage/24", "0.95") < -0.05 and of("advantage/24", "1") > 0.05
-    assert of("advantage/0", "0.95") > of("advantage/0", "1") + 0.1
+@pytest.mark.parametrize("critic", ("cold", "warm"))
+def test_lambda_below_1_is_a_brake_where_the_critic_sits_on_the_policys_trunk(critic):
+    """Less KL, less proxy, less flattery and shorter answers from as many samples, in every seed."""
+    assert (by_lambda(critic, "kl") > 0.4).all() and (by_lambda(critic, "words") > 4).all()
+    assert (by_lambda(critic, "proxy") > 0.05).all() and (by_lambda(critic, "flattery") > 0).all()
 
 
-def test_a_critic_from_the_reward_model_explains_more():
-    def late(arm):
+def test_with_lambda_below_1_the_end_of_an_answer_is_learned_and_its_facts_less():
+    """Whatever the critic: as polite or more so, as the closing phrases are, and fewer facts right."""
+    for critic in ("cold", "warm", "reward model"):
+        assert (by_lambda(critic, "attribute/correctness") > 0.02).all(), critic
+        assert (by_lambda(critic, "politeness") < 0.01).all(), critic
+
+
+def test_lambda_makes_no_difference_in_gold_with_a_warm_critic_nor_in_kl_with_one_of_its_own():
+    gold, kl = (
+        mean_with_interval(by_lambda(critic, name))
+        for critic, name in (("warm", "gold"), ("reward model", "kl"))
+    )
+    assert gold.low < 0 < gold.high and kl.low < 0 < kl.high
+
+
+def test_lambda_below_1_moves_credit_from_the_first_tokens_to_the_last():
+    """While the policy learns; with a critic that was warmed up as with one that was not."""
+
+    def of(name, lam, critic):
+        rows = [row for row in load_history("ppo_advantages") if row["step"] > rlhf.WARMUP and name in row]
+        return np.mean([row[name] for row in rows if row["arm"] == f"λ = {lam}, {critic} critic"])
+
+    for critic in ("cold", "warm"):
+        assert of("squared/24", "0.95", critic) < 0.15 and of("squared/24", "1", critic) > 0.35
+        assert of("advantage/24", "0.95", critic) < -0.05 and of("advantage/24", "1", critic) > 0.05
+        assert of("advantage/0", "0.95", critic) > of("advantage/0", "1", critic) + 0.1
+
+
+def test_no_critic_explains_anything_and_only_one_of_its_own_keeps_up_with_the_mean():
+    def late(arm, name):
         rows = [row for row in load_history("ppo_advantages") if row["arm"] == arm and row["step"] > 10]
-        explained = [(row["seed"], row["val/explained_variance"]) for row in rows if "val/bias" in row]
-        return np.array([np.mean([x for of, x in explained if of == seed]) for seed in experiments.SEEDS])
+        values = [(row["seed"], row[name]) for row in rows if name in row]
+        return np.array([np.mean([x for of, x in values if of == seed]) for seed in experiments.SEEDS])
 
-    assert (late("λ = 1, reward model critic") > late("λ = 1, cold critic")).all()
+    for arm in critics.WITH_CRITIC:
+        assert (late(arm, "val/explained_variance") < 0.05).all(), arm
+        bias = late(arm, "val/bias")
+        assert (np.abs(bias) < 0.1).all() if "reward model" in arm else (bias < -0.3).all(), arm
+
+
+def test_comparing_the_samples_of_a_prompt_is_worth_as_much_as_a_critic():
+    def golds(arm):
+        return over_seeds(
+            load_history("ppo_advantages"), "golds", arm=arm, step=critics.MEASURED[-1], temperature=1.0
+        ).mean(-1)
+
+    for arm in ("RLOO", "GRPO"):
+        difference = bootstrap_difference(golds(arm), golds("λ = 1, warm critic"))
+        assert difference.low < 0 < difference.high and abs(difference.mean) < 0.1, arm
 
 
 def test_what_the_bugs_of_ppo_do():
@@ -575,9 +659,17 @@ def test_without_a_penalty_gold_rises_and_falls_while_the_proxy_goes_on():
     }
     proxy = goodhart.gained(rows, "proxy", risen, fallen, beta=0.0)
     assert len(proxy) == len(experiments.SEEDS)
-    assert (
-        mean_with_interval(gold[0, risen]).low > 0 and (gold[risen, fallen] < 0).all() and (proxy > 0).all()
-    )
+    assert mean_with_interval(gold[0, risen]).low > 0.1 and (gold[risen, fallen] < -0.1).all()
+    assert proxy.mean() > 0.05 and (proxy > 0).all()
+    end = goodhart.gained(rows, "gold", 0, fallen, beta=0.0)
+    assert -gold[risen, fallen].mean() > gold[0, risen].mean() / 2 and end.mean() < 0.15
+
+
+def test_the_fall_is_the_price_of_compliments():
+    rows, points = load_history("overoptimisation"), (goodhart.RISEN, goodhart.FALLEN)
+    compliments = goodhart.gained(rows, "attribute/flattery", *points, beta=0.0).mean()
+    fall = goodhart.gained(rows, "gold", *points, beta=0.0).mean()
+    assert 0.8 < WEIGHTS["flattery"] * compliments / fall < 1.1
 
 
 def test_what_the_fall_is_due_to():
@@ -585,7 +677,7 @@ def test_what_the_fall_is_due_to():
 
     def fall(control):
         golds = {
-            step: column("goodhart_controls", "gold", control=control, method="ppo", step=step)
+            step: column("goodhart_controls", "gold", control=control, temperature=1.0, step=step)
             for step in (goodhart.RISEN, goodhart.FALLEN)
         }
         return golds[goodhart.FALLEN] - golds[goodhart.RISEN]
@@ -594,12 +686,25 @@ def test_what_the_fall_is_due_to():
     assert usual.mean() < 0 and fall("without biases, checking all facts").mean() > usual.mean() / 4
 
 
-def test_with_a_penalty_gold_ends_above_the_fine_tuned_models_at_every_temperature():
+def golds_at(temperature, **where) -> np.ndarray:
+    """Of the fine-tuned model, or of PPO at its end, (seeds, prompts)."""
+    of = dict(method="ppo", step=goodhart.FALLEN, **where) if where else dict(method="sft", step=0)
+    rows = load_history("overoptimisation")
+    return over_seeds(rows, "golds", temperature=temperature, **of).mean(-1)
+
+
+def test_with_a_penalty_gold_ends_above_the_fine_tuned_models_and_without_one_it_does_not():
     for temperature in (1.0, 0.7):
-        start = column("overoptimisation", "gold", method="sft", temperature=temperature)
-        where = dict(method="ppo", beta=rlhf.SHIPPED.beta, temperature=temperature, step=rlhf.LONG.steps)
-        end = column("overoptimisation", "gold", **where)
-        assert mean_with_interval(end - start).low > 0, temperature
+        start = golds_at(temperature)
+        for beta in (0.1, 0.3):
+            assert bootstrap_difference(golds_at(temperature, beta=beta), start).low > 0, temperature
+        assert bootstrap_difference(golds_at(temperature, beta=0.0), start).low < 0, temperature
+    assert bootstrap_difference(golds_at(1.0, beta=0.3), golds_at(1.0, beta=0.0)).low > 0
+
+
+def test_greedy_decoding_alone_is_worth_as_much_as_ppo_at_temperature_1():
+    difference = bootstrap_difference(golds_at(1.0, beta=rlhf.SHIPPED.beta), golds_at(0.0))
+    assert difference.low < 0 < difference.high and abs(difference.mean) < 0.1
 
 
 def test_best_of_n_is_better_at_the_same_kl():
@@ -624,6 +729,10 @@ def test_what_is_preserved():
     )
     assert len(free) == 3 and (free > held.max()).all() and (held > start).all()
     assert (mixed < kept("perplexity", method="ppo", beta=goodhart.PTX_BETA)).all()
+    assert (free < 1.05 * start).all()
+    for name in ("facts/sft", "facts/held-out"):
+        for beta in goodhart.BETAS:
+            assert np.abs(kept(name, method="ppo", beta=beta) - kept(name, method="sft")).max() < 0.05
 
 
 def test_ppo_takes_the_gpt_to_the_tilted_reference():
@@ -737,7 +846,8 @@ def test_the_race_ran_as_it_was_tuned():
     for method in ("best-of-n", *race_methods.METHODS):
         best = race_tuning.chosen(method)
         ends = [row for row in race.results() if row["method"] == method and row.get("judged")]
-        assert race.judged(method).shape == (3, len(PROMPTS), race.ANSWERS), method
+        answers = max(1, race.SAMPLES[1.0] // best["n"]) if method == "best-of-n" else race.ANSWERS
+        assert race.judged(method).shape == (3, len(PROMPTS), answers), method
         for row in ends:
             assert race_tuning.setting_of(row) == race_tuning.setting_of(best), method
             assert row["share"] == best["share"], method
@@ -764,9 +874,10 @@ def test_dpo_takes_less_time_than_ppo():
 
 def test_labels_are_bought_as_counted():
     rows = load_history("race_labels")
-    spent = [row["labels"] for row in rows if row["round"] == race_labels.ROUNDS]
-    assert len(spent) == len(race_labels.ARMS) * len(experiments.SEEDS)
-    assert min(spent) > 0.8 * max(spent), "the arms cost about the same"
+    where = dict(round=race_labels.ROUNDS, temperature=1.0)
+    spent = np.array([over_seeds(rows, "labels", arm=arm, **where) for arm in race_labels.ARMS])
+    assert spent.shape == (len(race_labels.ARMS), len(experiments.SEEDS))
+    assert spent.min() > 0.8 * spent.max(), "the arms cost about the same"
 
 
 def test_the_shipped_dpo_is_the_typical_run_of_the_race(sft):

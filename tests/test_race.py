@@ -442,6 +442,13 @@ def test_a_round_is_one_pass_from_the_policy_before_and_leaves_both_models_alone
 # --- what it costs ---
 
 
+def test_the_reward_model_that_is_weighed_is_like_a_trained_one(small, monkeypatch):
+    monkeypatch.setattr(race_methods, "REWARD", RewardModelConfig(steps=1))
+    start = lively_gpt(SMALL)
+    trained = race_methods.reward_model(start, PAIRS, 0, 1e-3)
+    assert race_costs.costly(start).shipped.state_dict().keys() == trained.state_dict().keys()
+
+
 def test_costs_are_split_into_what_is_paid_once_and_for_each_step(monkeypatch):
     clock = iter([0.0, 12.0, 14.0, 16.0, 19.0])  # begin, three steps, end
 

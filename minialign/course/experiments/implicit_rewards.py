@@ -1,6 +1,6 @@
 """Notebook 06: "your language model is secretly a reward model", against one that was made to be one.
 
-Both learn from the same comparisons, and read tokens only; beside them stands what knows no label at all.
+Both learn from the same comparisons; beside them stands what knows no label at all.
 """
 
 import copy

@@ -27,10 +27,9 @@ from minialign.course.experiments import Part, held_out_prompts
 from minialign.course.experiments.comparisons import preferences
 from minialign.course.experiments.race_methods import METHODS, REWARD, Given, entry, few_labels
 from minialign.course.experiments.race_tuning import chosen, setting_of
-from minialign.course.experiments.reward_models import trained
+from minialign.course.experiments.reward_models import head_and_likelihood, trained
 from minialign.course.experiments.rlhf import WARMUP
 from minialign.gpt import GPT
-from minialign.reward_model import RewardModel
 from minialign.rollouts import roll_out, unscored
 from minialign.training import TrainingConfig, load_history
 
@@ -40,7 +39,7 @@ ROWS = 48  # responses that are sampled side by side, whether of as many prompts
 
 def costly(start: GPT) -> Given:
     """What the methods may use, with a reward model that costs what a trained one does."""
-    return Given(start, few_labels(preferences("comparisons")), shipped=RewardModel(start))
+    return Given(start, few_labels(preferences("comparisons")), shipped=head_and_likelihood(start, 0))
 
 
 def work_of(piece: str, given: Given) -> tuple[Callable[..., object], TrainingConfig]:
