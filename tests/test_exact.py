@@ -263,7 +263,7 @@ def test_the_same_seed_draws_the_same_responses():
 def test_what_the_micro_world_cannot_be_made_of():
     with pytest.raises(ValueError, match="names no real topic"):
         micro_world(("What is the time?",))
-    with pytest.raises(ValueError, match="only 257 possible responses"):
+    with pytest.raises(ValueError, match="only 246 possible responses"):
         micro_world(n=500)
 
 

@@ -197,8 +197,7 @@ def optimal_baseline(
 ) -> torch.Tensor:
     """b* = E[r ‖∇ log π‖²] / E[‖∇ log π‖²], which makes the variance of the policy gradient smallest.
 
-    All (..., N), expectations over the last axis, under the policy. Source: Weaver and Tao 2001;
-    Greensmith et al. 2004.
+    All (..., N), expectations over the last axis, under the policy. Source: Greensmith et al. 2004.
     """
     weights = probabilities * squared_score
     return (weights * rewards).sum(-1) / weights.sum(-1)
