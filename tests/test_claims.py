@@ -14,7 +14,7 @@ import pytest
 from sayings import leaks, mentions
 
 import minialign
-from minialign.bootstrap import bootstrap_difference, bootstrap_mean
+from minialign.bootstrap import bootstrap_difference, bootstrap_mean, equal_length_win_rate
 from minialign.course import experiments
 from minialign.course.evaluation import cloze_hits, facts_right, reply_shares
 from minialign.course.experiments import (
@@ -790,23 +790,59 @@ def test_of_near_duplicates_the_chosen_fall_while_every_pair_is_right():
     assert (by_place("chosen/at", "DPO") > 0).all()
 
 
-def test_the_cures_of_displacement_keep_what_was_chosen():
+def test_the_cures_of_displacement_keep_what_was_chosen_and_bring_no_more_gold():
+    rows = load_history("dpo_displacement")
+    last = max(row["step"] for row in rows)
+
+    def gold(method, step):
+        return over_seeds(rows, "golds", method=method, step=step).mean(-1)
+
+    assert bootstrap_difference(gold("DPO", last), gold("DPO", 0)).low > 0, "the fall did no harm"
     for cure in ("SFT term", "DPO-positive"):
-        assert (by_place("chosen", cure) > by_place("chosen", "DPO")).all(), cure
-        assert (by_place("rejected", cure) < 0).all(), cure
+        assert (by_place("chosen", cure) > 1).all() and (by_place("rejected", cure) < -5).all(), cure
+    for cure in ("IPO", "SFT term", "DPO-positive"):
+        assert bootstrap_difference(gold(cure, last), gold("DPO", last)).low < 0, cure
 
 
-def after(passes: float, beta: float | None = None, table: str = "dpo_overoptimisation", **where):
-    """Gold reward on held-out prompts after so many passes, (seeds, prompts)."""
-    where |= {} if beta is None else {"beta": beta}
-    return over_seeds(load_history(table), "golds", passes=passes, **where).mean(-1)
+def after(passes: float, beta: float | None = None, name: str = "golds", temperature: float = 1.0):
+    """What held-out prompts show after so many passes, for each seed; without a β, before the first."""
+    where = {"passes": passes, "temperature": temperature} | ({} if beta is None else {"beta": beta})
+    return over_seeds(load_history("dpo_overoptimisation"), name, **where)
+
+
+def gold_gained(beta: float, begin: float, end: float, temperature: float = 1.0):
+    """By how much the gold reward on held-out prompts has grown between two numbers of passes."""
+    ends, begins = (
+        after(passes, beta if passes else None, temperature=temperature).mean(-1) for passes in (end, begin)
+    )
+    return bootstrap_difference(ends, begins)
 
 
 def test_dpo_over_optimises_between_points_that_were_fixed_beforehand():
-    assert bootstrap_difference(after(1.0, 0.1), after(0.0)).low > 0, "one pass is a gain"
-    assert bootstrap_difference(after(1.0, 0.03), after(3.0, 0.03)).low > 0, "two more cost"
-    ends = [after(3.0, beta).mean() for beta in direct_preference.BETAS]
+    for beta in direct_preference.BETAS:
+        assert gold_gained(beta, 0.0, 0.5).low > 0.1, "half a pass is a gain"
+        assert abs(gold_gained(beta, 0.5, 1.0).mean) < 0.1, "and nearly all of it"
+    assert gold_gained(0.03, 1.0, 3.0).high < -0.2 and gold_gained(0.1, 1.0, 3.0).high < -0.1
+    assert gold_gained(0.03, 0.0, 3.0).high < 0, "the answers end below where they began"
+    kept = gold_gained(0.3, 1.0, 3.0)
+    assert kept.low < 0 < kept.high and gold_gained(0.3, 0.0, 3.0, temperature=0.0).low > 0
+    ends = [after(3.0, beta, "gold").mean() for beta in direct_preference.BETAS]
     assert ends == sorted(ends), "the smaller β, the more"
+
+
+def test_what_ranks_held_out_pairs_better_may_write_worse():
+    better = bootstrap_difference(*(after(n, 0.03, "held_out_by_prompt") for n in (3.0, 1.0)))
+    assert better.low > 0 > gold_gained(0.03, 1.0, 3.0).high
+
+
+def test_the_gain_of_dpo_is_not_only_length():
+    golds, lengths = ([after(1.0, 0.1, name), after(0.0, name=name)] for name in ("golds", "lengths"))
+    assert equal_length_win_rate(*golds, *lengths).low > 0.55
+    words = after(3.0, 0.1, "words"), after(0.0, name="words")
+    assert (words[0] > 1.4 * words[1]).all()
+    for name in ("correctness", "audience", "politeness"):
+        gained = after(1.0, 0.1, f"attribute/{name}") - after(0.0, name=f"attribute/{name}")
+        assert (WEIGHTS[name] * gained > 0.08).all(), name
 
 
 def test_what_the_bugs_of_dpo_do():
@@ -820,13 +856,18 @@ def test_what_the_bugs_of_dpo_do():
     }
     correct = end["correct"]
     assert len(correct["gold"]) == len(experiments.SEEDS)
-    assert (end["no reference"]["gold"] < correct["gold"]).all()
-    assert (end["pairs swapped"]["held_out"] < 0.5).all() and (correct["held_out"] > 0.5).all()
-    assert (end["pairs swapped"]["gold"] < correct["gold"] - 0.3).all()
-    # with β times the length the mean is no catastrophe: most of that was the small β
-    assert (end["mean, β × length"]["kl"] < end["mean for sum"]["kl"]).all()
+    assert (end["no reference"]["gold"] < correct["gold"] - 0.2).all()
+    assert (end["pairs swapped"]["held_out"] < 0.45).all() and (correct["held_out"] > 0.6).all()
+    assert (end["pairs swapped"]["gold"] < correct["gold"] - 1.5).all()
+    assert (end["mean for sum"]["kl"] > 3 * correct["kl"]).all()
+    assert (end["mean for sum"]["finished"] < 0.8).all() and (correct["finished"] > 0.95).all()
+    # with β times the length the mean does no harm: that was the small β
+    assert (abs(end["mean, β × length"]["gold"] - correct["gold"]) < 0.1).all()
+    assert (end["mean, β × length"]["kl"] < correct["kl"]).all()
+    assert (end["the reference moves"]["kl"] > 2 * correct["kl"]).all()
+    assert (end["IPO"]["kl"] < correct["kl"] / 3).all()
     first = {name: over_seeds(rows, "loss", variant=name, step=1) for name in dpo_variants.VARIANTS}
-    assert first["correct"] == pytest.approx(np.log(2), abs=1e-4) and (first["no reference"] > 0.8).all()
+    assert first["correct"] == pytest.approx(np.log(2), abs=1e-4) and (first["no reference"] > 0.71).all()
     moving = [row["loss"] for row in rows if row.get("variant") == "the reference moves" and "loss" in row]
     assert moving == pytest.approx([np.log(2)] * len(moving), abs=1e-4)
 
