@@ -514,11 +514,27 @@ def by_prompt(scorer, **where):
 
 def test_comparisons_teach_more_than_likelihood_knows_without_any():
     most = column("reward_models_by_labels", "pairs", scorer=reward_models.COURSE).max()
-    learned = by_prompt(reward_models.COURSE, pairs=most)
-    assert len(learned) == len(experiments.SEEDS)
-    gained = bootstrap_difference(learned, by_prompt("label-free"))
-    assert gained.mean >= 0.05 and gained.low > 0
-    assert (by_prompt("knows the crowd").mean() > learned.mean(1)).all()
+    learned = {
+        scorer: by_prompt(scorer, pairs=most)
+        for scorer in (reward_models.COURSE, "likelihood only", "head only", "reads surprise")
+    }
+    gained = {scorer: bootstrap_difference(x, by_prompt("label-free")) for scorer, x in learned.items()}
+    assert {len(x) for x in learned.values()} == {len(experiments.SEEDS)}
+    assert gained[reward_models.COURSE].mean >= 0.03 and gained[reward_models.COURSE].low > 0
+    assert gained["likelihood only"].mean >= 0.05 and gained["likelihood only"].low > 0
+    assert gained["head only"].high < -0.05 and gained["reads surprise"].high < 0.02
+    for x in learned.values():
+        assert (by_prompt("knows the crowd").mean() > x.mean(1) + 0.05).all()
+
+
+def test_a_head_predicts_labels_better_and_orders_gold_worse_than_the_likelihood_alone():
+    most = column("reward_models_by_labels", "pairs", scorer=reward_models.COURSE).max()
+    own, head = (
+        {name: column("reward_models_by_labels", name, scorer=of, pairs=most) for name in ("accuracy", "order")}
+        for of in ("likelihood only", reward_models.COURSE)
+    )
+    assert own["order"].min() > head["order"].max() + 0.01
+    assert own["accuracy"].max() < head["accuracy"].min()
 
 
 def test_the_shipped_reward_model_is_normalised_on_samples_of_the_policy(sft):
