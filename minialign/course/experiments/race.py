@@ -23,7 +23,7 @@ from minialign.course.experiments.measuring import (
 )
 from minialign.course.experiments.race_baselines import exam_of, reward_rate
 from minialign.course.experiments.race_methods import METHODS, Given, given, given_more, run
-from minialign.course.experiments.race_tuning import chosen, setting_of
+from minialign.course.experiments.race_tuning import chosen, setting_of, untried
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
 from minialign.rollouts import Reward
@@ -106,10 +106,11 @@ def race(start: GPT, shipped: RewardModel) -> dict[str, Part]:
 
     A row has the `method`, `seed`, its setting, `step` and `share` of the budget, and what `measured` finds
     on held-out prompts: gold, words, "kl" in nats a response, "reward" by the race's reward model. Judged
-    rows hold each answer's gold and words; those at T = 1 "tuning/gold". "reward model" rows: see `graded`.
+    rows hold each answer's gold and words; those at T = 1 "tuning/gold". "reward model" rows: see `examined`;
+    the row of "prompts": see `untried`.
     """
     few, more = given(start, reward_rate()), given_more(start, shipped)
-    parts: dict[str, Part] = {}
+    parts: dict[str, Part] = {"SFT, first round of tuning": partial(untried, start)}
     for seed in SEEDS:
         parts[f"reward model, seed {seed}"] = partial(examined, few, seed)
         for method in ("SFT", "SFT, cooler"):

@@ -18,6 +18,7 @@ from minialign.course.experiments.race_methods import METHODS, Given, given, giv
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
 from minialign.training import load_history
+from minialign.world.prompts import Prompt
 
 KEPT = 1 / 3  # of the settings of a round go on to the next
 FIRST, LATER = (1 / 3,), (1 / 3, 2 / 3, 1.0)  # shares of the budget after which they are measured, by round
@@ -63,13 +64,22 @@ def successive_halving(
 # --- what is tried ---
 
 
+def of_round(shares: Sequence[float]) -> list[Prompt]:
+    """The prompts of a round: the first has half of those for tuning."""
+    return tuning_prompts()[:: 2 if shares == FIRST else 1]
+
+
+def untried(start: GPT) -> list[dict]:
+    """The start on the prompts of the first round, where its trials begin: they may be easier than all."""
+    (row,) = measured(start, start, of_round(FIRST), 0, n=8)
+    return [{"method": "SFT", "prompts": "first round", "share": 0.0, **in_short(row)}]
+
+
 def trials(given: Given, method: str) -> list[dict]:
     """Successive halving of a method's settings: the first round on half of the prompts for tuning."""
 
     def tried(setting: dict, shares: Sequence[float]) -> list[dict]:
-        prompts = tuning_prompts()[:: 2 if shares == FIRST else 1]
-
-        rows: list[dict] = []
+        prompts, rows = of_round(shares), []
 
         def show(policy: GPT, place: dict) -> None:
             drawn = ([*METHODS].index(method), place["step"])
