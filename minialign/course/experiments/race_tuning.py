@@ -70,7 +70,7 @@ def of_round(shares: Sequence[float]) -> list[Prompt]:
 
 
 def untried(start: GPT) -> list[dict]:
-    """The start on the prompts of the first round, where its trials begin: they may be easier than all."""
+    """The start on the prompts of the first round, from many samples: what its trials are held against."""
     (row,) = measured(start, start, of_round(FIRST), 0, n=8)
     return [{"method": "SFT", "prompts": "first round", "share": 0.0, **in_short(row)}]
 
