@@ -133,7 +133,7 @@ def test_every_method_moves_the_policy_and_nothing_else(method, small):
     assert all(place["method"] == method and place.items() >= setting.items() for place in places)
 
 
-def test_rloo_has_no_critic_and_ppo_has_the_courses(monkeypatch):
+def test_grpo_has_no_critic_and_ppo_has_the_courses(monkeypatch):
     seen = {}
     monkeypatch.setattr(
         race_methods.ppo,
