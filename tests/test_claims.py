@@ -915,7 +915,7 @@ def test_everybody_who_learns_from_labels_beats_the_start_at_temperature_1():
         assert race.win_rates(method, "SFT")["all"].low > 0.5, method
 
 
-def test_dpo_beats_the_start_as_clearly_when_both_are_sampled_coolly():
+def test_ppo_and_dpo_beat_the_start_when_both_are_sampled_alike():
     for method, least in (("PPO", 0.57), ("DPO", 0.60), ("DPO, all labels", 0.60)):
         for temperature in (1.0, 0.7):
             won = race.win_rates(method, "SFT", temperature)["all"]
