@@ -753,7 +753,8 @@ def test_what_is_preserved():
 
 def test_ppo_takes_the_gpt_to_the_tilted_reference():
     last = max(column("ppo_on_micro_world", "round"))
-    assert (column("ppo_on_micro_world", "tv", beta=1.0, round=last) <= 0.05).all()
+    for beta, near in ((1.0, 0.03), (0.25, 0.06)):
+        assert (column("ppo_on_micro_world", "tv", beta=beta, round=last) <= near).all(), beta
 
 
 def test_lambda_shortens_the_gradient_and_turns_it():
