@@ -552,6 +552,11 @@ def test_more_comparisons_make_better_reward_models():
     assert (order[3000] > order[300]).all()
 
 
+def test_depth_is_not_what_a_reward_model_lacks():
+    accuracy = [column("reward_models_by_depth", "accuracy", layers=n).mean() for n in (1, 2, 4)]
+    assert np.ptp(accuracy) < 0.02
+
+
 def test_what_the_bugs_of_reward_models_do():
     last = reward_models.MEASURED[-1]
     accuracy = {
