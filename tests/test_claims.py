@@ -530,7 +530,10 @@ def test_comparisons_teach_more_than_likelihood_knows_without_any():
 def test_a_head_predicts_labels_better_and_orders_gold_worse_than_the_likelihood_alone():
     most = column("reward_models_by_labels", "pairs", scorer=reward_models.COURSE).max()
     own, head = (
-        {name: column("reward_models_by_labels", name, scorer=of, pairs=most) for name in ("accuracy", "order")}
+        {
+            name: column("reward_models_by_labels", name, scorer=of, pairs=most)
+            for name in ("accuracy", "order")
+        }
         for of in ("likelihood only", reward_models.COURSE)
     )
     assert own["order"].min() > head["order"].max() + 0.01
