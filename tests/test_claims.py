@@ -566,7 +566,8 @@ def test_what_the_bugs_of_reward_models_do():
         bug: column("reward_model_bugs", "accuracy", bug=bug, step=last) for bug in reward_models.BUGS
     }
     assert len(accuracy["correct"]) == len(experiments.SEEDS) and (accuracy["pairs swapped"] < 0.42).all()
-    assert (accuracy["pooled on padding"] < accuracy["correct"] - 0.02).all()
+    assert (accuracy["pooled on padding"] < accuracy["correct"] - 0.01).all()
+    assert abs(accuracy["squared error on labels"].mean() - accuracy["correct"].mean()) < 0.02
     assert (
         column("reward_model_bugs", "leaked", bug="correct")
         > column("reward_model_bugs", "fresh", bug="correct") + 0.02
