@@ -697,18 +697,25 @@ def test_the_fall_is_the_price_of_compliments():
     assert 0.8 < WEIGHTS["flattery"] * compliments / fall < 1.1
 
 
-def test_what_the_fall_is_due_to():
-    """People without biases who check all facts: gold does not fall, as it does with people as they are."""
-
-    def fall(control):
-        golds = {
-            step: column("goodhart_controls", "gold", control=control, temperature=1.0, step=step)
-            for step in (goodhart.RISEN, goodhart.FALLEN)
-        }
-        return golds[goodhart.FALLEN] - golds[goodhart.RISEN]
-
-    usual = fall("as they are")
-    assert usual.mean() < 0 and fall("without biases, checking all facts").mean() > usual.mean() / 4
+def test_the_fall_is_in_the_labels_and_the_likelihood_holds_it_back():
+    gold = {
+        (control, step): column("goodhart_controls", "gold", control=control, temperature=1.0, step=step)
+        for control in goodhart.CONTROLS
+        for step in (goodhart.RISEN, goodhart.FALLEN)
+    }
+    falls = {of: gold[of, goodhart.FALLEN] - gold[of, goodhart.RISEN] for of in goodhart.CONTROLS}
+    assert all(len(values) == len(experiments.SEEDS) for values in gold.values())
+    assert falls["as they are"].max() < -0.1 and falls["head only"].max() < -0.9
+    for control in ("without biases", "without biases, checking all facts"):
+        assert falls[control].min() > 0 and gold[control, goodhart.FALLEN].min() > 3.2
+    usual = gold["as they are", goodhart.FALLEN]
+    assert gold["head only", goodhart.FALLEN].max() < 1.5 < usual.min() - 0.8
+    assert gold["no labels", goodhart.FALLEN].min() > usual.max() + 0.1
+    flattery = {
+        of: column("goodhart_controls", "flattery", control=of, temperature=1.0, step=goodhart.FALLEN)
+        for of in goodhart.CONTROLS
+    }
+    assert flattery["as they are"].min() > 0.4 and flattery["without biases"].max() < 0.05
 
 
 def golds_at(temperature, **where) -> np.ndarray:
