@@ -664,17 +664,19 @@ def test_what_the_bugs_of_ppo_do():
     correct = end["correct"]
     assert len(correct["gold"]) == len(experiments.SEEDS)
     assert (end["KL sign flipped"]["kl"] > correct["kl"]).all()
-    assert (end["end token dropped"]["words"] > 1.2 * correct["words"]).all()
-    assert (end["reward on padding"]["proxy"] < correct["proxy"].min()).all()
-    assert (end["ratio to itself"]["kl"] < 0.5 * correct["kl"].min()).all()
-    assert (end["sampled at T = 0.7"]["proxy"] < correct["proxy"]).all()
+    assert (end["end token dropped"]["kl"] < correct["kl"]).all()
+    assert (end["end token dropped"]["words"] < correct["words"] + 0.1).all(), "it writes no longer answers"
+    for name in ("reward on padding", "ratio to itself"):
+        assert end[name]["proxy"].max() < correct["proxy"].min() / 2, name
+    assert (end["sampled at T = 0.7"]["gold"] > correct["gold"]).all(), "it pays"
+    assert end["sampled at T = 0.7"]["kl"].min() > correct["kl"].max()
     assert (end["dropout on"]["gold"] < correct["gold"] / 2).all()
 
 
-def test_every_bug_that_is_a_wrong_line_shows_in_some_curve():
+def test_two_bugs_of_ppo_show_in_no_curve():
     rows = load_history("ppo_bugs")
-    for name in list(ppo_bugs.BUGS)[1:]:
-        assert ppo_bugs.shown_by(rows, name, ppo_bugs.ROLLOUTS), name
+    shown = {name: ppo_bugs.shown_by(rows, name, ppo_bugs.ROLLOUTS) for name in list(ppo_bugs.BUGS)[1:]}
+    assert [name for name, curves in shown.items() if not curves] == ["KL sign flipped", "end token dropped"]
 
 
 def test_without_a_penalty_gold_rises_and_falls_while_the_proxy_goes_on():
