@@ -230,9 +230,9 @@ def spent(what: str, method: str, share: float = 1.0) -> dict[str, float]:
     parts = {}
     for piece in pieces_of(method):
         row = costs()[piece]
-        steps = row["steps"] * (share if piece == method else 1)
+        steps = round(row["steps"] * (share if piece == method else 1))
         parts |= {
-            f"{piece}, {steps:g} steps": steps * row[f"{what}/step"],
+            f"{piece}, {steps} steps": steps * row[f"{what}/step"],
             f"{piece}, once": row[f"{what}/once"],
         }
     return parts
