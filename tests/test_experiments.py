@@ -754,6 +754,8 @@ def test_item_means_and_noise_free_recovery():
     perfect = ratings.recovered(ratings.Crowd(offset=0.0, gain=0.0, noise=0.0), 0)
     assert perfect["ratings"] == pytest.approx(1) and perfect["Bradley-Terry"] > 0.95
     assert ratings.spearman(np.arange(5), -(np.arange(5) ** 3)) == pytest.approx(-1)
+    tied, rounded = np.array([0.3, 0.3, 1.0]), np.array([0.1 + 0.2, 0.3, 1.0])
+    assert rounded[0] != rounded[1] and ratings.spearman(rounded, tied) == pytest.approx(1)
 
 
 # --- a leak ---

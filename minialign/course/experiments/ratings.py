@@ -149,8 +149,9 @@ def bradley_terry(table: np.ndarray, prior: float = 0.1) -> np.ndarray:
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of the ranks."""
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    """Correlation of the ranks. Numbers that only rounding tells apart are equal."""
+    ranks = (rankdata(np.round(values, 9)) for values in (a, b))
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def recovered(crowd: Crowd, seed) -> dict[str, float]:
