@@ -684,12 +684,28 @@ def test_without_a_penalty_gold_rises_and_falls_while_the_proxy_goes_on():
     gold = {
         points: goodhart.gained(rows, "gold", *points, beta=0.0) for points in ((0, risen), (risen, fallen))
     }
-    proxy = goodhart.gained(rows, "proxy", risen, fallen, beta=0.0)
-    assert len(proxy) == len(experiments.SEEDS)
+    assert len(gold[0, risen]) == len(experiments.SEEDS)
     assert mean_with_interval(gold[0, risen]).low > 0.1 and (gold[risen, fallen] < -0.1).all()
-    assert proxy.mean() > 0.05 and (proxy > 0).all()
     end = goodhart.gained(rows, "gold", 0, fallen, beta=0.0)
     assert -gold[risen, fallen].mean() > gold[0, risen].mean() / 2 and end.mean() < 0.15
+    own = [
+        np.mean([over_seeds(rows, "objective/scores", beta=0.0, step=until - i) for i in range(10)], 0)
+        for until in (risen, fallen)
+    ]
+    assert mean_with_interval(own[1] - own[0]).low > 0.05
+    held_out = goodhart.gained(rows, "proxy", risen, fallen, beta=0.0)
+    assert (held_out > 0).all() and held_out.mean() < (own[1] - own[0]).mean()
+
+
+def test_a_strong_penalty_is_overshot_on_prompts_that_the_run_has_not_seen():
+    start, end = (
+        column("overoptimisation", "proxy", **where) - column("overoptimisation", "kl", **where)
+        for where in (
+            dict(method="sft", temperature=1.0),
+            dict(method="ppo", beta=1.0, temperature=1.0, step=goodhart.FALLEN),
+        )
+    )
+    assert len(end) == 3 and (end < start - 0.1).all()
 
 
 def test_the_fall_is_the_price_of_compliments():
@@ -741,11 +757,11 @@ def test_greedy_decoding_alone_is_worth_as_much_as_ppo_at_temperature_1():
     assert difference.low < 0 < difference.high and abs(difference.mean) < 0.1
 
 
-def test_best_of_n_is_better_at_the_same_kl():
-    best = {n: column("overoptimisation", "gold", method="best-of-n", n=n).mean() for n in (1, 16, 64)}
-    ppo = column("overoptimisation", "gold", method="ppo", beta=0.0, temperature=1.0, step=goodhart.RISEN)
-    assert best[16] - best[1] > ppo.mean() - column("overoptimisation", "gold", method="sft", step=0).mean()
-    assert best[64] > best[16] - 0.05
+def test_on_equal_prompts_the_best_of_four_is_worth_as_much_as_ppo_and_the_best_of_64_more():
+    best = {n: column("overoptimisation", "gold", method="best-of-n", n=n).mean() for n in (1, 4, 64)}
+    ppo = golds_at(1.0, beta=rlhf.SHIPPED.beta)[:, ::4]
+    assert abs(best[1] - golds_at(1.0)[:, ::4].mean()) < 0.05  # the same prompts
+    assert abs(best[4] - ppo.mean()) < 0.05 < best[64] - ppo.mean()
 
 
 def test_what_is_preserved():
