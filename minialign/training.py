@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from minialign.config import Config, Count, Limit, Momentum, Natural, NonNegative, Positive
 from minialign.files import read_verified, write_atomically
+from minialign.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,7 @@ class Optimizer:
             torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
         ]
         if linear:  # with steps of the size AdamW would make, so that one learning rate serves both
-            options = dict(
-                lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
-            self.optimizers.append(torch.optim.Muon(linear, **options))
+            self.optimizers.append(Muon(linear, config.learning_rate, config.weight_decay))
 
     def update(self, batches: list, loss_fn: Callable) -> dict[str, float]:
         """One update from one or more micro-batches, equal to one on all of them together.

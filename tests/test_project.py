@@ -92,6 +92,7 @@ FLOORS = {
     "gpt": "model",
     "tokenizer": "model",
     "chat": "model",
+    "muon": "shared",
     "training": "shared",
     "sampling": "shared",
     "logprobs": "shared",

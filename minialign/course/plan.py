@@ -76,18 +76,22 @@ def last_seconds(artifact: Artifact) -> int | None:
     return read_manifest().get(artifact.files[0], {}).get("seconds")
 
 
-def forecast(artifacts: Sequence[Artifact], jobs: int) -> str:
-    """How long it will take to build them, if each takes as long as the last time: the plan, run through."""
-    seconds = {artifact: last_seconds(artifact) for artifact in artifacts}
-    clock, left, ends = 0, by_urgency(artifacts), {}
+def clock(artifacts: Sequence[Artifact], jobs: int) -> float:
+    """The hours until all are built, if each takes as long as the last time: the plan, run through."""
+    now, left, ends = 0, by_urgency(artifacts), {}
     while left or ends:
         for artifact in startable(left, [*ends], jobs):
             left.remove(artifact)
-            ends[artifact] = clock + (seconds[artifact] or 0)
-        clock = ends.pop(min(ends, key=ends.get))
-    new = sum(known is None for known in seconds.values())
+            ends[artifact] = now + (last_seconds(artifact) or 0)
+        now = ends.pop(min(ends, key=ends.get))
+    return now / 3600
+
+
+def forecast(artifacts: Sequence[Artifact], jobs: int) -> str:
+    """What is said before a build."""
+    new = sum(last_seconds(artifact) is None for artifact in artifacts)
     without = f", and {new} of which no time is known" if new else ""
-    return f"{len(artifacts)} to build, {jobs} at a time: about {clock / 3600:.2f} hours{without}"
+    return f"{len(artifacts)} to build, {jobs} at a time: about {clock(artifacts, jobs):.2f} hours{without}"
 
 
 def hours(artifacts: Sequence[Artifact], clock: float) -> str:

@@ -42,11 +42,12 @@ def story(size: float = 1.0) -> dict[str, float]:
         pairs += [labelled(prompt, *pair, people) for pair in combinations(dict.fromkeys(answers), 2)]
 
     # 4. A reward model learns to choose as they do, and PPO to write what it likes.
-    reward = reward_model.RewardModel(start)
+    reward = reward_model.RewardModel(start, likelihood=True)
     reward_model.train(reward, pairs, reward_model.RewardModelConfig(steps=few(150)))
     reward.normalise(prompts, samples[0])
     policy, asked = copy.deepcopy(start), [p.text for p in prompts_of("policy")]
-    ppo.train(policy, asked, reward, ppo.PPOConfig(steps=few(25)), reference=start)
+    config = ppo.PPOConfig(steps=few(25), critic_warmup=few(5))
+    ppo.train(policy, asked, reward, config, reference=start)
     show("PPO", policy)
 
     # 5. DPO learns from the same comparisons, without a reward model and without sampling.

@@ -42,6 +42,7 @@ TESTS = {  # the quick ones of each module, cheapest first
     "reward_model": ("reward_model", *EVERY),
     "labels": ("labels", "elsewhere"),
     "dpo": ("dpo", *EVERY),
+    "muon": ("muon",),
     "training": ("training", *EVERY),
     "ppo": ("ppo", *EVERY),
 }
