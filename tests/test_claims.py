@@ -538,6 +538,16 @@ def test_a_head_predicts_labels_better_and_orders_gold_worse_than_the_likelihood
     )
     assert own["order"].min() > head["order"].max() + 0.01
     assert own["accuracy"].max() < head["accuracy"].min()
+    orders = (by_prompt(of, pairs=most) for of in ("likelihood only", reward_models.COURSE))
+    assert bootstrap_difference(*orders).low > 0
+
+
+def test_on_labels_more_comparisons_help_at_every_size():
+    counts = sorted({*column("reward_models_by_labels", "pairs", scorer=reward_models.COURSE)})
+    labels = [
+        column("reward_models_by_labels", "accuracy", scorer=reward_models.COURSE, pairs=n) for n in counts
+    ]
+    assert len(counts) == 5 and (np.diff([of_n.mean() for of_n in labels]) > 0.005).all()
 
 
 def test_the_shipped_reward_model_is_normalised_on_samples_of_the_policy(sft):
