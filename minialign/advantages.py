@@ -17,7 +17,10 @@ def rloo(rewards: torch.Tensor) -> torch.Tensor:
     A sample is no part of its own baseline, so the gradient stays unbiased. Raises ValueError for n < 2.
     Source: Kool et al. 2019; Ahmadian et al. 2024.
     """
-    rewards = from_the_first(rewards, "leave-one-out")
+    require_samples(rewards, "leave-one-out")
+    # A constant drops out of the difference. Taken away first, it leaves exactly nothing of equal rewards,
+    # where rounding would leave a little, of which Adam makes a full step.
+    rewards = rewards - rewards[..., :1]
     others = (rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)
     return rewards - others
 
@@ -29,8 +32,8 @@ def grpo(rewards: torch.Tensor) -> torch.Tensor:
     0. A sample is part of its own mean and deviation, which is a bias, and a prompt on which rewards hardly
     differ counts as much as any other. Raises ValueError for n < 2. Source: Shao et al. 2024, §4.1.2.
     """
-    centred = from_the_first(rewards, "a group")
-    centred = centred - centred.mean(-1, keepdim=True)
+    require_samples(rewards, "a group")
+    centred = rewards - rewards.mean(-1, keepdim=True)
     deviation = centred.std(-1, keepdim=True)
     spread = has_spread(rewards, deviation, dim=-1)
     return centred * spread / torch.where(spread, deviation, 1.0)
@@ -46,13 +49,8 @@ def group_advantages(rewards, response_mask, n: int, kind: Literal["rloo", "grpo
     return compare(rewards.sum(-1).view(-1, n)).view(-1, 1) * response_mask
 
 
-def from_the_first(rewards: torch.Tensor, name: str) -> torch.Tensor:
-    """Rewards (..., n) less that of the prompt's first sample. Raises ValueError for n < 2.
-
-    A constant drops out of every comparison. Taken away first, it leaves exactly nothing of equal rewards,
-    where rounding would leave a little, of which Adam makes a full step.
-    """
+def require_samples(rewards: torch.Tensor, name: str) -> None:
+    """Raises ValueError where a prompt has a single sample, which there is nothing to compare with."""
     n = rewards.shape[-1]
     if n < 2:
         raise ValueError(f"{name} needs at least 2 samples of each prompt, here is {n}")
-    return rewards - rewards[..., :1]
