@@ -20,7 +20,7 @@ from minialign.bootstrap import (
 )
 from minialign.chat import collate, load_chat
 from minialign.gpt import GPT
-from minialign.rollouts import Reward, roll_out
+from minialign.rollouts import Reward, roll_out, unscored
 from minialign.statistics import whole_number
 from minialign.tokenizer import load_tokenizer
 from minialign.world.judge import judge, kind_of_reply, read_sentence, sentences_of, words_of
@@ -146,11 +146,6 @@ def measure(
             {name: np.array(value, dtype=np.float64).reshape(shape) for name, value in values.items()},
         )
     return found
-
-
-def unscored(prompts: list[str], responses: list[str]) -> list[float]:
-    """The reward of answers that only the judge will read."""
-    return [0.0] * len(responses)
 
 
 def judged(prompt: Prompt, response: str) -> dict[str, float]:
