@@ -578,7 +578,7 @@ def second_implementation(config: PPOConfig, shared: bool) -> tuple[dict, torch.
     return metrics, policy, head
 
 
-BASE = replace(QUICK, steps=1, learning_rate=3e-2, beta=0.2, value_coef=0.5)
+BASE = replace(QUICK, steps=1, learning_rate=3e-2, beta=0.2, value_coef=0.5, lam=0.95)
 TWO = PROMPTS[1:]  # a short and a long one
 FIRST = [TWO[i] for i in ppo.epochs([1] * 2, 2, 0)(0)]  # in the order of the first rollout
 VARIANTS = {

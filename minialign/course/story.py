@@ -46,8 +46,7 @@ def story(size: float = 1.0) -> dict[str, float]:
     reward_model.train(reward, pairs, reward_model.RewardModelConfig(steps=few(150)))
     reward.normalise(prompts, samples[0])
     policy, asked = copy.deepcopy(start), [p.text for p in prompts_of("policy")]
-    config = ppo.PPOConfig(steps=few(25), critic_warmup=few(5))
-    ppo.train(policy, asked, reward, config, reference=start)
+    ppo.train(policy, asked, reward, ppo.PPOConfig(steps=few(25), critic_warmup=few(5)), reference=start)
     show("PPO", policy)
 
     # 5. DPO learns from the same comparisons, without a reward model and without sampling.
