@@ -103,7 +103,7 @@ def framed(line):
 
 
 def test_an_answer_follows_a_prompt_only_in_a_frame_of_its_own():
-    """Wherever a line ends or begins with a prompt and its answer follows, the rest of the line is a frame."""
+    """Wherever a line begins or ends with a prompt, and its answer follows, the rest of it is a frame."""
     found = dict.fromkeys(ASKED + REQUESTED, 0)
     for kind, text in CORPUS:
         lines = lines_of(text)
