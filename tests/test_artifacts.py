@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from minialign.checkpoints import dump_checkpoint, load
 from minialign.course import artifacts, build
 from minialign.course.artifacts import ARTIFACTS
 from minialign.course.build import make, publish
-from minialign.course.plan import Artifact, by_urgency, forecast, hours, readable, startable
+from minialign.course.plan import Artifact, by_urgency, clock, forecast, hours, readable, startable
 from minialign.files import MANIFEST, read_manifest, read_verified
 from minialign.gpt import GPTConfig
 from minialign.reward_model import RewardModel
@@ -137,6 +138,14 @@ def test_who_measures_seconds_is_alone():
     assert names_of(startable([alone], [], 2)) == ["alone"] and startable([a], [alone], 2) == []
 
 
+def test_two_threads_take_two_places():
+    a, b, wide = stub("a"), stub("b"), stub("wide", threads=2)
+    assert names_of(startable([wide, a], [], 2)) == ["wide"] and startable([b], [wide], 2) == []
+    assert names_of(startable([wide, b], [a], 2)) == ["b"] and startable([wide], [a], 2) == []
+    assert names_of(startable([wide, a], [], 3)) == ["wide", "a"]
+    assert names_of(startable([wide], [], 1)) == ["wide"], "a machine of one core builds it, too"
+
+
 @pytest.fixture
 def timed(toy_data):
     """Six steps: a chain of 60, 10 and 3000 seconds, one of 1800, one of 3600, one that nobody has timed."""
@@ -158,6 +167,8 @@ def test_the_forecast_is_the_plan_run_through(timed):
     """Two at a time: e beside a, b and c, then d, begun at 3070 s."""
     assert forecast(timed, 2).endswith(f"about {4870 / 3600:.2f} hours, and 1 of which no time is known")
     assert forecast(timed[:5], 1) == f"5 to build, 1 at a time: about {8470 / 3600:.2f} hours"
+    wide = replace(timed[4], threads=2)
+    assert clock([wide], 2) == 0.5 and clock([wide], 1) == 1, "its seconds are of work, shared by two threads"
 
 
 def test_the_hours_are_told_by_notebook(toy_data):
@@ -214,6 +225,8 @@ def test_a_process_has_one_thread_and_no_progress_bar(toy_data, tmp_path, monkey
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     make([step(steps.says_its_threads, tmp_path, "a")], [], "cpu", 1)
     assert said(tmp_path)[0] == "1 0 cpu" and os.environ["OMP_NUM_THREADS"] == "2"
+    make([replace(step(steps.says_its_threads, tmp_path, "b"), threads=3)], [], "cpu", 1)
+    assert "3 0 cpu" in said(tmp_path)
 
 
 def fail_once(plan, folder, name):

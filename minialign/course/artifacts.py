@@ -169,7 +169,11 @@ TUNED = (*PAIRS, "race_baselines", "race_tuning")
 ARTIFACTS = (
     Artifact((RANKS,), build_tokenizer, f"vocab_size={GPTConfig().vocab_size}"),
     Artifact(
-        model_files("base"), build_base, f"{GPTConfig()!r} {pretraining.PretrainingConfig()!r}", ("ranks",)
+        model_files("base"),
+        build_base,
+        f"{GPTConfig()!r} {pretraining.PretrainingConfig()!r}",
+        ("ranks",),
+        threads=2,
     ),
     Artifact(model_files("sft"), build_sft, shipped.RECIPE, ("base",)),
     Artifact(

@@ -1,8 +1,9 @@
 """How the shipped files are built: what does not wait for another starts, a process for each core.
 
-Every artifact has a process of its own and one thread in it, however many run side by side: small models gain
-little from a second thread, and what comes out does not depend on the number of `jobs`. A process can open of
-the shipped files only what its artifact says that it needs. The parent alone writes under data/.
+Every artifact has a process of its own, and in it as many threads as it says, one as a rule, however many run
+side by side: small models gain little from a second one, and what comes out does not depend on the number of
+`jobs`. A process can open of the shipped files only what its artifact says that it needs. The parent alone
+writes under data/.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from minialign.files import DATA, MANIFEST, read_manifest, write_atomically
 
 WORK = DATA.parent / "build" / "artifacts"  # what a killed build left behind
 SPAWN = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MINIALIGN_PROGRESS": "0"}  # of every process
+THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def make(artifacts: Sequence[Artifact], names: Sequence[str], device: str, jobs: int) -> None:
@@ -163,7 +164,8 @@ def start(artifact: Artifact, known: dict[str, Artifact], device: str) -> tuple[
     ours, theirs = SPAWN.Pipe()
     arguments = artifact, device, table_state(artifact, known), readable(artifact, known), theirs
     process = SPAWN.Process(target=work, args=arguments)
-    with mock.patch.dict(os.environ, ALONE):
+    settings = dict.fromkeys(THREADS, str(artifact.threads)) | {"MINIALIGN_PROGRESS": "0"}
+    with mock.patch.dict(os.environ, settings):
         process.start()
     theirs.close()  # or the end of the process would not be the end of the pipe
     return ours, process

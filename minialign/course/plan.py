@@ -25,6 +25,7 @@ class Artifact:
     notebook: str = "models"  # whose hours it takes
     in_parts: bool = False
     alone: bool = False  # it measures seconds: nothing may run beside it
+    threads: int = 1  # more where all others wait for it; what comes out depends on their number
 
     @property
     def name(self) -> str:
@@ -49,8 +50,12 @@ def startable(left: Sequence[Artifact], running: Sequence[Artifact], jobs: int) 
         return []
     unfinished = {artifact.name for artifact in (*left, *running)}
     ready = [artifact for artifact in left if unfinished.isdisjoint(artifact.needs)]
-    together = [artifact for artifact in ready if not artifact.alone]
-    return together[: jobs - len(running)] or ([] if running else ready[:1])
+    free, now = jobs - sum(artifact.threads for artifact in running), []
+    for artifact in ready:
+        if not artifact.alone and artifact.threads <= free:
+            now.append(artifact)
+            free -= artifact.threads
+    return now or ([] if running else sorted(ready, key=lambda artifact: artifact.alone)[:1])
 
 
 def by_urgency(artifacts: Sequence[Artifact]) -> list[Artifact]:
@@ -82,7 +87,7 @@ def clock(artifacts: Sequence[Artifact], jobs: int) -> float:
     while left or ends:
         for artifact in startable(left, [*ends], jobs):
             left.remove(artifact)
-            ends[artifact] = now + (last_seconds(artifact) or 0)
+            ends[artifact] = now + (last_seconds(artifact) or 0) / min(jobs, artifact.threads)
         now = ends.pop(min(ends, key=ends.get))
     return now / 3600
 
