@@ -42,7 +42,10 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                mean = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                state = self.state[p]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(p)
+                mean = state["momentum_buffer"]
                 mean.lerp_(p.grad, 1 - momentum)
                 turned = orthogonalised(p.grad.lerp(mean, momentum))
                 p.mul_(1 - rate * group["weight_decay"])
