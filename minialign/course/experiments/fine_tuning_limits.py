@@ -129,7 +129,7 @@ def one_style(base: GPT, steps: int = 240) -> list[dict]:
     """Limit (b): 2,000 perfect answers, and how varied the model is then. Without replay.
 
     In "many ways" people answer as they like; in "one way" all answers have the same facts in the same order
-    and the same closing words. The control has "one answer a prompt", the same whenever it is asked, but of
+    and the same kind words. The control has "one answer a prompt", the same whenever it is asked, but of
     every prompt in another way: a single label for each prompt, too. If labels are what counts, it is as
     uniform as "one way"; if a model learns a distribution over similar prompts, as varied as "many ways".
 
@@ -163,7 +163,7 @@ def one_style(base: GPT, steps: int = 240) -> list[dict]:
 
 
 def in_one_style(prompt: Prompt) -> str:
-    """The perfect answer that one person always gives: same facts, same order, same closing words."""
+    """The perfect answer that one person always gives: same facts, same order, same kind words."""
     return Demonstrator().write(prompt, np.random.default_rng(0))
 
 
@@ -176,9 +176,7 @@ def human_ceiling(base: GPT) -> list[dict]:
     """Limit (d): demonstrators at about 60 % of the maximal gold, and their imitator: one row for each seed.
 
     The imitator is sampled at several temperatures, and of both the best of n is taken by a perfect judge,
-    n = 1 … 16 answers to each held-out prompt: like is compared with like. `above` is the share of the
-    training demonstrations that are worth more than the imitator's best of 16 is on average. Few steps
-    (SHORT), without replay.
+    n = 1 … 16 answers to each held-out prompt: like is compared with like. Few steps (SHORT), without replay.
     """
     rows, prompts, people = [], held_out_prompts(), [Demonstrator.at_skill(0.2)]
     for seed in SEEDS:
@@ -193,8 +191,6 @@ def human_ceiling(base: GPT) -> list[dict]:
             row[f"imitator, T={temperature:g}"] = float(golds.mean())
         for who, golds in (("demonstrators", theirs), ("imitator", sampled[1.0].values["gold"])):
             row |= {f"{who}, best of {n}": best_of(golds, n) for n in NS}
-        taught = gold_rewards([d.prompt for d in written], [d.response for d in written])
-        row["above"] = float((taught > row[f"imitator, best of {NS[-1]}"]).mean())
         rows.append(row)
     return rows
 
