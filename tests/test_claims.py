@@ -95,7 +95,7 @@ def test_facts_come_out_on_topics_that_fine_tuning_never_mentioned(sft):
     assert right["held-out"] >= 0.85 * right["sft"] and right["sft"] >= 0.9
 
 
-def test_models_like_the_shipped_one_stay_below_their_demonstrators_and_know_where_their_world_ends():
+def test_models_like_the_shipped_one_stay_below_their_demonstrators_and_admit_what_is_outside_their_world():
     def of(name, temperature):
         return column("fine_tuning_quality", name, who="sft", temperature=temperature)
 
@@ -215,8 +215,6 @@ def test_d_an_imitator_at_t_1_stays_below_its_demonstrators_and_its_best_below_t
         column("human_ceiling", f"{who}, best of 16") for who in ("imitator", "demonstrators")
     )
     assert (best > 1.2 * theirs).all() and (best < best_of_theirs - 0.3).all()
-    above = column("human_ceiling", "above")
-    assert (above > 0.18).all() and (above < 0.28).all()
 
 
 def test_e_a_higher_loss_can_mean_a_higher_gold():
@@ -267,7 +265,7 @@ def test_what_the_corpus_taught_needs_no_demonstration_and_unknown_things_come_l
     assert (of(unknown, "sft-only", 1.0) < 0.3).all() and (of(unknown, "sft-only") > 0.85).all()
 
 
-def test_learning_unknown_things_makes_a_model_invent():
+def test_who_learns_unknown_things_gets_some_known_ones_wrong():
     with_unknown, known = (
         {name: column("knowledge", name, arm=arm, epoch=5.0) for name in ("invents", "held-out")}
         for arm in ("with unknown things", "known things only")
@@ -289,6 +287,28 @@ def test_replay_keeps_what_the_base_model_could_be_asked_for():
     for arm in ("no replay", "no replay, low rate"):
         assert (left("replay", "gold") > left(arm, "gold")).all(), arm
         assert (left("replay", "loss on documents") < left(arm, "loss on documents") - 0.08).all(), arm
+
+
+def test_greedily_a_lower_rate_is_worth_as_much_as_replay():
+    replay, low = (
+        column("alignment_tax", "gold, T=0", arm=arm, step=160) for arm in ("replay", "no replay, low rate")
+    )
+    assert len(replay) == len(low) == len(experiments.SEEDS) and abs(replay.mean() - low.mean()) < 0.1
+
+
+def test_a_base_model_in_its_frame_is_worth_more_than_any_fine_tuned_one():
+    for name, temperature in (("gold", 1.0), ("gold, T=0", 0.0)):
+        (framed,) = column("by_demonstrations", name, who="base, in the corpus's frame", demonstrations=0)
+        few = [r[name] for r in load_history("by_demonstrations") if r["demonstrations"]]
+        of_the_kind = column("fine_tuning_quality", "gold", who="sft", temperature=temperature)
+        assert framed > max(*few, *of_the_kind) + 0.1, temperature
+
+
+def test_the_loss_on_held_out_demonstrations_tells_which_masks_harm():
+    bugs = {row["bug"] for row in load_history("failures")}
+    loss = {bug: column("failures", "held-out loss", bug=bug) for bug in bugs}
+    harmful = {"mask not shifted", "mask shifted twice", "no end token"}
+    assert min(loss[bug].min() for bug in harmful) > max(loss[bug].max() for bug in bugs - harmful)
 
 
 # --- REINFORCE with the gold reward, over the seeds of the tables ---
@@ -734,8 +754,7 @@ def test_the_fall_is_in_the_labels_and_the_likelihood_holds_it_back():
     falls = {of: gold[of, goodhart.FALLEN] - gold[of, goodhart.RISEN] for of in goodhart.CONTROLS}
     assert all(len(values) == len(experiments.SEEDS) for values in gold.values())
     assert falls["as they are"].max() < -0.1 and falls["head only"].max() < -0.9
-    for control in ("without biases", "without biases, checking all facts"):
-        assert falls[control].min() > 0 and gold[control, goodhart.FALLEN].min() > 3.2
+    assert falls["without biases"].min() > 0 and gold["without biases", goodhart.FALLEN].min() > 3.2
     usual = gold["as they are", goodhart.FALLEN]
     assert gold["head only", goodhart.FALLEN].max() < 1.5 < usual.min() - 0.8
     assert gold["no labels", goodhart.FALLEN].min() > usual.max() + 0.1

@@ -271,7 +271,7 @@ def test_what_was_gained_between_two_points_by_hand():
 
 def test_the_controls_change_one_thing_at_a_time(monkeypatch):
     biases = {name for name in TYPICAL if name.endswith("_bias")}
-    assert set(goodhart.WITHOUT_BIASES) == biases and set(goodhart.CHECKING) == {"checks_facts"}
+    assert set(goodhart.WITHOUT_BIASES) == biases
     made = {}
 
     def trained(sft, pairs, config, model):
@@ -295,7 +295,6 @@ def test_the_controls_change_one_thing_at_a_time(monkeypatch):
         ("as they are", set()),
         ("head only", set()),
         ("without biases", biases),
-        ("without biases, checking all facts", biases | {"checks_facts"}),
     ):
         person = made[name].people[0]
         found = {knob for knob in TYPICAL if getattr(person, knob) != getattr(usual, knob)}

@@ -106,7 +106,7 @@ def test_reward_models_are_made_once_for_each_seed_unless_one_is_shipped(monkeyp
 
 def test_every_method_that_trains_has_eight_settings_and_the_controls_four():
     for name, method in race_methods.METHODS.items():
-        wanted = {True: 4, False: 8}[method.more] if name != "PPO, as shipped" else 0
+        wanted = {True: 4, False: 8}[method.more]
         assert len({tuple(s.items()) for s in method.settings}) == len(method.settings) == wanted, name
     assert len(race_baselines.TEMPERATURES) == 8
     assert len(race_baselines.SIZES) * len(race_baselines.REWARD_RATES) == 8
@@ -122,7 +122,7 @@ def test_a_setting_reaches_the_config_or_the_function():
 @pytest.mark.parametrize("method", race_methods.METHODS)
 def test_every_method_moves_the_policy_and_nothing_else(method, small):
     of = given()
-    setting = (race_methods.METHODS[method].settings or ({},))[0]
+    setting = race_methods.METHODS[method].settings[0]
     start, places = lively_gpt(SMALL), []
     policy, history = race_methods.run(
         of, method, setting, 1, 2 / 3, (1 / 3, 2 / 3, 1.0), lambda policy, place: places.append(place)
@@ -214,7 +214,6 @@ def test_of_ties_the_race_takes_what_has_moved_least(monkeypatch):
     tuned(monkeypatch, *rows)
     assert race_tuning.chosen("DPO") == rows[2], "not the best, not the nearest, and of the last round only"
     assert race_tuning.setting_of(rows[2]) == {"beta": 0.3, "learning_rate": 1e-4}
-    assert race_tuning.chosen("PPO, as shipped") == {"method": "PPO, as shipped", "share": 1.0}
 
 
 def test_sensitivity_by_hand_is_of_the_first_round(monkeypatch):

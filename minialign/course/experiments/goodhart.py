@@ -132,12 +132,10 @@ def gained(rows: Sequence[dict], name: str, since: int, until: int, **where) -> 
 # --- what the fall is due to: one thing at a time ---
 
 WITHOUT_BIASES = dict(filler_bias=0.0, flattery_bias=0.0, confidence_bias=0.0, agreement_bias=0.0)
-CHECKING = dict(checks_facts=1.0)
 # How the people differ from the course's, who like some habits and check seven facts of ten.
 CONTROLS = {
     "as they are": {},
     "without biases": WITHOUT_BIASES,
-    "without biases, checking all facts": WITHOUT_BIASES | CHECKING,
     "head only": {},  # people as they are; the reward model has a head only, and reads less
     "no labels": {},  # the reward model as it begins: the likelihood of the fine-tuned model
 }
@@ -158,7 +156,7 @@ def reward_of(sft: GPT, control: str, seed: int) -> RewardModel:
 
 
 def goodhart_controls(sft: GPT) -> dict[str, Part]:
-    """PPO without a penalty, by reward models of people "as they are" or changed in one thing, or in two.
+    """PPO without a penalty, by reward models of people "as they are" or without their biases.
 
     And by reward models of the same people that are made in another way, or of nobody.
 

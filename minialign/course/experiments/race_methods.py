@@ -131,7 +131,7 @@ class Method:
     """How a method trains, for how many steps in the budget, and the settings that are tried.
 
     With `needs_reward`, the training of the reward model is part of its cost. With `more` it is a control,
-    which may use all the labels that are shipped. One without settings to try runs as its config says.
+    which may use all the labels that are shipped.
     """
 
     train: Callable[..., History]
@@ -161,7 +161,6 @@ METHODS = {
     "online DPO, sampled labels": Method(prefer_online_sampled, ONLINE, TILTED, needs_reward=True),
     "PPO, all labels": Method(optimise, PPO, RETUNED, needs_reward=True, more=True),
     "DPO, all labels": Method(prefer, DPO, RETUNED, more=True),
-    "PPO, as shipped": Method(optimise, rlhf.SHIPPED, needs_reward=True, more=True),
 }
 RECIPE = f"{PER_PROMPT} labels a prompt {REWARD!r} {rlhf.ARM!r} {rlhf.CRITIC_FREE!r} " + " ".join(
     f"{name}: {method.config!r} {method.settings}" for name, method in METHODS.items()

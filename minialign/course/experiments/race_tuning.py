@@ -98,8 +98,7 @@ def race_tuning(start: GPT, shipped: RewardModel) -> dict[str, Part]:
     keeps: "gold" on prompts for tuning with its standard "error", "kl" in nats a response, words, finished.
     """
     few, more = given(start, reward_rate()), given_more(start, shipped)
-    tuned = {name: method for name, method in METHODS.items() if method.settings}
-    return {name: partial(trials, more if method.more else few, name) for name, method in tuned.items()}
+    return {name: partial(trials, more if method.more else few, name) for name, method in METHODS.items()}
 
 
 # --- read from the tables ---
@@ -113,8 +112,6 @@ def tuning() -> list[dict]:
 
 def chosen(method: str) -> dict:
     """The row of a method's setting, and length of training, that the race takes."""
-    if method in METHODS and not METHODS[method].settings:
-        return {"method": method, "share": 1.0}
     rows = [row for row in tuning() if row["method"] == method]
     return one_of([row for row in rows if row["round"] == rows[-1]["round"]])
 
