@@ -299,7 +299,7 @@ def test_greedily_a_lower_rate_is_worth_as_much_as_replay():
 def test_a_base_model_in_its_frame_is_worth_more_than_any_fine_tuned_one():
     for name, temperature in (("gold", 1.0), ("gold, T=0", 0.0)):
         (framed,) = column("by_demonstrations", name, who="base, in the corpus's frame", demonstrations=0)
-        few = [r[name] for r in load_history("by_demonstrations") if r["demonstrations"]]
+        few = column("by_demonstrations", name, who="SFT")
         of_the_kind = column("fine_tuning_quality", "gold", who="sft", temperature=temperature)
         assert framed > max(*few, *of_the_kind) + 0.1, temperature
 

@@ -309,6 +309,21 @@ def test_best_of_n_keeps_the_best_of_each_group(monkeypatch):
     assert [row["kl"] for row in rows] == pytest.approx([np.log(2) - 0.5, np.log(2) - 0.5 + 9.0])
 
 
+def test_notebook_05s_ppo_stands_beside_the_race_judged_at_its_end_only(monkeypatch):
+    config = rlhf.SHIPPED
+    end = {"method": "ppo", "beta": config.beta, "seed": 0, "step": config.steps, "temperature": 0.0}
+    third = {**end, "step": config.steps // 3, "temperature": 1.0}
+    others = [{**end, "beta": config.beta + 1}, {**end, "method": "sft"}]
+    logged_only = {name: value for name, value in end.items() if name != "temperature"}
+    tables = {"race": [{"method": "PPO"}], "overoptimisation": [third, *others, logged_only, end]}
+    monkeypatch.setattr(race, "load_history", lambda name: list(tables[name]))
+    assert race.results.__wrapped__() == [
+        {"method": "PPO"},
+        {**third, "method": race.AS_SHIPPED, "share": 1 / 3, "judged": False},
+        {**end, "method": race.AS_SHIPPED, "share": 1.0, "judged": True},
+    ]
+
+
 def test_the_exam_of_the_reward_model_says_its_unit(monkeypatch):
     monkeypatch.setattr(race, "exam_of", lambda reward: {"order": 0.6})
     of = given()

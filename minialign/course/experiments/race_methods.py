@@ -136,7 +136,7 @@ class Method:
 
     train: Callable[..., History]
     config: TrainingConfig
-    settings: tuple[dict, ...] = ()
+    settings: tuple[dict, ...]
     needs_reward: bool = False
     more: bool = False
 
