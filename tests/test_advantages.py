@@ -88,6 +88,11 @@ def test_a_spread_of_rounding_is_none():
     assert without_guard(nearly)[0].abs().max() > 1
 
 
+def test_a_prompt_with_large_rewards_does_not_hide_the_spread_of_another():
+    rewards = torch.tensor([[1e6, 1e6 + 1], [0.0, 0.01]])
+    assert torch.equal(grpo(rewards)[1], grpo(rewards[1])) and grpo(rewards)[1].any()
+
+
 # --- on tokens ---
 
 MASK = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0], [0, 0, 1, 1], [0, 1, 1, 0]], dtype=torch.bool)

@@ -18,6 +18,12 @@ CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=32, n_layer=1, n
 TEXTS = ["Hello.", "Why?", "Who?", "Is it so?"], ["Yes!", "Maybe so.", "No, never.", "It is."]
 
 
+def test_the_head_is_made_as_the_trunk_is():
+    """In its precision and on its device ("meta" has neither numbers nor a GPU, but is another one)."""
+    assert Critic(lively_gpt(CONFIG).double()).head.weight.dtype == torch.float64
+    assert Critic(lively_gpt(CONFIG).to("meta")).head.weight.device.type == "meta"
+
+
 # --- a critic from a reward model ---
 
 

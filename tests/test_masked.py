@@ -50,6 +50,13 @@ def test_the_border_between_rounding_and_a_spread():
     values = torch.tensor([1.0, -2.0])
     assert has_spread(values, torch.tensor(1e-3)) and not has_spread(values, torch.tensor(1e-6))
     assert not has_spread(torch.zeros(2), torch.tensor(0.0)), "zeros have none"
+    assert has_spread(torch.ones(2, 3), torch.tensor(1.0)).shape == (), "all together"
+
+
+def test_along_a_dimension_each_row_has_a_border_of_its_own():
+    rows = torch.tensor([[1e6, 1e6 + 1], [0.0, 0.01]])
+    deviation = rows.std(-1, keepdim=True)
+    assert has_spread(rows, deviation, dim=-1).tolist() == [[False], [True]]
 
 
 @pytest.mark.parametrize("constant", CONSTANTS)

@@ -181,6 +181,15 @@ ROWS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("ndim", "wanted"),
+    [(0, "one real number"), (1, "a row"), (2, "a table of"), (3, r"a block of real numbers, \(s, n, m\)")],
+)
+def test_another_shape_than_wanted(ndim, wanted):
+    with pytest.raises(ValueError, match=rf"^scores must be {wanted}.*not of shape \(2, 2, 2, 2\)"):
+        numbers(np.ones((2, 2, 2, 2)), "scores", ndim)
+
+
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_a_row_of_numbers_comes_in_many_ways(row):
     with warnings.catch_warnings(action="error"):
