@@ -6,7 +6,8 @@ import torch
 from matplotlib import pyplot as plt
 
 from minialign.course import lesson, plots
-from minialign.course.exercises import EXERCISES
+from minialign.course.exercises import EXERCISES, Puzzle
+from minialign.statistics import Estimate
 from minialign.world.judge import WEIGHTS
 
 
@@ -29,6 +30,31 @@ def test_a_claim_says_whether_it_held(capsys):
     lesson.claim("one is less than two", 1 < 2)
     lesson.claim("two is less than one", torch.tensor(2) < 1)
     assert capsys.readouterr().out == "one is less than two: True\ntwo is less than one: False\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "bounds", "said"),
+    [
+        (0.384, dict(above=0.2), "0.38 (asked: above 0.2): True"),
+        (torch.tensor(0.384), dict(below=0.2), "0.38 (asked: below 0.2): False"),
+        ([0.3, 0.1], dict(above=0.2), "0.30 0.10 (asked: above 0.2): False"),
+        (np.array([[0.3]]), dict(above=0.2, below=0.5), "0.30 (asked: above 0.2 and below 0.5): True"),
+        ([0.3, 0.6], dict(above=0.2, below=0.5), "0.30 0.60 (asked: above 0.2 and below 0.5): False"),
+        (Estimate(0.6, 0.4, 0.8), dict(above=0.5), "0.60 [0.40, 0.80] (asked: above 0.5): False"),
+        (Estimate(0.6, 0.55, 0.8), dict(above=0.5), "0.60 [0.55, 0.80] (asked: above 0.5): True"),
+        (0.0, dict(above=0.0), "0.00 (asked: above 0): False"),
+        (0.25, dict(below=0.5, form=".0%"), "25% (asked: below 0.5): True"),
+    ],
+)
+def test_a_claim_names_its_number_and_its_bounds(found, bounds, said, capsys):
+    lesson.claim("so much", found, **bounds)
+    assert capsys.readouterr().out == f"so much: {said}\n"
+
+
+@pytest.mark.parametrize("found", [float("nan"), [1.0, float("nan")], [], "1", None, float("inf")])
+def test_a_claim_with_bounds_needs_finite_numbers(found):
+    with pytest.raises(ValueError, match=r"^so much [^\n]+$"):
+        lesson.claim("so much", found, above=0.0)
 
 
 @pytest.mark.filterwarnings("error")
@@ -171,6 +197,44 @@ def test_an_attempt_that_changes_its_input_gets_its_own():
 def test_a_solution_is_folded_source(shown):
     lesson.solution("kl_divergence")
     assert shown[0][0].data.startswith("<details>") and "def kl_divergence" in shown[0][0].data
+
+
+@pytest.fixture
+def puzzle(monkeypatch):
+    of = Puzzle(
+        options=("swapped", "no end", "correct"),
+        answers={"A": "no end", "B": "swapped"},
+        look={"A": "Look at the lengths.", "B": "Look at the accuracy."},
+        why={"A": "It never stops.", "B": "It is < one half."},
+    )
+    monkeypatch.setitem(lesson.PUZZLES, "which bug", of)
+
+
+def test_a_puzzle_says_what_is_right_and_where_to_look_again(puzzle, capsys):
+    lesson.answer("which bug", {"A": "no end", "B": "correct"})
+    assert capsys.readouterr().out == "A: right. It never stops.\nB: no. Look at the accuracy.\n"
+    lesson.answer("which bug", {"A": ..., "B": None})
+    lesson.answer("which bug", {})
+    assert capsys.readouterr().out == "A: not attempted yet.\nB: not attempted yet.\n" * 2
+
+
+@pytest.mark.parametrize(
+    "guesses", [{"C": "swapped"}, {"A": "swaped"}, {"A": ["swapped"]}, ["swapped"], None]
+)
+def test_a_puzzle_takes_its_own_options_only(puzzle, guesses):
+    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+        lesson.answer("which bug", guesses)
+
+
+def test_a_puzzles_answers_are_folded(puzzle, shown):
+    lesson.solution("which bug")
+    page = shown[0][0].data
+    assert page.startswith("<details>") and "<b>B: swapped.</b> It is &lt; one half." in page
+
+
+def test_there_is_no_such_puzzle():
+    with pytest.raises(ValueError, match="^there is no puzzle 'breakfast': choose one of "):
+        lesson.answer("breakfast", {})
 
 
 def test_a_quiz_folds_its_answers(shown):

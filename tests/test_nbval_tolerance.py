@@ -24,8 +24,17 @@ SAME = [
     ("loss 2.30259 at 1.5e-05", "loss 2.30263 at 1.501e-05"),  # far below 2e-3
     ("tensor([0.123456, 4.5])", "tensor([0.123457, 4.5])"),
     ("a   9.999  3 b", "a  10.000  3 b"),  # a column moved
+    ("gold: 0.38 (asked: above 0.2): True", "gold: 0.91 (asked: above 0.2): True"),  # a claim's number
+    ("a\nin a: 0.3 0.4 (asked: below 1): True\nb", "a\nin a: 0.1 -2e-5 (asked: below 1): True\nb"),
+    ("a: 0.6 [0.5, 0.7] (asked: above 0): True", "a: 0.5 [0.1, 0.8] (asked: above 0): True"),
+    ("a: 60% 1,234 (asked: above 0): True", "a: 5% 9 (asked: above 0): True"),
 ]
 DIFFERENT = [
+    ("gold: 0.38 (asked: above 0.2): True", "gold: 0.11 (asked: above 0.2): False"),
+    ("gold: 0.38 (asked: above 0.2): True", "gold: 0.38 (asked: above 0.3): True"),
+    ("gold 1: 0.38 (asked: above 0.2): True", "gold 2: 0.38 (asked: above 0.2): True"),
+    ("gold: 0.38 (asked: above 0.2): True", "gold: gone (asked: above 0.2): True"),
+    ("gold: 0.38 (asked: above 0.2)", "gold: 0.11 (asked: above 0.2)"),
     ("loss 0.6931", "loss 0.7001"),  # 1 %
     ("loss 693.1", "loss 700.1"),
     ("1.000e-05", "1.010e-05"),

@@ -60,7 +60,8 @@ def test_one_failure_does_not_stop_the_others(write, tmp_path, capsys, monkeypat
     rows = {
         line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.endswith(("pass", "FAIL"))
     }
-    assert [rows[path.stem][2] for path in (bad, dead, good)] == ["FAIL", "FAIL", "pass"]
+    assert [rows[path.stem][-1] for path in (bad, dead, good)] == ["FAIL", "FAIL", "pass"]
+    assert rows["03_good"][2:5] == ["0", "1", "0"]  # seven lines of code, by the reader's rule
     assert 300 < float(rows["03_good"][1]) < 1000  # MB
     assert "01_bad failed in code cell 2 of 3: # first line\n    ValueError: two" in printed
     assert "02_dead failed in code cell 1 of 1: import os\n    the kernel died" in printed
@@ -70,6 +71,21 @@ def test_one_failure_does_not_stop_the_others(write, tmp_path, capsys, monkeypat
     cells = nbformat.read(output / good.name, as_version=4).cells
     assert cells[1].outputs[0].text.split() == ["module://matplotlib_inline.backend_inline", "0"]
     assert [cell.execution_count for cell in cells[1:]] == [1, 2, 3, 4, 5]
+
+
+def test_a_lecture_has_a_page_of_its_own(tmp_path):
+    cells = [new_markdown_cell("# Toy"), new_markdown_cell("ten", metadata={"tags": ["10-minutes"]})]
+    cells += [new_code_cell("print(6 * 7)", metadata={"tags": ["20-minutes", "nbval-ignore-output"]})]
+    path = tmp_path / "00_toy.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    assert main([str(path), "--output", str(tmp_path / "out")]) == 0
+    pages = {page.name: page.read_text("utf-8") for page in (tmp_path / "out").glob("*.html")}
+    assert set(pages) == {"00_toy.html", "00_toy.10-minutes.html", "00_toy.20-minutes.html"}
+    found = {
+        name: [word for word in (">Toy<", ">ten<", ">42") if word in page] for name, page in pages.items()
+    }
+    assert found["00_toy.10-minutes.html"] == [">ten<"]
+    assert found["00_toy.20-minutes.html"] == [">ten<", ">42"]
 
 
 def test_in_place_is_byte_stable_and_leaves_failed_notebooks_alone(write, tmp_path):

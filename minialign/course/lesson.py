@@ -2,7 +2,7 @@
 
 import html
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from minialign.course import plots
-from minialign.course.exercises import EXERCISES, Exercise
+from minialign.course.exercises import EXERCISES, PUZZLES, Exercise, Puzzle
 from minialign.course.exercises.diagnosis import diagnose
-from minialign.statistics import in_short, measured, numbers, whole_number
+from minialign.statistics import Estimate, in_short, measured, numbers, whole_number
 from minialign.training import progress_hidden
 
 STAGES = (
@@ -112,11 +112,31 @@ def equal(statement: str, left, right, tolerance: float = 1e-10) -> None:
     print(f"{statement}: holds to {tolerance:g}")
 
 
-def claim(statement: str, holds) -> None:
-    """Print a bounded statement about a measurement and whether it held in this run.
+def claim(
+    statement: str, found, *, above: float | None = None, below: float | None = None, form=".2f"
+) -> None:
+    """Print a bounded statement about a measurement, what was measured, and whether it held in this run.
 
-    Raises ValueError unless it is one comparison: not a number, which may be NaN, and not an array of them.
+    With bounds `found` is a number, an array of which every one has to keep them, as the seeds' do, or an
+    `Estimate`, whose whole interval has to; `form` is how one number is printed. When stored outputs are
+    compared, the numbers may differ, statement, bounds and verdict may not. Without bounds it is one
+    comparison, True or False.
+
+    Raises ValueError for what is not that, and for a number that is not finite.
     """
+    if above is None and below is None:
+        print(f"{statement}: {comparison(statement, found)}")
+        return
+    values = measured(np.ravel(numbers(found, statement)), statement)
+    texts = [format(value, form) for value in values]
+    shown = "{} [{}, {}]".format(*texts) if isinstance(found, Estimate) else " ".join(texts)
+    asked = [f"{word} {bound:g}" for word, bound in (("above", above), ("below", below)) if bound is not None]
+    held = (above is None or bool((values > above).all())) and (below is None or bool((values < below).all()))
+    print(f"{statement}: {shown} (asked: {' and '.join(asked)}): {held}")
+
+
+def comparison(statement: str, holds) -> bool:
+    """True or False, whoever compared. A number is neither, for it may be NaN, and an array is many."""
     one = isinstance(holds, (np.generic, np.ndarray, torch.Tensor)) and np.prod(holds.shape) == 1
     held = holds.item() if one else holds
     if not isinstance(held, bool):
@@ -124,7 +144,7 @@ def claim(statement: str, holds) -> None:
             f"{statement}: give one comparison, True or False "
             f"(of several .all() or .any()), not {in_short(holds)}"
         )
-    print(f"{statement}: {held}")
+    return held
 
 
 def check(name: str, attempt: Callable) -> Callable:
@@ -141,14 +161,35 @@ def check(name: str, attempt: Callable) -> Callable:
     return exercise.solution
 
 
+def answer(name: str, guesses: Mapping) -> None:
+    """Say whether each of the reader's guesses, {thing: option}, is right, and if not, where to look.
+
+    Raises ValueError for a thing that is not asked for and for an option that there is not.
+    """
+    for thing, verdict in puzzle_named(name).verdicts(guesses).items():
+        print(f"{thing}: {verdict}")
+
+
 def exercise_named(name: str) -> Exercise:
     if name not in EXERCISES:
         raise ValueError(f"there is no exercise {name!r}: choose one of {', '.join(EXERCISES)}")
     return EXERCISES[name]
 
 
+def puzzle_named(name: str) -> Puzzle:
+    if name not in PUZZLES:
+        raise ValueError(f"there is no puzzle {name!r}: choose one of {', '.join(PUZZLES)}")
+    return PUZZLES[name]
+
+
 def solution(name: str) -> None:
-    """The engine's own source of an exercise, folded."""
+    """The engine's own source of an exercise, or a puzzle's answers with their reasons, folded."""
+    if name in PUZZLES:
+        puzzle = PUZZLES[name]
+        texts = [(f"{thing}: {option}.", puzzle.why[thing]) for thing, option in puzzle.answers.items()]
+        rows = "".join(f"<p><b>{html.escape(right)}</b> {html.escape(why)}</p>" for right, why in texts)
+        display(HTML(f"<details><summary>Answers</summary>{rows}</details>"))
+        return
     function = exercise_named(name).solution
     source = html.escape(inspect.getsource(function))
     where = f"{function.__module__.replace('.', '/')}.py"

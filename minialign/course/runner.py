@@ -27,6 +27,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
+from minialign.course.effort import PATHS, Effort, effort, on_path
 from minialign.course.page import to_html
 from minialign.course.stored import MAY_RAISE, ROOT, normalise, read, to_bytes, unfit_outputs
 from minialign.files import write_atomically
@@ -87,6 +88,7 @@ class Result:
     seconds: float
     peak_mb: float
     failure: str | None
+    effort: Effort | None = None  # of its reader; None if it could not be read
 
 
 class _ThisInterpreter(KernelSpecManager):
@@ -144,6 +146,7 @@ def _one_line(error: Exception) -> str:
 def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
     """Executes a copy of `source` in `output`, up to its first failing cell; writes it as .ipynb and .html.
 
+    A page of its own, to be projected, holds what a lecture of ten minutes shows, and one that of twenty.
     With `in_place`, a notebook that passed is also stored, normalised, over `source`; then a cell whose
     output is fit for one machine or one run only fails too.
     """
@@ -194,11 +197,16 @@ def run_notebook(source: Path, output: Path, in_place: bool = False) -> Result:
     try:
         write_atomically(output / source.name, to_bytes(notebook))
         write_atomically(output / f"{source.stem}.html", to_html(notebook, source.stem))
+        for minutes in PATHS:
+            if shown := on_path(notebook.cells, minutes):
+                lecture, name = NotebookNode(notebook | {"cells": shown}), f"{source.stem}.{minutes}-minutes"
+                write_atomically(output / f"{name}.html", to_html(lecture, name))
         if in_place and not failure:
             write_atomically(source, to_bytes(notebook))
     except OSError as error:
         failure = failure or f"to be written: {_one_line(error)}"
-    return Result(source.stem, time.perf_counter() - start, watch.peak_mb, failure)
+    seconds = time.perf_counter() - start
+    return Result(source.stem, seconds, watch.peak_mb, failure, effort(notebook.cells))
 
 
 def _attempt(source: Path, output: Path, in_place: bool) -> Result:
@@ -230,14 +238,16 @@ def find_notebooks(names: list[str], folder: Path = ROOT / "notebooks") -> list[
 
 
 def table(results: list[Result]) -> str:
-    """Notebook, seconds, peak memory, pass or fail, one line each; then where the failed ones stopped."""
+    """A line for each notebook: what its run took, what its reader needs; then why runs failed."""
     width = max(len(name) for name in ("notebook", *(result.name for result in results)))
-    lines = [f"{'notebook':{width}}  seconds  peak MB  result"]
-    lines += [
-        f"{result.name:{width}}  {result.seconds:7.0f}  {result.peak_mb:7.0f}  "
-        f"{'FAIL' if result.failure else 'pass'}"
-        for result in results
-    ]
+    lines = [f"{'':{width}}  the run:          the reader's minutes:"]
+    lines.append(f"{'notebook':{width}}  seconds  peak MB  prose  code  exercises  result")
+    for result in results:
+        minutes = [str(part) for part in result.effort or "---"]
+        lines.append(
+            f"{result.name:{width}}  {result.seconds:7.0f}  {result.peak_mb:7.0f}  "
+            f"{minutes[0]:>5}  {minutes[1]:>4}  {minutes[2]:>9}  {'FAIL' if result.failure else 'pass'}"
+        )
     lines += [f"\n{result.name} failed {result.failure}" for result in results if result.failure]
     return "\n".join(lines)
 

@@ -9,13 +9,16 @@ from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.course.exercises.fine_tuning import FINE_TUNING
 from minialign.course.exercises.policy_gradients import POLICY_GRADIENTS
 from minialign.course.exercises.pretraining import PRETRAINING
+from minialign.course.exercises.puzzle import Puzzle
 from minialign.course.exercises.race import RACE
 from minialign.course.exercises.reward_models import REWARD_MODELS
 from minialign.course.exercises.rlhf import RLHF
 from minialign.course.exercises.warm_up import WARM_UP
 
-__all__ = ["EXERCISES", "Exercise", "Mistake"]
+__all__ = ["EXERCISES", "PUZZLES", "Exercise", "Mistake", "Puzzle"]
 
 EXERCISES: dict[str, Exercise] = (
     WARM_UP | PRETRAINING | FINE_TUNING | POLICY_GRADIENTS | REWARD_MODELS | RLHF | DIRECT_PREFERENCE | RACE
 )
+
+PUZZLES: dict[str, Puzzle] = {}
