@@ -295,7 +295,6 @@ HARMLESS = [  # with these, what follows in the notebook works
     ("standard_error", np.float32),
     ("standard_error", torch.tensor),
     ("weighted_sum", np.array),
-    ("reference_f1", torch.tensor),
     ("reward_to_go", torch.Tensor.double),
     ("few_shot_prompt", np.str_),
     ("merge", lambda value: list(np.array(value))),

@@ -1,14 +1,12 @@
 """Wrong answers to the exercises as readers write them, each with words that its diagnosis must hold."""
 
-from collections import Counter
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from minialign.logprobs import token_log_probs
 from minialign.statistics import mean_with_interval
-from minialign.world.judge import WEIGHTS, words_of
+from minialign.world.judge import WEIGHTS
 
 # --- notebook 01: merges ---
 
@@ -106,19 +104,6 @@ def prompt_in_padding_out(logits, ids, response_mask):
 def shifted_twice(logits, ids, response_mask):
     mask = response_mask.roll(-1, 1)[:, 1:]
     return F.cross_entropy(logits[:, :-1][mask], ids[:, 1:][mask])
-
-
-def f1(shared, wanted, given):
-    return 2 * shared / (wanted + given)
-
-
-def f1_of_characters(reference, response):
-    wanted, given = Counter(reference), Counter(response)
-    return f1((wanted & given).total(), wanted.total(), given.total())
-
-
-def shared_words(reference, response):
-    return Counter(words_of(reference)) & Counter(words_of(response))
 
 
 # --- notebook 03 ---
@@ -487,22 +472,6 @@ WRONG = [  # (exercise, answer, words)
         "kl_divergence",
         lambda p, q: F.kl_div(p, q, reduction="sum", log_target=True),
         "F.kl_div takes log q first",
-    ),
-    ("reference_f1", f1_of_characters, "these are characters"),
-    (
-        "reference_f1",
-        lambda r, y: f1(shared_words(r, y).total(), len(words_of(r)), len(words_of(y))) / 2,
-        "the 2 is forgotten",
-    ),
-    (
-        "reference_f1",
-        lambda r, y: f1(len(shared_words(r, y)), len(words_of(r)), len(words_of(y))),
-        "the number of *different* words",
-    ),
-    (
-        "reference_f1",
-        lambda r, y: f1(shared_words(r, y).total(), len(Counter(words_of(r))), len(Counter(words_of(y)))),
-        "the number of *different* words",
     ),
     ("sequence_log_probs", lambda model, batch: chosen(model, batch).sum(-1), "no mask is used"),
     (

@@ -23,7 +23,7 @@ from minialign.gpt import GPT
 from minialign.rollouts import Reward, roll_out, score, unscored
 from minialign.statistics import whole_number
 from minialign.tokenizer import load_tokenizer
-from minialign.world.judge import judge, kind_of_reply, read_sentence, sentences_of, words_of
+from minialign.world.judge import judge, kind_of_reply, read_sentence, sentences_of
 from minialign.world.phrases import HABITS
 from minialign.world.prompts import FAMILIES, Prompt
 from minialign.world.topics import Topic, whole_words
@@ -274,17 +274,6 @@ def facts_right(prompts: list[Prompt], replies: list[str]) -> np.ndarray:
     """For one-fact questions: was the fact stated rightly? (N,) of bool."""
     pairs = zip(prompts, replies, strict=True)
     return np.array([judge(*pair).attributes["correctness"] == 1 for pair in pairs], dtype=bool)
-
-
-def reference_f1(reference: str, response: str) -> float:
-    """Harmonic mean of precision and recall of the response's words against one reference, in [0, 1].
-
-    Words count with repetition. The usual way of scoring an answer when there is a single label (SQuAD,
-    Rajpurkar et al. 2016).
-    """
-    wanted, given = Counter(words_of(reference)), Counter(words_of(response))
-    shared = (wanted & given).total()
-    return 2 * shared / (wanted.total() + given.total()) if shared else 0.0
 
 
 def few_shot_prompt(examples: list[tuple[str, str]], prompt: str) -> str:

@@ -2,7 +2,7 @@
 
 import html
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from IPython.display import HTML, display
 from ipywidgets import SelectionSlider, VBox, interactive_output
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from tqdm.auto import tqdm
 
 from minialign.course import plots
 from minialign.course.exercises import EXERCISES, PUZZLES, Exercise, Puzzle
@@ -35,6 +36,11 @@ def show(figure, alt: str) -> None:
         raise TypeError(f"show takes a matplotlib figure and a text, not {in_short(figure)}")
     display(figure, metadata={"image/png": {"alt": alt}})
     plt.close(figure)
+
+
+def progress(steps: int) -> Iterable[int]:
+    """The numbers of a loop's steps, from 0, with a progress bar, which stored notebooks do not hold."""
+    return tqdm(range(steps), unit="step", disable=progress_hidden())
 
 
 def live_curves(*names: str) -> Callable[[dict], None]:

@@ -6,7 +6,7 @@ so that a check can recognise it by what it computes, and a test can make sure t
 
 from minialign.course.exercises.direct_preference import DIRECT_PREFERENCE
 from minialign.course.exercises.exercise import Exercise, Mistake
-from minialign.course.exercises.fine_tuning import FINE_TUNING
+from minialign.course.exercises.fine_tuning import FINE_TUNING, FINE_TUNING_PUZZLES
 from minialign.course.exercises.policy_gradients import POLICY_GRADIENTS
 from minialign.course.exercises.pretraining import PRETRAINING
 from minialign.course.exercises.puzzle import Puzzle
@@ -21,4 +21,4 @@ EXERCISES: dict[str, Exercise] = (
     WARM_UP | PRETRAINING | FINE_TUNING | POLICY_GRADIENTS | REWARD_MODELS | RLHF | DIRECT_PREFERENCE | RACE
 )
 
-PUZZLES: dict[str, Puzzle] = {}
+PUZZLES: dict[str, Puzzle] = FINE_TUNING_PUZZLES

@@ -1,16 +1,14 @@
 """The exercises of notebook 02."""
 
-from collections import Counter
-
 import torch
 import torch.nn.functional as F
 
-from minialign.course.evaluation import few_shot_prompt, reference_f1
+from minialign.course.evaluation import few_shot_prompt
 from minialign.course.exercises.exercise import Exercise, Mistake, random_logits
+from minialign.course.exercises.puzzle import Puzzle
 from minialign.logprobs import kl_divergence
 from minialign.pretraining import pretraining_loss
 from minialign.sft import sft_loss
-from minialign.world.judge import words_of
 
 
 def _masked_logits(generator):
@@ -33,17 +31,37 @@ def _up_to_the_end(m):
     return m.flip(-1).cumsum(-1).flip(-1) > 0
 
 
+def turns_mask(ids: torch.Tensor, assistant: int, end: int) -> torch.Tensor:
+    """Which tokens of a conversation of several turns the assistant has written, (T,), its ends included.
+
+    ids (T,) is the conversation in the template; `assistant` and `end` are the ids of its tokens.
+    """
+    mask, speaking = torch.zeros_like(ids, dtype=torch.bool), False
+    for t, token in enumerate(ids.tolist()):
+        mask[t] = speaking
+        speaking = token != end if speaking else token == assistant
+    return mask
+
+
+def _conversation(generator):
+    """Two or three turns of random words, of one or more tokens each; 90, 91, 92 are user, assistant, end."""
+    ids = []
+    for _ in range(int(torch.randint(2, 4, (1,), generator=generator))):
+        question, answer = (
+            torch.randint(80, (int(torch.randint(1, 5, (1,), generator=generator)),), generator=generator)
+            for _ in range(2)
+        )
+        ids += [90, *question.tolist(), 91, *answer.tolist(), 92]
+    return torch.tensor(ids), 91, 92
+
+
+def _speaking(ids, assistant, end):
+    """From each assistant token to the end token after it, both included."""
+    return turns_mask(ids, assistant, end) | (ids == assistant)
+
+
 def _log_distributions(generator):
     return tuple(torch.randn(2, 4, 7, generator=generator).log_softmax(-1))
-
-
-def _sentences(generator):
-    words = "the the moon is a big bright rock rock in space".split()
-
-    def sentence(n):
-        return " ".join(words[i] for i in torch.randint(len(words), (n,), generator=generator))
-
-    return sentence(8), sentence(5)
 
 
 def _shots(generator):
@@ -144,6 +162,41 @@ FINE_TUNING = {
             ),
         ),
     ),
+    "turns_mask": Exercise(
+        turns_mask,
+        _conversation,
+        (
+            Mistake(
+                "the token <|assistant|> is marked: the template writes it, the assistant never does.",
+                _speaking,
+            ),
+            Mistake(
+                "the end tokens are not marked: without them a model never learns to stop.",
+                lambda ids, a, e: turns_mask(ids, a, e) & (ids != e),
+            ),
+            Mistake(
+                "<|assistant|> is marked and the end token is not: the mask is one place too early.",
+                lambda ids, a, e: _speaking(ids, a, e) & (ids != e),
+            ),
+            Mistake(
+                "only the last answer is marked: the assistant has written one in each turn.",
+                lambda ids, a, e: torch.arange(len(ids)) > int((ids == a).nonzero().max()),
+            ),
+            Mistake(
+                "only the first answer is marked: the assistant has written one in each turn.",
+                lambda ids, a, e: turns_mask(ids, a, e) & ((ids == e).cumsum(0) - (ids == e).int() == 0),
+            ),
+            Mistake(
+                "the user's later turns are marked, too: an end token ends the assistant's turn.",
+                lambda ids, a, e: torch.arange(len(ids)) > int((ids == a).nonzero().min()),
+                lambda ids, a, e: torch.arange(len(ids)) >= int((ids == a).nonzero().min()),
+            ),
+            Mistake(
+                "it is the other way round: these are the tokens that the assistant has not written.",
+                lambda ids, a, e: ~turns_mask(ids, a, e),
+            ),
+        ),
+    ),
     "kl_divergence": Exercise(
         kl_divergence,
         _log_distributions,
@@ -185,43 +238,6 @@ FINE_TUNING = {
             ),
         ),
     ),
-    "reference_f1": Exercise(
-        reference_f1,
-        _sentences,
-        (
-            Mistake(
-                "this is precision only: a one-word answer would be perfect.",
-                lambda r, y: _overlap(r, y) / len(words_of(y)),
-            ),
-            Mistake(
-                "this is recall only: an endless answer would be perfect.",
-                lambda r, y: _overlap(r, y) / len(words_of(r)),
-            ),
-            Mistake(
-                "repeated words count once only: count with repetition (Counter, not set).",
-                lambda r, y: 2 * _shared(r, y) / (_different(r) + _different(y)),
-            ),
-            Mistake(
-                "this is the arithmetic mean of precision and recall: F1 is the harmonic one.",
-                lambda r, y: (_overlap(r, y) / len(words_of(y)) + _overlap(r, y) / len(words_of(r))) / 2,
-            ),
-            Mistake(
-                "these are characters: a Counter of a text counts its letters, "
-                "so split it with words_of first.",
-                lambda r, y: reference_f1(_spelled(r), _spelled(y)),
-            ),
-            Mistake(
-                "the 2 is forgotten: two equal texts must get 1, not ½.",
-                lambda r, y: reference_f1(r, y) / 2,
-            ),
-            Mistake(
-                "len of a Counter is the number of *different* words: "
-                "for how many there are use .total(), or len of the list.",
-                lambda r, y: 2 * _shared(r, y) / (len(words_of(r)) + len(words_of(y))),
-                lambda r, y: 2 * _overlap(r, y) / (_different(r) + _different(y)),
-            ),
-        ),
-    ),
     "few_shot_prompt": Exercise(
         few_shot_prompt,
         _shots,
@@ -248,19 +264,18 @@ FINE_TUNING = {
 }
 
 
-def _overlap(reference: str, response: str) -> int:
-    return (Counter(words_of(reference)) & Counter(words_of(response))).total()
-
-
-def _different(text: str) -> int:
-    return len(set(words_of(text)))
-
-
-def _shared(reference: str, response: str) -> int:
-    """How many different words the two have in common."""
-    return len(set(words_of(reference)) & set(words_of(response)))
-
-
-def _spelled(text: str) -> str:
-    """Each character as a word."""
-    return " ".join(str(ord(character)) for character in text)
+MASKS = Puzzle(
+    options=("template in the loss", "prompt in the loss", "mask not shifted", "mask shifted twice"),
+    answers={"A": "mask shifted twice", "B": "prompt in the loss", "C": "mask not shifted"},
+    look={
+        "A": "It begins as it should. What does it never do, and which token would have taught it?",
+        "B": "It behaves as the correct one does. Now look at its training loss: what else is in there?",
+        "C": "It stops as it should. What does it do at the first token, which nobody taught it?",
+    },
+    why={
+        "A": "It answers, and does not stop: the end token is out of its loss.",
+        "B": "Prompts are hard to predict, so the training loss stays high; the answers hardly suffer.",
+        "C": "It stops, but half of its replies are no answers: the first token was never trained.",
+    },
+)
+FINE_TUNING_PUZZLES = {"which mask": MASKS}

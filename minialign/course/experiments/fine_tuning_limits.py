@@ -1,6 +1,6 @@
 """Notebook 02: the limits of fine-tuning, (a) to (e), and what it costs the base model's knowledge.
 
-(c), that all errors weigh the same, needs no table.
+(c), that all errors weigh the same, needs no table: `beginnings`.
 """
 
 import zlib
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from minialign import sft
 from minialign.course.evaluation import measure, reply_shares
@@ -228,6 +229,37 @@ def likelihood_and_gold(base: GPT, steps: int = 160) -> list[dict]:
 def best_few(demonstrations: Sequence[Demonstration], n: int) -> list[Demonstration]:
     """The n demonstrations that the judge finds best, the better ones first."""
     return sorted(demonstrations, key=lambda d: -judge(d.prompt, d.response).gold)[:n]
+
+
+# --- live in the notebook ---
+
+
+def one_label_each(prompts: Sequence[Prompt], seed: int = 0, n: int = 8) -> dict[str, list[tuple[str, str]]]:
+    """Limit (b): for each prompt "the label", by a perfect person, "its equals", and "careless answers".
+
+    The equals are perfect, too, up to n of them. All as (prompt, response), what `sft.train` takes.
+    """
+    rng, perfect, careless = np.random.default_rng(seed), Demonstrator(), Demonstrator.at_skill(0.2)
+    found: dict[str, list] = {"the label": [], "its equals": [], "careless answers": []}
+    for prompt in prompts:
+        label, *equals = dict.fromkeys(perfect.write(prompt, rng) for _ in range(3 * n))
+        found["the label"].append((prompt.text, label))
+        found["its equals"] += [(prompt.text, text) for text in equals[:n]]
+        found["careless answers"] += [(prompt.text, careless.write(prompt, rng)) for _ in range(n)]
+    return found
+
+
+def beginnings(model: GPT, prompt: str, k: int) -> tuple[torch.Tensor, list[int], list[str]]:
+    """Limit (c): the probabilities (V,) of a reply's first token, the k most probable ones, and the replies
+    that go on from them, greedily.
+    """
+    chat = model.chat
+    asked = chat.encode_prompt(prompt)
+    with torch.no_grad():
+        probabilities = model(torch.tensor([asked], device=model.device))[0, -1].softmax(-1).cpu()
+    first = probabilities.topk(k).indices.tolist()
+    texts = generate(model, [[*asked, token] for token in first], temperature=0).texts
+    return probabilities, first, [chat.decode([token]) + text for token, text in zip(first, texts)]
 
 
 TABLES = (by_demonstrations, alignment_tax, one_style, human_ceiling, likelihood_and_gold)
