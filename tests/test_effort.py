@@ -18,7 +18,8 @@ def test_prose_code_and_exercises_by_hand():
     assert str(effort([words])) == "prose 3 minutes, code 0, exercises 10"
 
 
-def test_references_take_no_time():
+def test_references_and_quizzes_take_no_time():
+    assert effort([new_code_cell("lesson.quiz(\n" + "    x,\n" * 99 + ")")]).code == 0
     assert effort([new_markdown_cell("## References\n" + "word " * 1000)]).prose == 0
 
 

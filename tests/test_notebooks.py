@@ -1,14 +1,17 @@
-"""The stored notebooks are fit to be read and validated; whether their outputs are right is what nbval
-checks.
+"""The stored notebooks can be read and validated, and have the form that readers count on. Whether their
+outputs are right is what nbval checks.
 """
 
+import ast
 import os
+import re
 import warnings
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from minialign.course.effort import LEVELS, PATHS, WORDS_A_MINUTE, code_lines, effort, exercises, on_path
 from minialign.course.runner import find_notebooks
 from minialign.course.stored import MAY_RAISE, ROOT, normalise, to_bytes, unfit_outputs
 
@@ -49,6 +52,62 @@ def _output_problems(output, may_raise):
     for kind in data:
         if kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt"):
             yield "a figure without alt text"
+
+
+# --- the form ---
+
+MAX_LINES, MAX_COLUMNS, MAX_IMPORTS = 15, 110, 6  # of a code cell
+STATED = re.compile(r"\*To read: prose (\d+) minutes, code (\d+), exercises (\d+)\. To run: \d+ minutes?\.\*")
+
+
+def departures(notebook):
+    """Where a notebook leaves the form, in words."""
+    cells, text = notebook.cells, notebook.cells[0].source
+    stated, found = STATED.search(text), effort(notebook.cells)
+    if not stated or [int(minutes) for minutes in stated.groups()] != list(found):
+        yield f"the first cell must say '*To read: {found}. To run: …'"
+    for cell in cells:
+        if cell.cell_type == "code":
+            yield from (f"cell {cell.id} {problem}" for problem in _code_departures(cell.source))
+    asked = [
+        exercise for cell in cells if cell.cell_type == "markdown" for exercise in exercises(cell.source)
+    ]
+    if [number for number, _, _ in asked] != list(range(1, len(asked) + 1)):
+        yield "the exercises are not numbered from 1"
+    for level in LEVELS:
+        if level not in (of for _, of, _ in asked):
+            yield f"there is no exercise of the level {level}"
+    for minutes in PATHS:
+        shown = on_path(cells, minutes)
+        words = sum(len(cell.source.split()) for cell in shown if cell.cell_type == "markdown")
+        if not 0 < words <= minutes * WORDS_A_MINUTE / 2:  # the other half is for figures and questions
+            yield f"the lecture of {minutes} minutes has {words} words"
+    right = [answers for cell in cells if cell.cell_type == "code" for answers in _quiz(cell.source)]
+    if len(right) < 3 or len(set(right)) == 1:
+        yield f"the quiz has its right answers at the places {right}"
+
+
+def _code_departures(source):
+    if len(lines := code_lines(source)) > MAX_LINES:
+        yield f"has {len(lines)} lines that matter"
+    if (longest := max(map(len, source.splitlines()), default=0)) > MAX_COLUMNS:
+        yield f"has a line of {longest} characters"
+    if (imports := len(re.findall(r"^(?:import|from) ", source, re.M))) > MAX_IMPORTS:
+        yield f"has {imports} imports"
+    if re.search(r"\bplt\.|\blesson\.show\(", source):
+        yield "draws: figures stand in minialign/course/figures"
+
+
+def _quiz(source):
+    """The places of a quiz's right answers."""
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "lesson.quiz":
+            yield from (question.elts[2].value for question in call.args)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_form(path):
+    assert [*departures(nbformat.v4.reads(path.read_text("utf-8")))] == []
 
 
 def test_there_are_notebooks():
@@ -158,3 +217,47 @@ def test_what_jupyterlab_saves_fails_in_continuous_integration_only(ci, tmp_path
     path.write_bytes(to_bytes(notebook))
     with pytest.raises(AssertionError):
         test_hygiene(path)
+
+
+# --- each rule of the form can fail ---
+
+
+def _formed():
+    title = "# Title\n*To read: prose 0 minutes, code 1, exercises 15. To run: 1 minute.*"
+    asked = "".join(f"**Exercise {n}: x** ({level}, 5 minutes). " for n, level in enumerate(LEVELS, 1))
+    quiz = "lesson.quiz(('a?', ('b', 'c'), 0, 'd'), ('a?', ('b', 'c'), 1, 'd'), ('a?', ('b', 'c'), 0, 'd'))"
+    cells = [
+        new_markdown_cell(title, id="title", metadata={"tags": ["10-minutes"]}),
+        new_markdown_cell(asked, id="exercises"),
+        new_code_cell("x = 1\n" * 8, id="code"),
+        new_code_cell(quiz, id="quiz"),
+    ]
+    return new_notebook(cells=cells)
+
+
+def _edit(index, old, new):
+    return lambda nb: nb.cells[index].update(source=nb.cells[index].source.replace(old, new))
+
+
+UNFORMED = {
+    "the first cell must say": _edit(0, "code 1", "code 9"),
+    "cell code has 16 lines that matter": _edit(2, "x = 1\n", "x = 1\nx = 2\n"),
+    "cell code has a line of 111 characters": lambda nb: nb.cells[2].update(source="x = 1\n" * 7 + "#" * 111),
+    "cell code has 7 imports": lambda nb: nb.cells[2].update(source="import a\n" * 7 + "x = 1\n" * 8),
+    "cell code draws": _edit(2, "x = 1\n", "plt.x\n"),
+    "the exercises are not numbered from 1": _edit(1, "Exercise 3", "Exercise 4"),
+    "there is no exercise of the level hard": _edit(1, "hard", "easy"),
+    "the lecture of 10 minutes has 0 words": _set(0, metadata={"tags": ["20-minutes"]}),
+    "the quiz has its right answers at the places [0, 0, 0]": _edit(3, "1, 'd'", "0, 'd'"),
+}
+
+
+def test_a_notebook_of_the_right_form_has_no_departures():
+    assert [*departures(_formed())] == []
+
+
+@pytest.mark.parametrize("departure", UNFORMED)
+def test_each_departure_is_seen(departure):
+    notebook = _formed()
+    UNFORMED[departure](notebook)
+    assert departure in " | ".join(departures(notebook))
