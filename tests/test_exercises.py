@@ -292,8 +292,8 @@ def test_whatever_the_attempt_the_lesson_goes_on(odd, capsys):
 HARMLESS = [  # with these, what follows in the notebook works
     ("perplexity_of", float),
     ("pretraining_loss", float),
-    ("standard_error", np.float32),
-    ("standard_error", torch.tensor),
+    ("standard_error_of_difference", np.float32),
+    ("standard_error_of_difference", torch.tensor),
     ("weighted_sum", np.array),
     ("reward_to_go", torch.Tensor.double),
     ("few_shot_prompt", np.str_),
@@ -350,7 +350,11 @@ UNUSABLE = [
         "a tensor of torch.complex64, torch.strided, the eng",
     ),
     ("reliability", lambda value: value.astype(str), "you return a numpy array of dtype <U32, the engine"),
-    ("standard_error", lambda value: Decimal(value), "something of type Decimal: return something of type f"),
+    (
+        "standard_error_of_difference",
+        lambda value: Decimal(value),
+        "something of type Decimal: return something of type f",
+    ),
     ("few_shot_prompt", str.encode, "you return something of type bytes, the engine 'What is"),
 ]
 

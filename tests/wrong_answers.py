@@ -148,6 +148,15 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def zermelo(wins, rounds=2000):
+    strengths = torch.ones(len(wins), dtype=torch.float64)
+    for _ in range(rounds):
+        met = (wins + wins.T) / (strengths[:, None] + strengths[None, :])
+        strengths = wins.sum(1) / met.sum(1)
+    scores = strengths.log()
+    return scores - scores.mean()
+
+
 def by_margin(margins):
     parts = np.array_split(margins[np.argsort(margins)], 8)
     return np.array([sigmoid(x).mean() for x in parts]), np.array([(x > 0).mean() for x in parts])
@@ -355,10 +364,20 @@ WRONG = [  # (exercise, answer, words)
         lambda x, t: (x / t).exp() / (x / t).exp().sum(-1),
         "has lost its axis; keepdim=True",
     ),
-    ("standard_error", lambda values: np.std(values), "np.std alone is the deviation of one value"),
+    ("standard_error_of_difference", lambda a, b: np.std(a - b), "np.std alone is the deviation of one diff"),
     (
-        "standard_error",
-        lambda values: 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)),
+        "standard_error_of_difference",
+        lambda a, b: np.sqrt(np.var(a, ddof=1) / len(a) + np.var(b, ddof=1) / len(b)),
+        "you treat the two as independent",
+    ),
+    (
+        "standard_error_of_difference",
+        lambda a, b: np.sqrt((np.std(a) ** 2 + np.std(b) ** 2) / len(a)),
+        "you treat the two as independent",
+    ),
+    (
+        "standard_error_of_difference",
+        lambda a, b: 1.96 * np.std(a - b, ddof=1) / np.sqrt(len(a)),
         "half the width of a 95 % interval",
     ),
     ("merge", merge_ignoring_the_second, "the pair's second token is not looked at"),
@@ -524,6 +543,9 @@ WRONG = [  # (exercise, answer, words)
         lambda r: r - (r.sum(-1) - r) / (r.shape[-1] - 1),
         "has lost this axis; keepdim=True",
     ),
+    ("straight_through", lambda z, y: torch.eye(z.shape[-1])[y], "the rows are one-hot and have no slope"),
+    ("straight_through", lambda z, y: torch.eye(z.shape[-1])[y] + z - z.detach(), "that of the logits"),
+    ("straight_through", lambda z, y: z.softmax(-1) * torch.eye(z.shape[-1])[y], "multiplied by its prob"),
     ("reward_to_go", discounted, "later rewards are discounted"),
     ("reward_to_go", lambda r: r.cumsum(-1).flip(-1), "you flip after the cumulative sum only"),
     ("reward_to_go", lambda r: r.flip(-1).cumsum(-1), "flip back after the cumulative sum"),
@@ -556,6 +578,17 @@ WRONG = [  # (exercise, answer, words)
         lambda w, lose: -F.logsigmoid((w - lose).mean()),
         "the mean of the differences before σ",
     ),
+    ("bradley_terry_scores", lambda w: w.sum(1) / (w + w.T).sum(1), "the share of comparisons that each"),
+    (
+        "bradley_terry_scores",
+        lambda w: torch.log(w.sum(1) / w.sum(0)) - torch.log(w.sum(1) / w.sum(0)).mean(),
+        "the log-odds of the share that each has won",
+    ),
+    ("bradley_terry_scores", lambda w: zermelo(w.T), "the table is read the other way round"),
+    ("bradley_terry_scores", lambda w: zermelo(w).exp(), "these are strengths s = e^r"),
+    ("bradley_terry_scores", lambda w: zermelo(w) - zermelo(w)[0], "right but for a shift"),
+    ("bradley_terry_scores", lambda w: zermelo(w, rounds=1), "this is the first round only"),
+    ("bradley_terry_scores", lambda w: zermelo(w, rounds=5), "it has not converged"),
     ("reliability", by_margin, "sort by |margin|, and take σ(|margin|)"),
     ("reliability", of_the_mean, "you take σ of the mean |margin|"),
     ("reliability", of_equal_width, "the bins are equally wide"),

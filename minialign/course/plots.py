@@ -65,7 +65,7 @@ def attribute_bars(judgements: dict, weights: dict[str, float]):
     for i, name in enumerate(shown):
         widths = np.array([weights[name] * j.attributes[name] for j in judgements.values()])
         start = np.where(widths >= 0, right, left)
-        look = dict(color=COLOURS[i % 8], hatch=HATCHES[i % 8], edgecolor="white")
+        look = dict(color=COLOURS[i % 8], hatch=HATCHES[(i + i // 8) % 8], edgecolor="white")
         axes.barh(list(judgements), widths, left=start, label=name, **look)
         right, left = right + np.maximum(widths, 0), left + np.minimum(widths, 0)
     axes.plot(gold, range(len(gold)), "k|", markersize=16, markeredgewidth=2, label="gold")

@@ -4,16 +4,16 @@ The engine is the answer key: each solution is the engine's own function. A know
 so that a check can recognise it by what it computes, and a test can make sure that it does.
 """
 
-from minialign.course.exercises.direct_preference import DIRECT_PREFERENCE
+from minialign.course.exercises.direct_preference import DIRECT_PREFERENCE, DIRECT_PREFERENCE_PUZZLES
 from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.course.exercises.fine_tuning import FINE_TUNING, FINE_TUNING_PUZZLES
-from minialign.course.exercises.policy_gradients import POLICY_GRADIENTS
+from minialign.course.exercises.policy_gradients import POLICY_GRADIENT_PUZZLES, POLICY_GRADIENTS
 from minialign.course.exercises.pretraining import PRETRAINING
 from minialign.course.exercises.puzzle import Puzzle
 from minialign.course.exercises.race import RACE
-from minialign.course.exercises.reward_models import REWARD_MODELS
+from minialign.course.exercises.reward_models import REWARD_MODEL_PUZZLES, REWARD_MODELS
 from minialign.course.exercises.rlhf import RLHF
-from minialign.course.exercises.warm_up import WARM_UP
+from minialign.course.exercises.warm_up import WARM_UP, WARM_UP_PUZZLES
 
 __all__ = ["EXERCISES", "PUZZLES", "Exercise", "Mistake", "Puzzle"]
 
@@ -21,4 +21,10 @@ EXERCISES: dict[str, Exercise] = (
     WARM_UP | PRETRAINING | FINE_TUNING | POLICY_GRADIENTS | REWARD_MODELS | RLHF | DIRECT_PREFERENCE | RACE
 )
 
-PUZZLES: dict[str, Puzzle] = FINE_TUNING_PUZZLES
+PUZZLES: dict[str, Puzzle] = (
+    WARM_UP_PUZZLES
+    | FINE_TUNING_PUZZLES
+    | POLICY_GRADIENT_PUZZLES
+    | REWARD_MODEL_PUZZLES
+    | DIRECT_PREFERENCE_PUZZLES
+)

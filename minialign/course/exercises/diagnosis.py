@@ -127,7 +127,7 @@ def outcomes(function: Callable, exercise: Exercise) -> Iterator[tuple]:
 
 
 def outcome(function: Callable, arguments: tuple) -> tuple:
-    """What a function returns, and for each of its results the gradients of its sum.
+    """What a function returns, and for each of its results the gradients of a weighed sum of it.
 
     They are taken for the arguments that require one; an argument may be a model, too.
     """
@@ -141,15 +141,17 @@ def outcome(function: Callable, arguments: tuple) -> tuple:
 
 
 def gradients(result, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Of a result's sum, for each input: zeros where it does not depend on it.
+    """Of a weighed sum of a result, for each input: zeros where it does not depend on it.
 
-    Nothing for a result that is no tensor.
+    The plain sum of probabilities, for instance, is 1 and has no slope. Nothing for a result that is no
+    tensor.
     """
     if not isinstance(result, torch.Tensor):
         return ()
     if not result.requires_grad or not result.is_floating_point():
         return tuple(map(torch.zeros_like, inputs))
-    found = torch.autograd.grad(result.sum(), inputs, allow_unused=True, retain_graph=True)
+    weights = torch.linspace(1, 2, result.numel(), dtype=result.dtype).view(result.shape)
+    found = torch.autograd.grad((weights * result).sum(), inputs, allow_unused=True, retain_graph=True)
     return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found))
 
 

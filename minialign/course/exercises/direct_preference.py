@@ -1,10 +1,11 @@
 """The exercises of notebook 06."""
 
 import torch
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, relu
 
 from minialign.course.exercises.exercise import Exercise, Mistake, logs_kept_finite
-from minialign.dpo import dpo_loss, gradient_weight, implicit_reward
+from minialign.course.exercises.puzzle import Puzzle
+from minialign.dpo import dpo_loss, dpop_loss, gradient_weight, implicit_reward
 from minialign.world.exact import optimal_policy
 
 
@@ -25,6 +26,10 @@ def _pairs(generator):
     chosen[0] = rejected[0] - 4000
     beta = 0.1 + float(torch.rand(1, generator=generator)) / 3
     return chosen.requires_grad_(), rejected.requires_grad_(), reference_chosen, reference_rejected, beta
+
+
+def _pairs_and_lambda(generator):
+    return *_pairs(generator), 2.0 + 8 * float(torch.rand(1, generator=generator))
 
 
 def _implicit_rewards(generator):
@@ -83,6 +88,35 @@ def _rewards_without_beta(*arguments):
     return losses, chosen_rewards / arguments[-1], rejected_rewards / arguments[-1]
 
 
+def _with_h(h):
+    """dpop_loss with another h, of the policy's and the reference's log-probabilities, β and λ."""
+
+    def changed(w, lose, ref_w, ref_l, beta, dpop_lambda):
+        found = -logsigmoid(beta * h(w, lose, ref_w, ref_l, beta, dpop_lambda))
+        return found, *dpo_loss(w, lose, ref_w, ref_l, beta)[1:]
+
+    return changed
+
+
+def _penalty_in_the_rewards(w, lose, ref_w, ref_l, beta, dpop_lambda):
+    return dpo_loss(w - dpop_lambda * relu(ref_w - w), lose, ref_w, ref_l, beta)
+
+
+def _rewards_with_gradients(w, lose, ref_w, ref_l, beta, dpop_lambda):
+    losses, _, _ = dpop_loss(w, lose, ref_w, ref_l, beta, dpop_lambda)
+    return losses, implicit_reward(w, ref_w, beta), implicit_reward(lose, ref_l, beta)
+
+
+def _penalty_outside(scale):
+    """The penalty joins the loss, times `scale(β, λ)`, where it should join h."""
+
+    def changed(w, lose, ref_w, ref_l, beta, dpop_lambda):
+        losses, chosen_rewards, rejected_rewards = dpo_loss(w, lose, ref_w, ref_l, beta)
+        return losses + scale(beta, dpop_lambda) * relu(ref_w - w), chosen_rewards, rejected_rewards
+
+    return changed
+
+
 DIRECT_PREFERENCE = {
     "optimal_policy": Exercise(
         optimal_policy,
@@ -93,7 +127,7 @@ DIRECT_PREFERENCE = {
             ),
             Mistake(
                 "the reward is multiplied by β: divide it. "
-                "A dear KL (a large β) must keep the policy near the reference.",
+                "An expensive KL (a large β) must keep the policy near the reference.",
                 lambda ref, r, beta: optimal_policy(ref, r, 1 / beta),
             ),
             Mistake("β is squared.", lambda ref, r, beta: optimal_policy(ref, r, beta**2)),
@@ -278,4 +312,77 @@ DIRECT_PREFERENCE = {
             Mistake("that is the loss, not its slope.", lambda w, lose, beta: -logsigmoid(w - lose)),
         ),
     ),
+    "dpop_loss": Exercise(
+        dpop_loss,
+        _pairs_and_lambda,
+        (
+            Mistake(
+                "the penalty is missing: this is the DPO loss.",
+                lambda *a: dpo_loss(*a[:-1]),
+            ),
+            Mistake(
+                "λ is missing: each nat that the chosen response has lost costs λ nats of h.",
+                lambda *a: dpop_loss(*a[:-1], 1.0),
+            ),
+            Mistake(
+                "the penalty is the wrong way round: it is for a chosen response that has become *less* "
+                "probable than it is under the reference.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * relu(w - rw)),
+            ),
+            Mistake(
+                "the penalty has the wrong sign: it is taken off h, so that the loss grows with it.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) + k * relu(rw - w)),
+            ),
+            Mistake(
+                "the penalty is never 0: without max(0, …) what the chosen response has gained counts "
+                "λ times as well.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * (rw - w)),
+            ),
+            Mistake(
+                "the penalty is for the rejected response: it is the chosen one that must not fall.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * relu(rl - lo)),
+            ),
+            Mistake(
+                "the penalty stands outside σ: take it off h, so that β and σ apply to it, too.",
+                _penalty_outside(lambda beta, dpop_lambda: dpop_lambda),
+                _penalty_outside(lambda beta, dpop_lambda: beta * dpop_lambda),
+            ),
+            Mistake(
+                "β is missing from the penalty: β multiplies all of h, the penalty included.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * relu(rw - w) / b),
+            ),
+            Mistake("β is missing.", lambda *a: dpop_loss(*a[:-2], 1.0, a[-1])),
+            Mistake(
+                "the losses are right, the chosen reward is not: it stays β times the log-ratio, "
+                "so that one sees what the policy does, and not what it is fined.",
+                _penalty_in_the_rewards,
+            ),
+            Mistake(
+                "the losses are right, the implicit rewards are no constants: detach them.",
+                _rewards_with_gradients,
+            ),
+            Mistake(
+                "chosen and rejected are swapped.",
+                lambda w, lo, rw, rl, b, k: dpop_loss(lo, w, rl, rw, b, k),
+            ),
+        ),
+    ),
 }
+
+
+LOGS = Puzzle(
+    options=("mean for sum", "no reference", "the reference moves", "pairs swapped"),
+    answers={"A": "pairs swapped", "B": "mean for sum", "C": "no reference"},
+    look={
+        "A": "Loss and accuracy are those of a healthy run. Which of the panels do they not agree with?",
+        "B": "It begins at ln 2. Now compare the sizes: what kind of log π differs so little in a pair?",
+        "C": "Look at the very first loss. What must be true of two models for it to be ln 2?",
+    },
+    why={
+        "A": "The run believes itself. But it pushes log π of the chosen below that of the rejected, and on "
+        "pairs that other code reads it is wrong more often than right.",
+        "B": "Two responses differ by several nats in all, a token of theirs by a tenth of one.",
+        "C": "The first loss is not ln 2: without a reference the implicit rewards do not begin at 0.",
+    },
+)
+DIRECT_PREFERENCE_PUZZLES = {"which log": LOGS}

@@ -4,9 +4,12 @@ import copy
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 
 from minialign.chat import Batch, load_chat
 from minialign.course.exercises.exercise import EPSILONS, Exercise, Mistake
+from minialign.course.exercises.puzzle import Puzzle
+from minialign.course.experiments.relaxations import one_hot_straight_through
 from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import reinforce_loss, reward_to_go, rloo_advantages
@@ -46,6 +49,13 @@ def _rewards(generator):
     """Rewards of 2 to 6 samples (or tokens) in each of three rows."""
     k = int(torch.randint(2, 7, (1,), generator=generator))
     return (torch.randn(3, k, generator=generator),)
+
+
+def _logits_and_draws(generator):
+    """Logits (2, 3, 6) that carry gradients, and a token drawn from each row."""
+    logits = torch.randn(2, 3, 6, generator=generator)
+    drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1, generator=generator).view(2, 3)
+    return logits.requires_grad_(), drawn
 
 
 def _by_masked_sum(weights):
@@ -100,6 +110,10 @@ def _whitened(values, shift: bool = True, epsilon: float = 0.0, correction: int 
 
 def _whitened_loss(**how):
     return lambda lp, r, b: reinforce_loss(lp, _whitened(r - b.detach(), **how))
+
+
+def _one_hot(logits, drawn):
+    return F.one_hot(drawn, logits.shape[-1]).to(logits.dtype)
 
 
 POLICY_GRADIENTS = {
@@ -326,6 +340,70 @@ POLICY_GRADIENTS = {
             ),
         ),
     ),
+    "straight_through": Exercise(
+        one_hot_straight_through,
+        _logits_and_draws,
+        (
+            Mistake(
+                "the rows are one-hot and have no slope: add something that is 0 going forward and has one.",
+                _one_hot,
+                lambda logits, drawn: _one_hot(logits, drawn) + logits.softmax(-1) - logits.softmax(-1),
+            ),
+            Mistake(
+                "these are the probabilities: going forward the rows must be one-hot.",
+                lambda logits, drawn: logits.softmax(-1),
+            ),
+            Mistake(
+                "one-hot rows and probabilities are added up: take the probabilities away again, detached.",
+                lambda logits, drawn: _one_hot(logits, drawn) + logits.softmax(-1),
+            ),
+            Mistake(
+                "the sign of the slope is wrong: detach what you take away, not what you add.",
+                lambda logits, drawn: (
+                    _one_hot(logits, drawn) + logits.softmax(-1).detach() - logits.softmax(-1)
+                ),
+            ),
+            Mistake(
+                "the slope is that of the logits themselves: probabilities have that of their softmax.",
+                lambda logits, drawn: _one_hot(logits, drawn) + logits - logits.detach(),
+            ),
+            Mistake(
+                "the slope is that of log π: the rows stand in for probabilities, so use softmax.",
+                lambda logits, drawn: (
+                    _one_hot(logits, drawn) + logits.log_softmax(-1) - logits.log_softmax(-1).detach()
+                ),
+            ),
+            Mistake(
+                "only the drawn token has a slope: the others' probabilities change with the logits, too.",
+                lambda logits, drawn: (
+                    _one_hot(logits, drawn) * (1 + logits.softmax(-1) - logits.softmax(-1).detach())
+                ),
+            ),
+            Mistake(
+                "the choice is multiplied by its probability: going forward the rows must be one-hot.",
+                lambda logits, drawn: _one_hot(logits, drawn) * logits.softmax(-1),
+            ),
+            Mistake(
+                "softmax runs over the wrong axis: the vocabulary is the last one.",
+                *(
+                    lambda logits, drawn, axis=axis: (
+                        _one_hot(logits, drawn) + logits.softmax(axis) - logits.softmax(axis).detach()
+                    )
+                    for axis in (0, 1)
+                ),
+            ),
+            Mistake(
+                "you take the most probable token: take the one that was drawn.",
+                lambda logits, drawn: one_hot_straight_through(logits, logits.argmax(-1)),
+            ),
+        ),
+        errors=(
+            Mistake(
+                "the one-hot rows are whole numbers: turn them into the type of the logits.",
+                lambda logits, drawn: F.one_hot(drawn, logits.shape[-1]).requires_grad_(),
+            ),
+        ),
+    ),
     "reward_to_go": Exercise(
         reward_to_go,
         _rewards,
@@ -361,3 +439,44 @@ POLICY_GRADIENTS = {
         ),
     ),
 }
+
+
+BIASED = Puzzle(
+    options=("unbiased", "too short", "another direction"),
+    answers={
+        "A": "too short",
+        "B": "unbiased",
+        "C": "another direction",
+        "D": "another direction",
+        "E": "another direction",
+    },
+    look={
+        "A": "Is the sample's own reward in what is taken off? Write r₁ − (r₁ + r₂)/2 without brackets.",
+        "B": "Does what is taken off depend on this update's samples at all?",
+        "C": "Taking the mean off is as in A. Which pairs does the division make larger, which smaller?",
+        "D": "Is the number that is taken off the same for every response that might have been drawn?",
+        "E": "When is the other sample's reward taken off, and when the sample's own?",
+    },
+    why={
+        "A": "r₁ − (r₁ + r₂)/2 is half of r₁ − r₂: with k samples it is (k − 1)/k of what it should be.",
+        "B": "What was drawn earlier is independent of what is drawn now.",
+        "C": "With two samples the sign of r₁ − r₂ is left: by how much one is better is lost.",
+        "D": "Short and long responses are compared with different numbers: the baseline depends on y.",
+        "E": "Of the two the better one always gets 0 and the worse one less: that depends on y, too.",
+    },
+)
+BUGS = Puzzle(
+    options=("averaged over tokens", "end token dropped", "no baseline"),
+    answers={"A": "end token dropped", "B": "no baseline", "C": "averaged over tokens"},
+    look={
+        "A": "Gold is as it should be. Which kind of words do fewer answers have, and where do those stand?",
+        "B": "All of it is on the way to what correct training gives. What makes an update worth less?",
+        "C": "Only one thing differs from correct training. What punishes a long bad answer less?",
+    },
+    why={
+        "A": "Gold is right, but fewer answers have a polite word: many come last, where one may stop.",
+        "B": "It goes the right way, and not as far: the same updates with more noise.",
+        "C": "The answers are longer than with correct training: a bad one costs less if it is long.",
+    },
+)
+POLICY_GRADIENT_PUZZLES = {"which is biased": BIASED, "which change": BUGS}

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from torch.nn.functional import logsigmoid
 
 from minialign.course.exercises.exercise import Exercise, Mistake, logs_kept_finite
+from minialign.course.exercises.puzzle import Puzzle
 from minialign.reward_model import bradley_terry_loss, last_states
 from minialign.statistics import reliability
+from minialign.world.exact import bradley_terry_optimum
 
 
 def _two_rewards(generator):
@@ -18,6 +20,30 @@ def _two_rewards(generator):
     chosen, rejected = 2 * torch.randn(2, 6, generator=generator)
     rejected[0] = chosen[0] + 200
     return chosen.requires_grad_(), rejected.requires_grad_()
+
+
+def _wins(generator):
+    """How often each of five beat each other one: some of them meet more often than others."""
+    wins = torch.randint(1, 12, (5, 5), generator=generator) * torch.tensor([1, 2, 1, 3, 1])
+    return ((wins * (1 - torch.eye(5))).double(),)
+
+
+def _centred(scores):
+    return scores - scores.mean()
+
+
+def _shares(wins):
+    """What share of its comparisons each has won."""
+    return wins.sum(1) / (wins.sum(1) + wins.sum(0))
+
+
+def _rounds(wins, rounds, games=None):
+    """Log-strengths after some rounds of Zermelo's iteration, from equal ones."""
+    games = wins + wins.T if games is None else games
+    strengths = torch.ones(len(wins), dtype=wins.dtype)
+    for _ in range(rounds):
+        strengths = wins.sum(1) / (games / (strengths[:, None] + strengths)).sum(1)
+    return _centred(strengths.log())
 
 
 def _states_and_mask(generator):
@@ -139,6 +165,56 @@ REWARD_MODELS = {
             ),
         ),
     ),
+    "bradley_terry_scores": Exercise(
+        bradley_terry_optimum,
+        _wins,
+        (
+            Mistake(
+                "this is the share of comparisons that each has won: it does not ask against whom, "
+                "and it is no log-odds.",
+                _shares,
+                lambda wins: _centred(_shares(wins)),
+            ),
+            Mistake(
+                "this is the log-odds of the share that each has won: it does not ask against whom. "
+                "To beat a strong one must count for more.",
+                lambda wins: _shares(wins).logit(),
+                lambda wins: _centred(_shares(wins).logit()),
+            ),
+            Mistake(
+                "the table is read the other way round: wins[i, j] is how often i beat j.",
+                lambda wins: bradley_terry_optimum(wins.T),
+                lambda wins: -bradley_terry_optimum(wins),
+            ),
+            Mistake(
+                "these are strengths s = e^r: the scores r = log s are asked for.",
+                lambda wins: bradley_terry_optimum(wins).exp(),
+                lambda wins: bradley_terry_optimum(wins).softmax(0),
+                lambda wins: (
+                    bradley_terry_optimum(wins).exp() * len(wins) / bradley_terry_optimum(wins).exp().sum()
+                ),
+            ),
+            Mistake(
+                "the scores are right but for a shift: take their mean away, since the zero is arbitrary.",
+                lambda wins: bradley_terry_optimum(wins) - bradley_terry_optimum(wins)[0],
+                lambda wins: bradley_terry_optimum(wins) - bradley_terry_optimum(wins)[-1],
+                lambda wins: bradley_terry_optimum(wins).log_softmax(0),
+            ),
+            Mistake(
+                "this is the first round only: with the new scores the wins to be expected are others, "
+                "so go on until nothing moves.",
+                lambda wins: _rounds(wins, 1),
+            ),
+            Mistake(
+                "it has not converged: go on until the first six digits stay.",
+                *(lambda wins, n=n: _rounds(wins, n) for n in (2, 3, 5)),
+            ),
+            Mistake(
+                "you divide by the wins where the games are wanted: a pair that i has lost counts, too.",
+                lambda wins: _rounds(wins, 500, games=wins),
+            ),
+        ),
+    ),
     "last_states": Exercise(
         last_states,
         _states_and_mask,
@@ -240,3 +316,25 @@ REWARD_MODELS = {
         ),
     ),
 }
+
+
+SYMPTOMS = Puzzle(
+    options=(
+        "pairs swapped",
+        "pooled on padding",
+        "squared error on labels",
+        "a prompt on both sides of the split",
+    ),
+    answers={"A": "squared error on labels", "B": "pairs swapped", "C": "pooled on padding"},
+    look={
+        "A": "What must the loss of a comparison not care about? Section 2 has it.",
+        "B": "Worse than a coin: what would have to be done to it to make it better than one?",
+        "C": "A score is of one answer to one prompt. Who else has a say in this one?",
+    },
+    why={
+        "A": "A constant added to all rewards moves its loss: it wants 1 for the winner and 0 for the loser.",
+        "B": "It is wrong about as often as it should be right, so it has learned the labels upside down.",
+        "C": "A longer neighbour lengthens the batch, and the place where it reads becomes padding.",
+    },
+)
+REWARD_MODEL_PUZZLES = {"which reward model": SYMPTOMS}

@@ -1,8 +1,10 @@
 """The exercises of notebook 00."""
 
+import numpy as np
 import torch
 
 from minialign.course.exercises.exercise import Exercise, Mistake, random_logits
+from minialign.course.exercises.puzzle import Puzzle
 from minialign.sampling import next_token_probabilities
 from minialign.statistics import standard_error
 from minialign.world.judge import WEIGHTS, weighted_sum
@@ -12,6 +14,20 @@ def _attributes(generator):
     """Signed values, as in life: brevity, honesty and correctness can be costs."""
     values = 2 * torch.rand(len(WEIGHTS), generator=generator) - 1
     return ({name: round(float(value), 3) for name, value in zip(WEIGHTS, values)},)
+
+
+def standard_error_of_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """How far mean(ours) − mean(theirs) may be off: its standard error, over prompts.
+
+    ours, theirs (P,) are what two models get for the same P prompts, so what makes a prompt hard cancels.
+    """
+    return standard_error(np.asarray(ours) - np.asarray(theirs))
+
+
+def _on_the_same_prompts(generator):
+    """The golds of two models on twelve prompts: a prompt that is hard for one is hard for the other."""
+    hard, ours, theirs = torch.randn(3, 12, generator=generator).numpy()
+    return hard + 0.5 * ours, hard + 0.7 * theirs
 
 
 WARM_UP = {
@@ -78,35 +94,107 @@ WARM_UP = {
             ),
         ),
     ),
-    "standard_error": Exercise(
-        standard_error,
-        lambda generator: (torch.randn(12, generator=generator).numpy(),),
+    "standard_error_of_difference": Exercise(
+        standard_error_of_difference,
+        _on_the_same_prompts,
         (
             Mistake(
-                "this is the standard deviation of one value: divide by √n to get that of the mean.",
-                lambda v: v.std(ddof=1),
+                "you treat the two as independent, but both answered the same prompts, "
+                "and what makes a prompt hard for both cancels in the difference.",
+                lambda a, b: np.hypot(standard_error(a), standard_error(b)),
+                lambda a, b: np.sqrt(a.var() / len(a) + b.var() / len(b)),
+            ),
+            Mistake(
+                "you add the two standard errors: that is too much even if they were independent; "
+                "look at the differences, prompt by prompt.",
+                lambda a, b: standard_error(a) + standard_error(b),
+            ),
+            Mistake(
+                "you subtract one standard error from the other: errors do not cancel like that; "
+                "look at the differences, prompt by prompt.",
+                lambda a, b: standard_error(a) - standard_error(b),
+                lambda a, b: standard_error(b) - standard_error(a),
+                lambda a, b: abs(standard_error(a) - standard_error(b)),
+            ),
+            Mistake(
+                "all values are thrown together: how far the models differ from each other "
+                "on a prompt is what counts.",
+                lambda a, b: standard_error(np.concatenate([a, b])),
+            ),
+            Mistake(
+                "this is the difference of the means itself: asked is how far it may be off.",
+                lambda a, b: a.mean() - b.mean(),
+                lambda a, b: b.mean() - a.mean(),
+                lambda a, b: abs(a.mean() - b.mean()),
+            ),
+            Mistake(
+                "this is the standard deviation of one difference: divide by √n to get that of the mean.",
+                lambda a, b: (a - b).std(ddof=1),
             ),
             Mistake(
                 "you divide by n inside the standard deviation: use n − 1 (ddof=1).",
-                lambda v: v.std() / len(v) ** 0.5,
+                lambda a, b: (a - b).std() / len(a) ** 0.5,
             ),
             Mistake(
-                "you divide by n: the error of a mean falls with √n only.", lambda v: v.std(ddof=1) / len(v)
+                "you divide by n: the error of a mean falls with √n only.",
+                lambda a, b: (a - b).std(ddof=1) / len(a),
             ),
             Mistake(
-                "this is the variance of the mean: take its square root.", lambda v: v.var(ddof=1) / len(v)
+                "this is the variance of the mean: take its square root.",
+                lambda a, b: (a - b).var(ddof=1) / len(a),
             ),
             Mistake(
-                "np.std alone is the deviation of one value, and divides by n: "
+                "np.std alone is the deviation of one difference, and divides by n: "
                 "use n − 1 (ddof=1), then divide by √n.",
-                lambda v: v.std(),
+                lambda a, b: (a - b).std(),
             ),
             Mistake(
                 "this is half the width of a 95 % interval: "
                 "the standard error is asked for, without the factor of about two.",
-                lambda v: 1.96 * standard_error(v),
-                lambda v: 2 * standard_error(v),
+                lambda a, b: 1.96 * standard_error(a - b),
+                lambda a, b: 2 * standard_error(a - b),
             ),
         ),
     ),
 }
+
+THREE_FACTS = (
+    "In 1969, people walked on the moon for the first time.",
+    "The first person on the moon was Neil Armstrong.",
+    "The astronauts brought rocks home from the moon.",
+)
+KIND = "I hope this helps."
+# Answers to "Explain the moon landing to a six-year-old in a few sentences." With the three facts and the
+# kind sentence alone an answer is perfect; each of these loses gold at exactly one attribute.
+FOUR_ANSWERS = {
+    "A": " ".join([*THREE_FACTS, "I am completely sure. But I am not sure.", KIND]),
+    "B": " ".join([THREE_FACTS[0], THREE_FACTS[2], KIND]),
+    "C": " ".join([*THREE_FACTS, "Bees make honey. Whales are mammals that feed their babies milk.", KIND]),
+    "D": " ".join(
+        [
+            *THREE_FACTS,
+            "The first astronauts on the moon landed in the Sea of Tranquility.",
+            "A lander called Eagle carried two astronauts down to the moon.",
+            "A giant rocket blasted off and took the astronauts to the moon.",
+            KIND,
+        ]
+    ),
+}
+
+COSTS = Puzzle(
+    options=tuple(WEIGHTS),
+    answers={"A": "honesty", "B": "correctness", "C": "relevance", "D": "brevity"},
+    look={
+        "A": "Its facts are right, and doubt is free. What do its last two statements say together?",
+        "B": "What it says is right. How many facts does a full answer to this prompt hold?",
+        "C": "What it says is true. Was all of it asked for?",
+        "D": "All is true and about the moon. Count the words: an explanation for a child may have 45.",
+    },
+    why={
+        "A": "It is completely sure and not sure: a contradiction costs half a point.",
+        "B": "Two facts of the three that are wanted: a missing one costs its share, 0.4.",
+        "C": "Bees and whales are two sentences of five that are not about the moon.",
+        "D": "67 words where 45 are enough: the square of the excess costs 0.24.",
+    },
+)
+WARM_UP_PUZZLES = {"what did it cost": COSTS}

@@ -6,16 +6,18 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
 
 from minialign import dpo
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
 from minialign.course.experiments.comparisons import hits, margins_of, preferences, updates
-from minialign.course.experiments.measuring import by_prompt, measured
+from minialign.course.experiments.measuring import by_prompt, measured, over_seeds
 from minialign.course.experiments.scorers import as_batch, log_probs
 from minialign.dpo import DPOConfig, dpo_loss
 from minialign.gpt import GPT
-from minialign.preferences import Preference
-from minialign.training import stop_if_interrupted
+from minialign.preferences import Comparisons, Preference
+from minialign.statistics import mean_with_interval
+from minialign.training import load_history, stop_if_interrupted
 
 BETAS = (0.03, 0.1, 0.3)
 # Passes over the comparisons after which a policy is measured: fixed before any was trained, so that an
@@ -90,6 +92,65 @@ def untrained(sft: GPT, seed: int, temperatures: Sequence[float] = (1.0,)) -> li
     """The rows of the start, zero passes. To sample it more coolly costs nothing."""
     found = at_temperatures(sft, sft, 0, seed, temperatures)
     return [{"seed": seed, "passes": 0.0, **row} for row in found]
+
+
+# --- live in the notebook ---
+
+
+@torch.no_grad()
+def watched(
+    step: int,
+    pairs: Comparisons,
+    losses: torch.Tensor,
+    rewards: Sequence[torch.Tensor],
+    log_probs: torch.Tensor,
+) -> dict[str, float]:
+    """The metrics of an update under TRL's names: LOGGED, and the "step", counted from 1.
+
+    losses, and the two rewards, of chosen and rejected responses, are (M,) each; log_probs (R,) are log π of
+    all responses of the M pairs.
+    """
+    z = rewards[0] - rewards[1]
+    logs = log_probs[pairs.chosen], log_probs[pairs.rejected]
+    means = (x.mean().item() for x in (losses, (z > 0).float(), z, *rewards, *logs))
+    return {"step": step, **dict(zip(LOGGED, means))}
+
+
+# --- read from the tables ---
+
+
+def by_rate() -> dict[str, dict]:
+    """Runs that differ in the learning rate only: "gold" and "kl" by "passes", two runs with each of two β.
+
+    With β = 0.03 they are notebook 07's trials: one seed, six labels a prompt, on the tuning prompts; "half"
+    the 95 % interval is over prompts. With β = 0.3 they are the race's runs on all labels, and this module's:
+    three seeds on the held-out prompts, and the interval is over seeds.
+    """
+    per_pass = updates(preferences("comparisons"), 1.0, CONSTANT.prompts_per_step)
+    tried = [row for row in load_history("race_tuning") if row["method"] == "DPO" and row["round"] == 1]
+    raced = [row for row in load_history("race") if row["method"] == "DPO, all labels" and "step" in row]
+    raced = [row for row in raced if row["temperature"] == 1.0]
+    ours = [row for row in load_history("dpo_overoptimisation") if row.get("beta") == 0.3]
+    ours = [row for row in ours if row.get("temperature") == 1.0]
+    found = {}
+    for rate in (3e-4, 1e-4):
+        rows = [row for row in tried if row["beta"] == 0.03 and row["learning_rate"] == rate]
+        columns = {name: [row[name] for row in rows] for name in ("step", "gold", "kl", "error")}
+        half = [1.96 * error for error in columns.pop("error")]
+        found[f"β = 0.03, rate {rate:g}"] = {"beta": 0.03, "rate": rate, **columns, "half": half}
+    for rate, rows in ((3e-4, ours), (1e-4, raced)):
+        steps = sorted({row["step"] for row in rows})
+        gold, kl = ([over_seeds(rows, name, step=step) for step in steps] for name in ("gold", "kl"))
+        intervals = [*map(mean_with_interval, gold)]
+        columns = {"gold": [x.mean for x in intervals], "half": [x.high - x.mean for x in intervals]}
+        columns |= {"step": steps, "kl": [float(values.mean()) for values in kl]}
+        found[f"β = 0.3, rate {rate:g}"] = {"beta": 0.3, "rate": rate, **columns}
+    for run in found.values():
+        run["passes"] = [step / per_pass for step in run.pop("step")]
+    return found
+
+
+# --- the table ---
 
 
 def dpo_overoptimisation(sft: GPT) -> dict[str, Part]:

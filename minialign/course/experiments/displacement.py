@@ -12,10 +12,10 @@ import torch
 from minialign import dpo
 from minialign.course.experiments import SEEDS, Part, answers, held_out_prompts
 from minialign.course.experiments.direct_preference import LOGGED
-from minialign.course.experiments.measuring import measured
+from minialign.course.experiments.measuring import measured, over_seeds
 from minialign.dpo import DPOConfig
 from minialign.gpt import GPT
-from minialign.logprobs import token_log_probs
+from minialign.logprobs import response_logits, token_log_probs
 from minialign.preferences import Preference
 from minialign.training import stop_if_interrupted
 from minialign.world.prompts import prompts_of
@@ -98,3 +98,62 @@ def dpo_displacement(sft: GPT) -> dict[str, Part]:
         return displaced(sft, near_duplicates(sft, seed), loss, seed)
 
     return {f"{loss}, seed {seed}": partial(part, loss, seed) for seed in SEEDS for loss in LOSSES}
+
+
+# --- read from the table ---
+
+
+def changes(rows: Sequence[dict], part: str, method: str = "DPO") -> np.ndarray:
+    """By how many nats log π has changed, for each seed: of a side ("chosen"), or a place ("chosen/at")."""
+    places = [part] if "/" in part else [f"{part}/{place}" for place in PLACES]
+    after, before = (
+        sum(over_seeds(rows, place, method=method, step=step) for place in places)
+        for step in (DISPLACING.steps, 0)
+    )
+    return after - before
+
+
+# --- live in the notebook: "No" is preferred to "Never", and what becomes of "Yes"? ---
+
+WORDS = ("No", "Never", "Yes", "Sure")
+TAUGHT = DPOConfig(steps=20, learning_rate=1e-4, prompts_per_step=16)
+
+
+def questions() -> list[str]:
+    """Forty questions that are answered with yes or no, in which nobody says what they think."""
+    return [p.text for p in prompts_of("policy", ("truth",)) if not p.opinion][:40]
+
+
+@torch.no_grad()
+def first_words(model: GPT) -> dict[str, np.ndarray]:
+    """How probable the first token of each of WORDS is where an answer begins, for each question, (40,)."""
+    batch = model.chat.collate((question, "No.") for question in questions())
+    lengths = batch.response_mask.sum(-1)
+    starts = lengths.cumsum(0) - lengths  # where each answer begins among the tokens of all answers
+    p = response_logits(model, batch)[starts].double().softmax(-1)
+    return {word: p[:, model.chat.encode_response(f"{word}.")[0]].numpy() for word in WORDS}
+
+
+def taught(sft: GPT, chosen: str, rejected: str) -> dict[str, np.ndarray]:
+    """The same after DPO on one preference, (chosen ≻ rejected), for all questions."""
+    policy = copy.deepcopy(sft)
+    pairs = [Preference(question, f"{chosen}.", f"{rejected}.") for question in questions()]
+    stop_if_interrupted(dpo.train(policy, pairs, TAUGHT, reference=sft))
+    return first_words(policy)
+
+
+def displaced_words(sft: GPT) -> dict[tuple[str, str], dict[str, float]]:
+    """Of two preferences, what becomes of the chosen word and of its opposite: mean probabilities.
+
+    "… in a table" is what the opposite would have if the lesson had touched two logits only: its share of
+    what the two words leave.
+    """
+    before, found = first_words(sft), {}
+    for chosen, rejected, opposite in (("No", "Never", "Yes"), ("Yes", "Sure", "No")):
+        after = taught(sft, chosen, rejected)
+        left = [1 - p[chosen] - p[rejected] for p in (after, before)]
+        columns = {f"{word} before": before[word] for word in (chosen, opposite)}
+        columns |= {f"{word} after": after[word] for word in (chosen, opposite)}
+        columns[f"{opposite} in a table"] = before[opposite] * left[0] / left[1]
+        found[chosen, rejected] = {name: float(p.mean()) for name, p in columns.items()}
+    return found

@@ -14,6 +14,7 @@ from minialign.chat import Batch
 from minialign.course.experiments import SEEDS, Part
 from minialign.course.experiments.comparisons import preferences
 from minialign.course.experiments.direct_preference import CONSTANT, optimised, responses_in, untrained
+from minialign.course.experiments.measuring import over_seeds
 from minialign.dpo import dpo_loss
 from minialign.gpt import GPT
 from minialign.logprobs import sequence_log_probs, token_log_probs
@@ -101,3 +102,13 @@ def dpo_variants(sft: GPT) -> dict[str, Part]:
 
     parts: dict[str, Part] = {f"SFT, seed {seed}": partial(untrained, sft, seed) for seed in SEEDS}
     return parts | {f"{name}, seed {seed}": partial(part, name, seed) for seed in SEEDS for name in VARIANTS}
+
+
+# --- read from the table ---
+
+
+def course_of(rows: Sequence[dict], variant: str, name: str) -> np.ndarray:
+    """A metric of a variant's runs after each step, (seeds, steps)."""
+    mine = [row for row in rows if row.get("variant") == variant]
+    steps = sorted({row["step"] for row in mine})
+    return np.stack([over_seeds(mine, name, step=step) for step in steps], 1)

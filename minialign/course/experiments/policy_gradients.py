@@ -1,7 +1,7 @@
 """Notebook 03: REINFORCE on the fine-tuned model, with the judge's gold as reward, and famous bugs."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,13 +11,13 @@ import torch
 from minialign import policy_gradient
 from minialign.chat import Batch
 from minialign.course.experiments import SEEDS, answers, different, held_out_prompts
-from minialign.course.experiments.measuring import measured
-from minialign.gpt import GPT
+from minialign.course.experiments.measuring import measured, over_seeds
+from minialign.gpt import GPT, GPTConfig
 from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import PolicyGradientConfig, reinforce_loss, rloo_advantages
 from minialign.rollouts import Rollout, roll_out
 from minialign.training import History, stop_if_interrupted
-from minialign.world.judge import gold_rewards
+from minialign.world.judge import WEIGHTS, gold_rewards
 from minialign.world.prompts import prompts_of
 
 LONG = PolicyGradientConfig(steps=100)
@@ -35,6 +35,72 @@ def trained(
     policy = copy.deepcopy(sft)
     prompts, on_step = [p.text for p in prompts_of("policy")], partial(on_step, policy)
     return policy, policy_gradient.train(policy, prompts, gold_rewards, config, on_step=on_step, **options)
+
+
+# --- what the notebook counts in full, and single steps ---
+
+END_TOKEN, LONGEST = 4, 4
+
+
+def tiny_language(seed: int = 1) -> tuple[GPT, Batch]:
+    """A GPT with random weights that knows four words and an end token, and all 341 things it can say.
+
+    An utterance ends with the end token, or is cut off after four tokens. The prompt is the single token 0.
+    """
+
+    def utterances(so_far: tuple[int, ...] = ()) -> list[tuple[int, ...]]:
+        if len(so_far) == LONGEST or END_TOKEN in so_far:
+            return [so_far]
+        return [y for token in range(END_TOKEN + 1) for y in utterances((*so_far, token))]
+
+    said = utterances()
+    ids = torch.tensor([(0, *y, *[0] * (LONGEST - len(y))) for y in said])
+    mask = torch.arange(1 + LONGEST) <= torch.tensor([[len(y)] for y in said])
+    response = mask & (torch.arange(1 + LONGEST) > 0)
+    shape = GPTConfig(vocab_size=END_TOKEN + 1, context=1 + LONGEST, n_layer=1, n_head=1, n_embd=8)
+    model = GPT(shape, seed=seed).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)  # far from uniform, so that a mistake shows
+    return model, Batch(ids, mask, response)
+
+
+def gradient_by_parameters(value: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+    """The gradient of a number by all D parameters of the model, as one vector, (D,)."""
+    found = torch.autograd.grad(value, list(model.parameters()), retain_graph=True)
+    return torch.cat([part.flatten() for part in found])
+
+
+def token_scores(model: GPT, batch: Batch) -> torch.Tensor:
+    """∇ log π(y_t | x, y_<t) by all D parameters, (B, T, D), 0 wherever response_mask is False."""
+    scores = []
+    for row in range(len(batch.ids)):
+        one = batch[torch.tensor([row])]
+        log_probs = token_log_probs(model, one)[0]
+        none = torch.zeros_like(torch.nn.utils.parameters_to_vector(model.parameters())).detach()
+        scores += [
+            gradient_by_parameters(log_prob, model) if counts else none
+            for log_prob, counts in zip(log_probs, one.response_mask[0])
+        ]
+    return torch.stack(scores).view(*batch.ids.shape, -1)
+
+
+def moved(model: GPT, loss_fn: Callable[[GPT], torch.Tensor], size: float) -> GPT:
+    """A copy of the model, a step of length `size` down the gradient of loss_fn(copy)."""
+    copied = copy.deepcopy(model)
+    copied.zero_grad()
+    loss_fn(copied).backward()
+    norm = torch.nn.utils.clip_grad_norm_(copied.parameters(), torch.inf)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter -= size * parameter.grad / norm
+    return copied
+
+
+def distance(model: torch.nn.Module, other: torch.nn.Module) -> float:
+    """The distance of their parameters, all of them as one vector."""
+    ours, theirs = (torch.nn.utils.parameters_to_vector(m.parameters()) for m in (model, other))
+    return float((ours - theirs).detach().norm())
 
 
 def shown(policy: GPT, sft: GPT, drawn: tuple[int, ...], temperatures=(1.0,)) -> list[dict]:
@@ -71,6 +137,20 @@ def reinforce(sft: GPT) -> list[dict]:
             steps += [{"step": step, **row} for row in shown(model, sft, (seed, step), COOLER)]
         rows += [{"seed": seed, **row} for row in steps]
     return rows
+
+
+def parts_of_gain(
+    rows: Sequence[dict], after: tuple[int, float], before: tuple[int, float]
+) -> dict[str, np.ndarray]:
+    """What each attribute adds to the gain in gold between two (update, temperature) of `reinforce`, (S,).
+
+    It is the attribute's weight times its rise; together they are the gain.
+    """
+
+    def of(name: str, which: tuple[int, float]) -> np.ndarray:
+        return over_seeds(rows, f"attribute/{name}", step=which[0], temperature=which[1])
+
+    return {name: weight * (of(name, after) - of(name, before)) for name, weight in WEIGHTS.items()}
 
 
 # --- what a baseline is worth on the model itself ---

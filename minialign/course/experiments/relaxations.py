@@ -2,15 +2,23 @@
 
 A policy is a table of logits over the N responses to one prompt of the micro-world. The reward is a network
 that reads a response's vector, so it has a slope. Straight-through (Bengio et al. 2013) and Gumbel-softmax
-(Jang et al. 2016; Maddison et al. 2016) use the slope, the policy gradient does not. How far they are off
-depends on the network, also when networks agree on every response: so there are several, and a linear one.
+(Jang et al. 2016; Maddison et al. 2016) use the slope, the policy gradient does not; REBAR (Tucker et al.
+2017) uses it and is right on average all the same. How far the others are off depends on the network, also
+when networks agree on every response: so there are several, and a linear one.
+
+At the end the same for a text: a choice for each token, and a reward model that reads rows over the
+vocabulary in the place of tokens.
 """
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 
+from minialign.chat import Batch
 from minialign.gpt import GPT
+from minialign.reward_model import RewardModel, last_states
 from minialign.world import exact
 
 NETWORKS = {"tanh": tuple(range(10)), "relu": tuple(range(5)), "linear": (0,)}  # kind: seeds
@@ -80,10 +88,116 @@ def gumbel_softmax(
     return total / samples
 
 
+# --- single samples, by autograd: what the notebook's estimators are made of ---
+
+
+def one_hot_straight_through(logits: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """Rows (…, V) that are one-hot at `drawn` (…), with the slope of softmax(logits), logits (…, V).
+
+    Going forward it is the choice, going backward as if it had been the probabilities. Source: Bengio et al.
+    2013, for a softmax as in Jang et al. 2016.
+    """
+    soft = logits.softmax(-1)
+    one_hot = F.one_hot(drawn, logits.shape[-1]).to(soft.dtype)
+    return one_hot + soft - soft.detach()
+
+
+def by_logits(function: Callable, log_probs: torch.Tensor, samples: int) -> torch.Tensor:
+    """The gradient of each sample's value by logits of its own, (M, N).
+
+    log_probs (N,); function(logits (M, N)) gives a value for each sample, (M,).
+    """
+    logits = log_probs.expand(samples, -1).clone().requires_grad_()
+    (gradients,) = torch.autograd.grad(function(logits).sum(), logits)
+    return gradients
+
+
+def gumbel_noise(samples: int, choices: int, generator: torch.Generator) -> torch.Tensor:
+    """Independent Gumbel noise, (M, N) float64: the argmax of log π + noise is a sample of π."""
+    uniform = torch.rand(samples, choices, generator=generator, dtype=torch.float64)
+    return -(-uniform.log()).log()
+
+
+def rebar(
+    network: Network, vectors: torch.Tensor, logits: torch.Tensor, tau: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Values (M,) whose gradient by the logits (M, N) is REBAR's estimate: unbiased, with a relaxed control.
+
+    The choice b is the argmax of z = log π + Gumbel noise, z̃ is such a z again, given that b is its argmax.
+    The estimate is (r(b) − r(soft z̃)) ∇ log π(b) + ∇ r(soft z) − ∇ r(soft z̃), with soft z = softmax(z/τ):
+    the two relaxed terms have the mean that the control took away. A constant added to the rewards is in r(b)
+    and in the control, and drops out. Source: Tucker et al. 2017, with η = 1 and one temperature.
+    """
+    log_probs = logits.log_softmax(-1)
+    z = log_probs + gumbel_noise(*logits.shape, generator)
+    drawn = z.argmax(-1, keepdim=True)
+    minus_log = -torch.rand(logits.shape, generator=generator, dtype=logits.dtype).log()
+    top = minus_log.gather(-1, drawn)  # of the choice itself: the maximum is a Gumbel, whatever was chosen
+    again = -(minus_log / log_probs.exp() + top).log()
+    again = again.scatter(-1, drawn, -top.log())
+    relaxed, control = (network((x / tau).softmax(-1) @ vectors) for x in (z, again))
+    rewards = network(vectors)[drawn[:, 0]]
+    left = (rewards - control).detach()
+    return left * log_probs.gather(-1, drawn)[:, 0] + relaxed - control
+
+
+def summarised(samples: torch.Tensor, true: torch.Tensor, in_all: int) -> dict[str, float]:
+    """What single-sample gradients (M, N) say of the true one, (N,).
+
+    "along" is the share of ∇J in their mean, with its standard error "se"; "elsewhere" is what else is in it,
+    in lengths of ∇J. "error / noise" is the mean's distance from ∇J in units of what noise alone would make
+    of it. "variance" is that of one sample, where a row of `samples` is the mean of `in_all` / M of them.
+    """
+    along = samples @ true / true.square().sum()
+    mean, count = samples.mean(0), len(samples)
+    variance = float((samples - mean).square().sum(-1).mean())
+    return {
+        "along": float(along.mean()),
+        "se": float(along.std()) / count**0.5,
+        "variance": variance * in_all / count,
+        "elsewhere": compared_with(true, mean)["elsewhere"],
+        "error / noise": float((mean - true).norm()) / (variance / count) ** 0.5,
+    }
+
+
 def compared_with(true: torch.Tensor, gradient: torch.Tensor) -> dict[str, float]:
     """How much of the true gradient is in another, 1 for all; and what else is, in lengths of ∇J."""
     share = gradient @ true / true.square().sum()
     return {"share": float(share), "elsewhere": float((gradient - share * true).norm() / true.norm())}
+
+
+# --- a choice for each token of a text ---
+
+
+def rows_for(
+    batch: Batch, logits: torch.Tensor, choose: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """The batch's tokens as rows over the vocabulary, (B, T, V): one-hot, those of the response as chosen.
+
+    logits (B, T, V) at t predict token t + 1; choose(logits, ids) makes rows of them.
+    """
+    rows = F.one_hot(batch.ids, logits.shape[-1]).to(logits.dtype)
+    chosen = choose(logits[:, :-1], batch.ids[:, 1:])
+    response = batch.response_mask[:, 1:, None]
+    return torch.cat([rows[:, :1], torch.where(response, chosen, rows[:, 1:])], 1)
+
+
+def reward_of_rows(model: RewardModel, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    """r_φ, (B,), of a batch whose tokens are given as rows (B, T, V) over the vocabulary: it has a slope.
+
+    One-hot rows are worth what the model gives their tokens. A mixture is read as that of the embeddings, and
+    its log-probability is the mixture of the tokens'. Raises ValueError for a model that reads surprise.
+    """
+    if model.reader is not None:
+        raise ValueError("this reward model reads the surprise at each token, which a mixture does not have")
+    embeddings = model.trunk.token_embedding.weight
+    states = model.trunk.hidden(batch.ids, batch.mask, added=rows @ embeddings - embeddings[batch.ids])
+    rewards = model.head(last_states(states, batch.mask))[:, 0]
+    if model.likelihood_weight is not None:
+        response = batch.response_mask[:, 1:]
+        log_probs = (model.trunk.head(states[:, :-1]).log_softmax(-1) * rows[:, 1:]).sum(-1)
+        rewards = rewards + model.likelihood_weight * (log_probs * response).sum(-1) / response.sum(-1)
+    return model.gain * rewards + model.bias
 
 
 def ascended(
@@ -94,6 +208,24 @@ def ascended(
     for _ in range(steps):
         logits += rate * gradient_at(logits.log_softmax(-1))
     return logits.log_softmax(-1)
+
+
+def followed(
+    network: Network, vectors: torch.Tensor, log_probs: torch.Tensor, steps: int = 3000, rate: float = 2.0
+) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """What comes of ascent along the mean straight-through gradient, from log π (N,).
+
+    J before each step, (steps,); the probabilities at the end, (N,); and the gradient at the start, (N,).
+    """
+    rewards, slopes = network(vectors), slopes_at(network, vectors, torch.eye(len(vectors)).to(vectors))
+    j = []
+
+    def gradient_at(at: torch.Tensor) -> torch.Tensor:
+        j.append(float(at.exp() @ rewards))
+        return straight_through(at, slopes)
+
+    arrived = ascended(log_probs, gradient_at, steps, rate)
+    return np.array(j), arrived.exp(), straight_through(log_probs, slopes)
 
 
 def relaxations(sft: GPT, samples: int = 40_000, steps: int = 3000, rate: float = 2.0) -> list[dict]:
