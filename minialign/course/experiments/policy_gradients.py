@@ -17,6 +17,7 @@ from minialign.logprobs import sequence_log_probs, token_log_probs
 from minialign.policy_gradient import PolicyGradientConfig, reinforce_loss, rloo_advantages
 from minialign.rollouts import Rollout, roll_out
 from minialign.training import History, stop_if_interrupted
+from minialign.world.exact import EnumeratedPolicy, MicroWorld, micro_world
 from minialign.world.judge import WEIGHTS, gold_rewards
 from minialign.world.prompts import prompts_of
 
@@ -95,6 +96,36 @@ def moved(model: GPT, loss_fn: Callable[[GPT], torch.Tensor], size: float) -> GP
         for parameter in copied.parameters():
             parameter -= size * parameter.grad / norm
     return copied
+
+
+def change_of_table(
+    n: int, drawn: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """How log π of n responses changes, (n,), by a step of length 1 × gradient from a table of equal logits.
+
+    loss(log π of those drawn) is what goes down.
+    """
+    table = torch.zeros(n, requires_grad=True)
+    before = table.log_softmax(-1)
+    loss(before[drawn]).backward()
+    return ((table - table.grad).log_softmax(-1) - before).detach()
+
+
+def change_of_gpt(
+    model: GPT,
+    world: MicroWorld,
+    drawn: torch.Tensor,
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    log_prob: Callable = sequence_log_probs,
+    size: float = 0.02,
+) -> torch.Tensor:
+    """The same for a GPT, of the first prompt's responses, (N,), by a step of length `size`."""
+    one_prompt = micro_world(world.prompts[:1])
+    batch = model.chat.collate([(one_prompt.prompts[0], one_prompt.responses[0][y]) for y in drawn.tolist()])
+    after = moved(model, lambda copied: loss(log_prob(copied, batch)), size)
+    with torch.no_grad():
+        before, now = (EnumeratedPolicy(policy, one_prompt)()[0] for policy in (model, after))
+    return now - before
 
 
 def distance(model: torch.nn.Module, other: torch.nn.Module) -> float:

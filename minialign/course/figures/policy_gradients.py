@@ -12,7 +12,12 @@ from minialign.course.experiments import SEEDS
 from minialign.course.experiments.measuring import over_seeds
 from minialign.course.experiments.policy_gradients import parts_of_gain
 from minialign.course.lesson import show
+from minialign.gpt import GPT
+from minialign.language_model import LanguageModel
+from minialign.reward_model import RewardModel
+from minialign.rollouts import roll_out
 from minialign.training import History
+from minialign.world.judge import gold_rewards
 
 NO_BASELINE, MEAN, LEAVE_ONE_OUT = plots.RED, plots.GREEN, plots.BLUE
 STRAIGHT_THROUGH, WARM_GUMBEL, COOL_GUMBEL, REBAR = plots.ORANGE, plots.SKY, plots.YELLOW, plots.PURPLE
@@ -181,6 +186,14 @@ def gains(logged: Sequence[dict], last: int = 100) -> None:
     )
 
 
+def table_of_gains(parts: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Parts of the gain in gold by attribute, means over seeds, in columns: {column: {attribute: (S,)}}."""
+    print(f"{'part of the gain in gold':26s}" + "".join(f"{title:>27s}" for title in parts))
+    for name in next(iter(parts.values())):
+        row = "".join(f"{part[name].mean():27.2f}" for part in parts.values())
+        print(f"{name:26s}{row}")
+
+
 ESTIMATORS = {
     "REINFORCE": NO_BASELINE,
     "+ mean baseline": MEAN,
@@ -295,7 +308,7 @@ TOKEN_PANELS = {
 
 
 TOKEN_LOOKS = {
-    "REINFORCE": (LEAVE_ONE_OUT, "o-"),
+    "REINFORCE, leave one out": (LEAVE_ONE_OUT, "o-"),
     "straight-through": (STRAIGHT_THROUGH, "^-"),
     "straight-through, a fifth of the rate": (STRAIGHT_THROUGH, "v:"),
 }
@@ -316,6 +329,23 @@ def tokens(histories: Mapping[str, History]) -> None:
         f"Three panels over the updates of live runs, {'; '.join(TOKEN_LOOKS)}: the reward of the sampled "
         "answers, the share of them that ends by itself, and their length.",
     )
+
+
+def written(prompt: str, policies: Mapping[str, GPT], reward_model: RewardModel, n: int = 32) -> None:
+    """A table: what n samples of each policy are worth to the reward model and to the judge; one of each."""
+    print(f"{'mean of ' + str(n) + ' samples':40s}   r_φ   gold   different")
+    texts = {}
+    for name, policy in policies.items():
+        found = roll_out(policy, [prompt], reward_model, n=n, seed=(9, 9))
+        gold = gold_rewards(found.prompts, found.responses).mean()
+        print(f"{name:40s} {found.rewards.mean():5.2f} {gold:6.2f} {len(set(found.responses)):11d}")
+        texts[name] = found.responses[0]
+    first = next(iter(policies))
+    greedy = LanguageModel(policies[first]).respond(prompt)
+    worth, gold = reward_model.score(prompt, greedy), gold_rewards([prompt], [greedy])[0]
+    print(f"{first + ', greedy':40s} {worth:5.2f} {gold:6.2f}")
+    for name, text in texts.items():
+        print(f"\n{name}: {text}")
 
 
 BUG_PANELS = {
