@@ -53,11 +53,19 @@ def argmax_labels(reward: Reward) -> Labels:
 
     def choose(rollout: Rollout, scores: torch.Tensor) -> Rows:
         _require_scores(scores)
-        of_prompt = scores.view(-1, rollout.n)
-        first = torch.arange(len(of_prompt), device=scores.device) * rollout.n
-        return first + of_prompt.argmax(-1), first + of_prompt.argmin(-1)
+        return best_and_worst(scores, rollout.n)
 
     return Labels(choose, reward)
+
+
+def best_and_worst(scores: torch.Tensor, n: int) -> Rows:
+    """Of n samples of each of P prompts, side by side, the rows of the best and of the worst, (P,) each.
+
+    scores (P · n,), higher is better. Where all scores of a prompt are equal, both are its first row.
+    """
+    of_prompt = scores.view(-1, n)
+    first = torch.arange(len(of_prompt), device=scores.device) * n
+    return first + of_prompt.argmax(-1), first + of_prompt.argmin(-1)
 
 
 def sampled_labels(reward: Reward, seed: int = 0) -> Labels:

@@ -10,6 +10,7 @@ import torch
 from minialign import dpo
 from minialign.chat import load_chat
 from minialign.course.evaluation import measure
+from minialign.course.exercises import PUZZLES
 from minialign.course.experiments import (
     comparisons,
     direct_preference,
@@ -25,9 +26,11 @@ from minialign.course.experiments.comparisons import HeldOut
 from minialign.dpo import DPOConfig
 from minialign.gpt import GPTConfig
 from minialign.logprobs import response_logits, sequence_log_probs
-from minialign.preferences import Preference
+from minialign.preferences import Preference, compare
 from minialign.tokenizer import load_tokenizer
+from minialign.training import History, load_history
 from minialign.world import exact
+from minialign.world.judge import judge
 from minialign.world.prompts import parse, prompts_of
 from tests.engine import favour, lively_gpt, same_parameters
 
@@ -166,6 +169,42 @@ def test_the_table_of_passes_has_a_part_for_each_run_and_start(monkeypatch):
     assert parts["β = 0.3, seed 2"]() == [end, *cooler]
 
 
+def test_what_the_notebooks_loop_records_are_the_engines_metrics():
+    model, reference = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
+    pairs = compare(PAIRS[:6], model)
+    logps, reference_logps = (sequence_log_probs(m, pairs.batch) for m in (model, reference))
+    sides = [x[side] for x in (logps, reference_logps) for side in (pairs.chosen, pairs.rejected)]
+    losses, *rewards = dpo.dpo_loss(*sides, 0.3)
+    found = direct_preference.watched(7, pairs, losses, rewards, logps)
+    loss, metrics = dpo.preference_loss(logps, reference_logps, pairs.chosen, pairs.rejected, 0.3)
+    expected = {"step": 7, "loss": loss, **metrics}
+    assert found == pytest.approx({name: float(torch.as_tensor(x).detach()) for name, x in expected.items()})
+    assert set(direct_preference.LOGGED) < set(found)
+
+
+def test_runs_by_rate_differ_in_nothing_else(monkeypatch):
+    monkeypatch.setattr(direct_preference, "preferences", comparisons.preferences)
+    runs = direct_preference.by_rate()
+    assert {(run["beta"], run["rate"]) for run in runs.values()} == {
+        (beta, rate) for beta in (0.03, 0.3) for rate in (3e-4, 1e-4)
+    }
+    for run in runs.values():
+        assert len({len(run[name]) for name in ("passes", "gold", "kl", "half")}) == 1
+        assert run["passes"] == sorted(run["passes"]) and min(run["half"]) > 0
+    one, other = (runs[f"β = 0.03, rate {rate:g}"] for rate in (3e-4, 1e-4))
+    assert one["passes"] == other["passes"] == pytest.approx([67 / 62, 133 / 62, 200 / 62])
+    (row,) = (
+        row
+        for row in load_history("race_tuning")
+        if row["method"] == "DPO" and (row["beta"], row["learning_rate"], row["step"]) == (0.03, 1e-4, 200)
+    )
+    assert (other["gold"][-1], other["half"][-1]) == (row["gold"], 1.96 * row["error"])
+    ours = measuring.over_seeds(
+        load_history("dpo_overoptimisation"), "gold", beta=0.3, passes=3.0, temperature=1.0
+    )
+    assert runs["β = 0.3, rate 0.0003"]["gold"][-1] == pytest.approx(ours.mean())
+
+
 # --- variants ---
 
 
@@ -190,6 +229,24 @@ def test_a_reference_that_moves_shows_nothing_and_pulls_with_full_weight_for_eve
     losses.sum().backward()
     assert losses.item() == pytest.approx(math.log(2)) and won == lost == 0
     assert logps.grad.tolist() == pytest.approx([-0.05, 0.05])
+
+
+def test_a_variants_course_has_a_row_for_each_seed():
+    rows = [
+        {"seed": seed, "step": step, "variant": name, "loss": 10 * seed + step}
+        for seed in (1, 0)
+        for step in (2, 1)
+        for name in ("correct", "IPO")
+    ]
+    assert dpo_variants.course_of(rows, "IPO", "loss").tolist() == [[1, 2], [11, 12]]
+
+
+def test_the_logs_of_the_puzzle_are_in_the_table():
+    puzzle, table = PUZZLES["which log"], load_history("dpo_variants")
+    assert set(puzzle.options) < dpo_variants.VARIANTS.keys()
+    assert set(puzzle.answers.values()) < set(puzzle.options)
+    for variant in puzzle.options:
+        assert dpo_variants.course_of(table, variant, "loss").shape == (3, 62)
 
 
 def test_the_exam_is_read_without_the_bug():
@@ -272,6 +329,43 @@ def test_a_displacing_run_says_where_the_probability_was_and_is(loss, monkeypatc
     assert isinstance(rows[1]["loss"], float)
 
 
+def test_changes_are_read_from_the_ends_of_a_run():
+    last = displacement.DISPLACING.steps
+    rows = [
+        {"method": "DPO", "seed": seed, "step": step}
+        | {"chosen/before": -1.0, "chosen/at": -step - seed, "chosen/after": -step - seed}
+        for seed in (0, 1)
+        for step in (0, last)
+    ]
+    assert displacement.changes(rows, "chosen/at").tolist() == [-last, -last]
+    assert displacement.changes(rows, "chosen").tolist() == [-2 * last, -2 * last]
+
+
+def test_a_preference_of_words_is_taught_and_held_against_a_table(monkeypatch):
+    monkeypatch.setattr(displacement, "questions", lambda: [p.text for p in PROMPTS])
+    taught = DPOConfig(steps=3, learning_rate=0.03, warmup=0, prompts_per_step=3)
+    monkeypatch.setattr(displacement, "TAUGHT", taught)
+    model = lively_gpt(SMALL)
+    before = displacement.first_words(model)
+    batch = model.chat.collate([(PROMPTS[1].text, "Yes.")])
+    with torch.no_grad():
+        p = response_logits(model, batch)[0].softmax(-1)
+    assert before["Yes"][1] == pytest.approx(float(p[model.chat.encode_response("Yes.")[0]]))
+    found = displacement.displaced_words(model)["No", "Never"]
+    assert found["No after"] > found["No before"] == pytest.approx(before["No"].mean())
+    assert {name for name in found if "Yes" in name} == {"Yes before", "Yes after", "Yes in a table"}
+    words = {"No": [0.2, 0.5], "Never": [0.2, 0.1], "Yes": [0.3, 0.2], "Sure": [0.1, 0.1]}
+    moments = iter([[0.2, 0.2, 0.3, 0.1], [0.5, 0.1, 0.2, 0.1], [0.2, 0.2, 0.3, 0.1]])
+
+    def told(model):
+        return dict(zip(words, np.array(next(moments))[:, None]))
+
+    monkeypatch.setattr(displacement, "first_words", told)
+    monkeypatch.setattr(displacement.dpo, "train", lambda *a, **k: History())
+    # "No" and "Never" leave 0.4 where they left 0.6, so a table's "Yes" falls from 0.3 to 0.2
+    assert displacement.displaced_words(model)["No", "Never"]["Yes in a table"] == pytest.approx(0.2)
+
+
 # --- implicit rewards ---
 
 
@@ -287,6 +381,32 @@ def test_an_implicit_reward_by_hand():
     assert found == pytest.approx(
         [0.5 * ratio("Why?", "So."), 0.5 * ratio("Who was it?", "Never.")], abs=1e-4
     )
+
+
+def test_the_rewards_of_tokens_add_up_to_that_of_the_response():
+    policy, reference = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
+    found = implicit_rewards.token_rewards(policy, reference, 0.5, "Why?", "Because it is so.")
+    (whole,) = scorers.ImplicitReward(policy, reference, 0.5).score(["Why?"], ["Because it is so."])
+    assert sum(value for _, value in found) == pytest.approx(whole, abs=1e-4)
+    assert "".join(text for text, _ in found) == "Because it is so.<|end|>"
+
+
+def test_what_is_paid_for_is_one_change_at_a_time():
+    prompts = implicit_rewards.explained()
+    assert len(prompts) > 30 and all(p.topic.real and p.audience for p in prompts)
+    plain, wrong = (implicit_rewards.stated(prompts[0], wrong=wrong) for wrong in (False, True))
+    facts = prompts[0].topic.facts
+    assert plain == " ".join(fact.in_register(prompts[0].audience) for fact in facts[:2])
+    assert wrong != plain and judge(prompts[0], wrong).counts["wrong"] == 1
+
+    class Words:
+        def score(self, prompts, responses):
+            return np.array([len(y.split()) for y in responses])
+
+    found = implicit_rewards.paid(Words(), prompts[:4])
+    assert found.keys() == implicit_rewards.EDITS.keys()
+    assert found["a compliment behind"].tolist() == [5] * 4
+    assert found["a third fact"].min() > 0 > found["one of two facts left out"].max()
 
 
 class Table:
@@ -340,3 +460,22 @@ def test_soft_labels_lead_a_table_to_the_tilted_reference(beta):
     another = exact.TabularPolicy(reference)  # the labels of another reward lead elsewhere
     dpo_exact.soft_dpo(another, another, reference, -rewards, beta, steps=600, lr=0.1)
     assert ppo_exact.total_variation(another().detach(), optimum) > 0.05
+
+
+def test_the_optimum_of_the_mean_explains_the_labels_and_is_another_policy():
+    generator = torch.Generator().manual_seed(0)
+    rewards, logits = torch.randn(2, 2, 12, generator=generator, dtype=torch.float64)
+    reference, lengths = logits.log_softmax(-1), torch.arange(1, 13).double().expand(2, 12)
+    found = dpo_exact.mean_optimum(reference, rewards, lengths, 0.3)
+    assert torch.allclose(found.exp().sum(-1), torch.ones(2, dtype=torch.float64))
+    up_to = 0.3 * (found - reference) / lengths - rewards  # a constant for each prompt
+    assert torch.allclose(up_to, up_to[:, :1].expand(2, 12), atol=1e-8)
+    ones = dpo_exact.mean_optimum(reference, rewards, torch.ones(2, 12).double(), 0.3)
+    assert torch.allclose(ones, exact.optimal_policy(reference, rewards, 0.3)[0], atol=1e-8)
+
+
+def test_one_pair_without_noise_goes_where_its_loss_says():
+    rising = dpo_exact.on_one_pair(dpo.dpo_loss, 0.5, steps=300)
+    assert rising[0] == 0.5 and rising[-1] > 0.9 and rising == sorted(rising)
+    still = dpo_exact.on_one_pair(dpo.ipo_loss, 0.5, steps=1500)
+    assert still[-1] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-4)

@@ -5,6 +5,7 @@ import torch
 
 from minialign.course.experiments import relaxations
 from minialign.gpt import GPTConfig
+from minialign.reward_model import RewardModel
 from minialign.tokenizer import load_tokenizer
 from minialign.world import exact
 from tests.engine import lively_gpt
@@ -112,3 +113,100 @@ def test_the_table(monkeypatch):
             assert row["share"] == pytest.approx(1) and row["begins"] < row["arrives"] <= row["at_most"]
         if row["network"] == "linear" and row["estimator"] == "straight-through":
             assert row["elsewhere"] < 1e-9
+
+
+# --- single samples ---
+
+
+def test_straight_through_rows_are_one_hot_with_the_slope_of_softmax():
+    logits = torch.randn(2, 3, N, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    drawn = torch.tensor([[0, 5, 2], [1, 1, 4]])
+    rows = relaxations.one_hot_straight_through(logits, drawn)
+    assert torch.allclose(rows, torch.eye(N)[drawn], atol=1e-7)
+    weights = torch.randn(N, generator=torch.Generator().manual_seed(2))
+    found, expected = (
+        torch.autograd.grad((x @ weights).sum(), logits)[0] for x in (rows, logits.softmax(-1))
+    )
+    assert torch.allclose(found, expected, atol=1e-7)
+
+
+def single_samples(samples=60_000, tau=1.0):
+    """REBAR's estimates of the true gradient, (M, N)."""
+    generator = torch.Generator().manual_seed(0)
+
+    def value(logits):
+        return relaxations.rebar(curved, VECTORS, logits, tau, generator)
+
+    return relaxations.by_logits(value, LOG_PROBS, samples)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.3])
+def test_rebar_is_unbiased_and_quieter_than_plain_reinforce(tau):
+    true, found = true_gradient(curved), single_samples(tau=tau)
+    error = (found.mean(0) - true) / found.std(0) * len(found) ** 0.5
+    assert error.abs().max() < 4
+    summary = relaxations.summarised(found, true, len(found))
+    assert abs(summary["along"] - 1) < 4 * summary["se"] and summary["error / noise"] < 2
+    plain = float(exact.gradient_variance(LOG_PROBS[None], curved(VECTORS)[None] + 3))
+    assert summary["variance"] < plain / 2, "an offset of 3, which REBAR does not notice"
+
+
+def test_a_summary_by_hand():
+    true = torch.tensor([2.0, 0.0]).double()
+    samples = torch.tensor([[1.0, 1.0], [3.0, 1.0]]).double()
+    found = relaxations.summarised(samples, true, in_all=4)
+    assert found["along"] == 1 and found["elsewhere"] == pytest.approx(0.5)
+    assert found["variance"] == 2, "each row is the mean of two, so one sample has twice its variance"
+    assert found["error / noise"] == pytest.approx(1 / 0.5**0.5)
+
+
+def test_what_is_followed_is_the_mean_straight_through_gradient():
+    j, end, first = relaxations.followed(curved, VECTORS, LOG_PROBS, steps=50, rate=0.5)
+    assert j[0] == pytest.approx(float(LOG_PROBS.exp() @ curved(VECTORS))) and len(j) == 50
+    assert torch.allclose(first, mean_straight_through(curved)) and end.sum() == pytest.approx(1)
+
+
+# --- a choice for each token ---
+
+CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=64, n_layer=1, n_head=2, n_embd=8)
+
+
+@pytest.mark.parametrize("likelihood", [True, False])
+def test_a_reward_model_reads_one_hot_rows_as_the_tokens_they_are(likelihood):
+    start = lively_gpt(CONFIG)
+    model = RewardModel(start, likelihood=likelihood)
+    batch = start.chat.collate([("Why?", "It is so."), ("What is glass?", "Glass is made of sand, mostly.")])
+    logits = start(batch.ids, batch.mask)
+    rows = relaxations.rows_for(batch, logits, relaxations.one_hot_straight_through)
+    with torch.no_grad():
+        assert torch.allclose(relaxations.reward_of_rows(model, batch, rows), model(batch), atol=1e-4)
+    (slope,) = torch.autograd.grad(relaxations.reward_of_rows(model, batch, rows).sum(), logits)
+    predicts = batch.response_mask.roll(-1, 1)
+    assert (slope[predicts].abs().sum(-1) > 0).all() and not slope[~predicts].any()
+
+
+def test_the_slope_of_a_row_is_that_of_the_reward():
+    """By finite differences: a little of another token in the place of one."""
+    start = lively_gpt(CONFIG).double()
+    model = RewardModel(start, likelihood=True).double()
+    batch = start.chat.collate([("Why?", "It is so.")])
+    rows = torch.nn.functional.one_hot(batch.ids, CONFIG.vocab_size).double()
+    place, other = int(batch.response_mask[0].nonzero()[1]), 7
+    direction = torch.zeros_like(rows)
+    direction[0, place, other] = 1.0
+    (slope,) = torch.autograd.grad(
+        relaxations.reward_of_rows(model, batch, rows.requires_grad_()).sum(), rows
+    )
+    with torch.no_grad():
+        up, down = (
+            relaxations.reward_of_rows(model, batch, rows + step * direction) for step in (1e-5, -1e-5)
+        )
+    assert float(up - down) / 2e-5 == pytest.approx(float(slope[0, place, other]), rel=1e-4)
+
+
+def test_a_model_that_reads_surprise_is_refused():
+    start = lively_gpt(CONFIG)
+    batch = start.chat.collate([("Why?", "It is so.")])
+    rows = torch.nn.functional.one_hot(batch.ids, CONFIG.vocab_size).float()
+    with pytest.raises(ValueError, match="which a mixture does not have"):
+        relaxations.reward_of_rows(RewardModel(start, reads_surprise=True), batch, rows)

@@ -309,6 +309,16 @@ def undetached_without_beta(w, lose, ref_w, ref_l, beta):
     return dpo(w, lose, ref_w, ref_l, 1.0, constant=lambda x: x)
 
 
+def dpop(fine):
+    """DPO-positive with another fine, of the chosen responses' log-probabilities."""
+
+    def attempt(w, lose, ref_w, ref_l, beta, dpop_lambda):
+        h = (w - ref_w) - (lose - ref_l) - dpop_lambda * fine(w, ref_w)
+        return -F.logsigmoid(beta * h), (beta * (w - ref_w)).detach(), (beta * (lose - ref_l)).detach()
+
+    return attempt
+
+
 def best_policy(reference, rewards, beta, log_z):
     z = log_z(reference + rewards / beta)
     return reference + rewards / beta - z, z
@@ -679,6 +689,10 @@ WRONG = [  # (exercise, answer, words)
         "the logarithm of σ is kept finite by force",
     ),
     ("dpo_loss", undetached_without_beta, "β is missing"),
+    ("dpop_loss", dpop(lambda w, ref_w: torch.clamp(w - ref_w, min=0)), "the penalty is the wrong way round"),
+    ("dpop_loss", dpop(lambda w, ref_w: (ref_w - w).abs()), "the penalty counts what is gained, too"),
+    ("dpop_loss", dpop(lambda w, ref_w: F.relu(ref_w - w).detach()), "the penalty has no gradient"),
+    ("dpop_loss", dpop(lambda w, ref_w: F.relu(ref_w - w).mean()), "the penalty is one for all pairs"),
     ("win_rate", without_ties, "ties are left out"),
     ("win_rate", lambda *a: wins(*a).mean(), "this is the share alone"),
     ("win_rate", lambda *a: mean_with_interval(wins(*a).mean((0, 1))), "the mean runs over the prompts"),

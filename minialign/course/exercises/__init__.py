@@ -8,11 +8,11 @@ from minialign.course.exercises.direct_preference import DIRECT_PREFERENCE, DIRE
 from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.course.exercises.fine_tuning import FINE_TUNING, FINE_TUNING_PUZZLES
 from minialign.course.exercises.policy_gradients import POLICY_GRADIENT_PUZZLES, POLICY_GRADIENTS
-from minialign.course.exercises.pretraining import PRETRAINING
+from minialign.course.exercises.pretraining import PRETRAINING, PRETRAINING_PUZZLES
 from minialign.course.exercises.puzzle import Puzzle
-from minialign.course.exercises.race import RACE
+from minialign.course.exercises.race import RACE, RACE_PUZZLES
 from minialign.course.exercises.reward_models import REWARD_MODEL_PUZZLES, REWARD_MODELS
-from minialign.course.exercises.rlhf import RLHF
+from minialign.course.exercises.rlhf import RLHF, RLHF_PUZZLES
 from minialign.course.exercises.warm_up import WARM_UP, WARM_UP_PUZZLES
 
 __all__ = ["EXERCISES", "PUZZLES", "Exercise", "Mistake", "Puzzle"]
@@ -23,8 +23,11 @@ EXERCISES: dict[str, Exercise] = (
 
 PUZZLES: dict[str, Puzzle] = (
     WARM_UP_PUZZLES
+    | PRETRAINING_PUZZLES
     | FINE_TUNING_PUZZLES
     | POLICY_GRADIENT_PUZZLES
     | REWARD_MODEL_PUZZLES
+    | RLHF_PUZZLES
     | DIRECT_PREFERENCE_PUZZLES
+    | RACE_PUZZLES
 )

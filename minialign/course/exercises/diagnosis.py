@@ -3,6 +3,7 @@
 Whatever it does, the lesson goes on.
 """
 
+import operator
 import os
 import random
 from collections import deque
@@ -188,11 +189,22 @@ def unusable(value, right) -> str | None:
     """
     if type(right) is tuple:
         return next(filter(None, map(unusable, value, right)), None)
+    if isinstance(right, int):
+        return None if counts(value) else f"the value is right, but {kind(value)}: return a whole number"
     number = isinstance(right, float) or getattr(right, "ndim", 1) == 0
     usual = isinstance(value, (int, float, np.generic, np.ndarray, torch.Tensor))
     if isinstance(right, str) or (number and usual) or kind(value) == kind(right):
         return None
     return f"the values are right, but they are {kind(value)}: return {kind(right)}"
+
+
+def counts(value) -> bool:
+    """Whether a value can say which entry of a list is meant."""
+    try:
+        operator.index(value)
+    except Exception:
+        return False
+    return True
 
 
 def kind(value) -> str:

@@ -339,6 +339,19 @@ DIRECT_PREFERENCE = {
                 _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * (rw - w)),
             ),
             Mistake(
+                "the penalty counts what is gained, too: it is for what the chosen response has lost.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * (rw - w).abs()),
+            ),
+            Mistake(
+                "the penalty has no gradient: it must be computed from log-probabilities that have one.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * relu(rw - w).detach()),
+            ),
+            Mistake(
+                "the penalty is one for all pairs: each pair has its own.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * relu(rw - w).mean()),
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * relu(rw - w).sum()),
+            ),
+            Mistake(
                 "the penalty is for the rejected response: it is the chosen one that must not fall.",
                 _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * relu(rl - lo)),
             ),

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from minialign.course.exercises.exercise import Exercise, Mistake, random_logits
+from minialign.course.exercises.puzzle import Puzzle
 from minialign.logprobs import perplexity_of
 from minialign.pretraining import pretraining_loss, shifted
 from minialign.tokenizer import merge
@@ -50,6 +51,30 @@ def _merge_by_the_first_token(sequence, pair, new):
 def _in_twos(sequence) -> list[list[int]]:
     """Cut after every second token; the last part is a single one."""
     return [sequence[i : i + 2] for i in range(0, len(sequence), 2)]
+
+
+def attention_weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """softmax_s(q_t · k_s / √d) over the places s ≤ t, (T, T): from each place to those that it may see.
+
+    queries and keys (T, d) are one head's. (Vaswani et al. 2017, Eq. 1, and the mask of section 3.2.3.)
+    """
+    scores = queries @ keys.T / queries.shape[-1] ** 0.5
+    later = torch.ones_like(scores).triu(1).bool()
+    return scores.masked_fill(later, -torch.inf).softmax(-1)
+
+
+def _queries_and_keys(generator):
+    """Of five places, with four numbers each, large enough that a missing root shows."""
+    return tuple(2 * torch.randn(5, 4, generator=generator) for _ in range(2))
+
+
+def _masked(scores, value=-torch.inf, allowed=torch.tril):
+    """Scores (T, T) where a place may look, and `value` elsewhere."""
+    return scores.masked_fill(~allowed(torch.ones_like(scores)).bool(), value)
+
+
+def _scores(q, k):
+    return q @ k.T / q.shape[-1] ** 0.5
 
 
 PRETRAINING = {
@@ -219,4 +244,92 @@ PRETRAINING = {
             ),
         ),
     ),
+    "attention_weights": Exercise(
+        attention_weights,
+        _queries_and_keys,
+        (
+            Mistake(
+                "every place sees the whole text: put -inf where s > t, before the softmax.",
+                lambda q, k: _scores(q, k).softmax(-1),
+            ),
+            Mistake(
+                "the mask shows what comes later and hides what came before: it is the other way round.",
+                lambda q, k: _masked(_scores(q, k), allowed=torch.triu).softmax(-1),
+            ),
+            Mistake(
+                "the mask hides a place from itself, too: s = t is allowed "
+                "(and the first place would have nothing to look at).",
+                lambda q, k: _masked(_scores(q, k), allowed=lambda x: x.tril(-1)).softmax(-1),
+                lambda q, k: _masked(_scores(q, k), -1e9, lambda x: x.tril(-1)).softmax(-1),
+            ),
+            Mistake(
+                "the mask comes after the softmax, so rows do not add up to 1: mask the scores, with -inf.",
+                lambda q, k: _scores(q, k).softmax(-1).tril(),
+            ),
+            Mistake(
+                "a score of 0 is not hidden: e⁰ = 1 counts. Put -inf there.",
+                lambda q, k: _scores(q, k).tril().softmax(-1),
+            ),
+            Mistake(
+                "the root is missing: divide the scores by √d, or the softmax becomes too sharp.",
+                lambda q, k: _masked(q @ k.T).softmax(-1),
+            ),
+            Mistake(
+                "you divide by d: divide by its square root.",
+                lambda q, k: _masked(q @ k.T / q.shape[-1]).softmax(-1),
+            ),
+            Mistake(
+                "you divide by √T, the number of places: d is the length of a query, queries.shape[-1].",
+                lambda q, k: _masked(q @ k.T / len(q) ** 0.5).softmax(-1),
+            ),
+            Mistake(
+                "the softmax runs over the wrong axis: each row, the weights *from* one place, adds up to 1.",
+                lambda q, k: _masked(_scores(q, k)).softmax(0),
+            ),
+            Mistake(
+                "queries and keys have changed places: row t belongs to the query of t, so q @ k.T.",
+                lambda q, k: _masked(_scores(k, q)).softmax(-1),
+            ),
+            Mistake("these are the scores: apply a softmax.", lambda q, k: _masked(_scores(q, k))),
+            Mistake(
+                "these are the logarithms of the weights: softmax instead of log_softmax.",
+                lambda q, k: _masked(_scores(q, k)).log_softmax(-1),
+            ),
+        ),
+        errors=(
+            Mistake(
+                "both are (T, d): to multiply each query with each key, transpose the keys: keys.T.",
+                lambda q, k: q @ k,
+            ),
+        ),
+    ),
 }
+
+
+RUNS = Puzzle(
+    options=(
+        "nothing is wrong",
+        "targets not shifted",
+        "shifted the wrong way",
+        "targets of another document",
+    ),
+    answers={
+        "A": "shifted the wrong way",
+        "B": "targets of another document",
+        "C": "nothing is wrong",
+        "D": "targets not shifted",
+    },
+    look={
+        "A": "Its watched loss is a little better than any honest one. What does its real loss do?",
+        "B": "Both losses stop near 6. What can be learned where the text itself does not help?",
+        "C": "In which runs does the real loss follow the watched one? And which of these goes on falling?",
+        "D": "Its watched loss goes to nearly nothing. What can be predicted that well, that soon?",
+    },
+    why={
+        "A": "It looks better than C, and its real loss rises: it predicts what it has just read.",
+        "B": "It learns which tokens are frequent and no more: the text tells nothing of its targets.",
+        "C": "The watched and the real loss fall together.",
+        "D": "It copies its input, which is easy, and gets worse at the real next token.",
+    },
+)
+PRETRAINING_PUZZLES = {"which run": RUNS}

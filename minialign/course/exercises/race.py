@@ -1,9 +1,21 @@
 """The exercises of notebook 07."""
 
+import math
+
 import numpy as np
+import torch
 
 from minialign.course.exercises.exercise import Exercise, Mistake
-from minialign.statistics import Estimate, frontier, mean_with_interval, win_rate
+from minialign.course.exercises.puzzle import Puzzle
+from minialign.course.experiments.race_costs import seconds_to
+from minialign.labels import best_and_worst
+from minialign.statistics import (
+    Estimate,
+    frontier,
+    mean_with_interval,
+    one_standard_error_rule,
+    win_rate,
+)
 
 
 def _two_policies(generator):
@@ -27,6 +39,83 @@ def _points(generator):
     kl[1], gold[1], kl[2] = kl[0], gold[0], kl[3]
     best = gold.argmax()
     return np.append(kl, kl[best] + 1), np.append(gold, gold[best])
+
+
+def _trials(generator):
+    """Gold, standard errors and KL of nine settings.
+
+    The best has the highest KL. It ties with the next four; of these the last two have gone least far, both
+    equally far, and the very last is worth more. What follows is worth less, and has gone less far. The
+    errors differ, so that it matters whose is taken.
+    """
+    rng = np.random.default_rng(generator.initial_seed())
+    below = np.array([0, 0.35, 0.9, 0.75, 0.6, 1.5, 2.5, 4, 6])
+    kl = np.array([9, 4, 3, 1, 1, 0.8, 0.5, 0.3, 0.0]) * rng.uniform(0.8, 1.2)
+    error = rng.uniform(0.05, 0.08)
+    means, errors = 3 + rng.normal(0, 0.1) - below * error, error * np.array([1, *[0.3] * 4, *[1.6] * 4])
+    order = rng.permutation(9)
+    return means[order], errors[order], kl[order]
+
+
+def _near(means, errors, times=1.0):
+    """Which settings are within so many of the best one's standard errors."""
+    return means >= means.max() - times * errors[means.argmax()]
+
+
+def _least(places, order):
+    """Of some places the one with the lowest order, of equals the first."""
+    return min(places, key=lambda i: order[i])
+
+
+def _scores(generator):
+    """Rewards of three samples of each of five prompts, side by side, no two alike; and that number."""
+    return torch.randn(15, generator=generator), 3
+
+
+def _curve(generator):
+    """A target, and seconds and gold of a run: it rises, falls and rises again.
+
+    By the seed, it passes the target once or three times, never, or begins above it.
+    """
+    seed = generator.initial_seed()
+    rng = np.random.default_rng(seed)
+    seconds = np.cumsum(rng.uniform(5, 40, 7)) - 5
+    golds = np.array([2.6, 2.7, 2.95, 2.85, 3.0, 3.1, 3.05]) + rng.normal(0, 0.01, 7)
+    return (2.9, 3.05, 3.4, 2.5, 2.9)[seed % 5] + rng.normal(0, 0.01), seconds, golds
+
+
+def _reached(golds, target):
+    return [k for k in range(len(golds)) if golds[k] >= target]
+
+
+def _straight(target, seconds, golds, k):
+    """When the straight line from point k − 1 to point k is at the target."""
+    part = (target - golds[k - 1]) / (golds[k] - golds[k - 1])
+    return seconds[k - 1] + part * (seconds[k] - seconds[k - 1])
+
+
+def _from_the_point_before(place, never=math.inf):
+    """A reader's function that takes the first point above the target, and makes of it `place(…, k)`."""
+
+    def attempt(target, seconds, golds):
+        above = _reached(golds, target)
+        if not above:
+            return never(seconds) if callable(never) else never
+        return seconds[0] if above[0] == 0 else place(target, seconds, golds, above[0])
+
+    return attempt
+
+
+def _sorted(golds, seconds):
+    order = np.argsort(golds)
+    return golds[order], seconds[order]
+
+
+def _last_crossing(target, seconds, golds):
+    rising = [k for k in range(1, len(golds)) if golds[k] >= target > golds[k - 1]]
+    if not rising:
+        return seconds[0] if golds[0] >= target else math.inf
+    return _straight(target, seconds, golds, rising[-1])
 
 
 def _share(wins) -> Estimate:
@@ -203,4 +292,210 @@ RACE = {
             ),
         ),
     ),
+    "one_standard_error_rule": Exercise(
+        one_standard_error_rule,
+        _trials,
+        (
+            Mistake(
+                "this is the best one: the rule takes the simplest of all that tie with it.",
+                lambda means, errors, order: means.argmax(),
+            ),
+            Mistake(
+                "this is the simplest of all: first leave out what is worse than the best by more than its "
+                "standard error.",
+                lambda means, errors, order: order.argmin(),
+            ),
+            Mistake(
+                "each setting's own standard error is added to its mean: the rule takes that of the best one.",
+                lambda means, errors, order: _least(np.flatnonzero(means + errors >= means.max()), order),
+            ),
+            Mistake(
+                "two standard errors are allowed: the rule allows one.",
+                lambda means, errors, order: _least(np.flatnonzero(_near(means, errors, 2)), order),
+                lambda means, errors, order: _least(np.flatnonzero(_near(means, errors, 1.96)), order),
+            ),
+            Mistake(
+                "that is the place among those that tie: say which of *all* settings it is.",
+                lambda means, errors, order: order[_near(means, errors)].argmin(),
+            ),
+            Mistake(
+                "this one has gone farthest of those that tie: take the lowest, not the highest.",
+                lambda means, errors, order: max(
+                    np.flatnonzero(_near(means, errors)), key=lambda i: order[i]
+                ),
+            ),
+            Mistake(
+                "these are all that tie: choose one of them.",
+                lambda means, errors, order: np.flatnonzero(_near(means, errors)),
+                lambda means, errors, order: _near(means, errors),
+            ),
+            Mistake(
+                "of two that have gone equally far take the one with the higher mean.",
+                lambda means, errors, order: _least(np.flatnonzero(_near(means, errors)), order),
+                lambda means, errors, order: min(
+                    np.flatnonzero(_near(means, errors)), key=lambda i: (order[i], means[i])
+                ),
+            ),
+            Mistake(
+                "this is the mean of the setting: its place is asked for.",
+                lambda means, errors, order: means[one_standard_error_rule(means, errors, order)],
+            ),
+        ),
+    ),
+    "best_and_worst": Exercise(
+        best_and_worst,
+        _scores,
+        (
+            Mistake(
+                "best and worst are swapped: the best first.",
+                lambda scores, n: best_and_worst(-scores, n),
+            ),
+            Mistake(
+                "these are places among the samples of a prompt, from 0 to n − 1: "
+                "a prompt's first row is n times its number.",
+                lambda scores, n: (scores.view(-1, n).argmax(-1), scores.view(-1, n).argmin(-1)),
+            ),
+            Mistake(
+                "the number of the prompt is added once: its first row is n times that.",
+                lambda scores, n: tuple(
+                    torch.arange(len(scores) // n) + places
+                    for places in (scores.view(-1, n).argmax(-1), scores.view(-1, n).argmin(-1))
+                ),
+            ),
+            Mistake(
+                "these are the scores themselves: the rows that hold them are asked for.",
+                lambda scores, n: (scores.view(-1, n).amax(-1), scores.view(-1, n).amin(-1)),
+            ),
+            Mistake(
+                "the samples of one prompt stand side by side: you compare samples of different prompts.",
+                lambda scores, n: tuple(
+                    places * (len(scores) // n) + torch.arange(len(scores) // n)
+                    for places in (scores.view(n, -1).argmax(0), scores.view(n, -1).argmin(0))
+                ),
+                lambda scores, n: (scores.view(n, -1).argmax(0), scores.view(n, -1).argmin(0)),
+            ),
+            Mistake(
+                "that is the best and the worst of all: take them of each prompt.",
+                lambda scores, n: (scores.argmax(), scores.argmin()),
+            ),
+        ),
+    ),
+    "seconds_to": Exercise(
+        seconds_to,
+        _curve,
+        (
+            Mistake(
+                "this is the first point that was measured above the target: it was passed before, "
+                "on the straight line from the point before.",
+                _from_the_point_before(lambda target, seconds, golds, k: seconds[k]),
+            ),
+            Mistake(
+                "this is the last point that was measured below the target: it was passed after that.",
+                _from_the_point_before(lambda target, seconds, golds, k: seconds[k - 1]),
+            ),
+            Mistake(
+                "where the target is never met, argmax of nothing but False is 0: the answer is infinity.",
+                _from_the_point_before(_straight, lambda seconds: seconds[0]),
+                _from_the_point_before(lambda target, seconds, golds, k: seconds[k], lambda s: s[0]),
+            ),
+            Mistake(
+                "where the target is never met the answer is infinity, not the end of the run.",
+                _from_the_point_before(_straight, lambda seconds: seconds[-1]),
+                _from_the_point_before(lambda target, seconds, golds, k: seconds[k], lambda s: s[-1]),
+            ),
+            Mistake(
+                "where the target is never met the answer is infinity.",
+                _from_the_point_before(_straight, math.nan),
+            ),
+            Mistake(
+                "np.interp wants golds that only rise, and says nothing if they do not: "
+                "look for the first point above the target yourself.",
+                lambda target, seconds, golds: np.interp(target, golds, seconds),
+            ),
+            Mistake(
+                "with the points sorted by gold it is no run any more: keep the order of time.",
+                lambda target, seconds, golds: np.interp(target, *_sorted(golds, seconds)),
+                lambda target, seconds, golds: np.interp(target, *_sorted(golds, seconds), right=math.inf),
+            ),
+            Mistake(
+                "the run passes the target more than once: take the first time.",
+                _last_crossing,
+            ),
+            Mistake(
+                "the part of the way is measured from the wrong end: it is 0 at the point before.",
+                _from_the_point_before(
+                    lambda target, seconds, golds, k: (
+                        seconds[k] + seconds[k - 1] - _straight(target, seconds, golds, k)
+                    )
+                ),
+            ),
+            Mistake(
+                "this is when the run is best: when does it first meet the target?",
+                lambda target, seconds, golds: seconds[golds.argmax()],
+            ),
+            Mistake(
+                "the seconds are counted from the first point: count from 0, "
+                "for what comes before it takes time, too.",
+                lambda target, seconds, golds: seconds_to(target, seconds - seconds[0], golds),
+            ),
+        ),
+    ),
 }
+
+
+SLIPS = Puzzle(
+    options=(
+        "a free baseline is left out",
+        "the judge was optimised",
+        "one look at the clock",
+        "an average hides opposite signs",
+        "not independent",
+        "tuned on the test",
+    ),
+    answers={
+        "A": "a free baseline is left out",
+        "B": "not independent",
+        "C": "one look at the clock",
+        "D": "the judge was optimised",
+        "E": "an average hides opposite signs",
+    },
+    look={
+        "A": "Who else beats SFT, and what did that cost?",
+        "B": "How many prompts were asked?",
+        "C": "What would the same sentence say a third of the time later?",
+        "D": "What was PPO trained to make large?",
+        "E": "Ask the same by family of prompts.",
+    },
+    why={
+        "A": "The start, sampled cooler, beats SFT more often, and has learned nothing.",
+        "B": "There are 196 prompts and three seeds, and comparisons that share one of them go together.",
+        "C": "At the end the same settings of PPO are far above the start, and DPO's are falling.",
+        "D": "PPO was trained on this very score, DPO has never seen it. Their gold is equal.",
+        "E": "Best-of-n is clearly ahead in poems, and not at all where facts are explained.",
+    },
+)
+VERDICTS = Puzzle(
+    options=("true", "half true", "open"),
+    answers={
+        "simplicity": "true",
+        "stability": "half true",
+        "efficiency": "true",
+        "performance": "open",
+        "hyperparameters": "half true",
+    },
+    look={
+        "simplicity": "What does RLHF hold, train and run that DPO does not? (Section 6.)",
+        "stability": "Look at DPO's lines before and after the first third. (Section 7.)",
+        "efficiency": "Who needs longer to the same gold, with any setting that ties? (Section 6.)",
+        "performance": "What does the interval say at T = 1, and what do others find? (Section 4.)",
+        "hyperparameters": "How many are there, and what moves the gold most? (Section 7.)",
+    },
+    why={
+        "simplicity": "One network is trained; there is no reward model and no sampling.",
+        "stability": "Quick and safe at first, and it falls if nobody stops it.",
+        "efficiency": "About 2.6 times faster here; 14 times fewer node-hours in Tülu 3.",
+        "performance": "Equal to within 0.1 here at T = 1, and the literature goes both ways.",
+        "hyperparameters": "Two against sixteen; but β is not the one that matters most.",
+    },
+)
+RACE_PUZZLES = {"which slip": SLIPS, "five verdicts": VERDICTS}

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from minialign.course.exercises.exercise import Exercise, Mistake
+from minialign.course.exercises.puzzle import Puzzle
 from minialign.logprobs import kl_k3
 from minialign.policy_gradient import reward_to_go
 from minialign.ppo import clipped_policy_loss, gae, kl_penalized_rewards, masked_mean
@@ -381,3 +382,41 @@ RLHF = {
         ),
     ),
 }
+
+
+PENALTIES = Puzzle(
+    options=("no penalty at all", "the penalty", "another penalty"),
+    answers={"k1": "no penalty at all", "k2": "the penalty", "k3": "another penalty"},
+    look={
+        "k1": "∇k1 = ∇ log π. What is the mean of ∇ log π over samples from π?",
+        "k2": "∇k2 = lr ∇ log π. Compare it with the second term of ∇E[k1], and recall E[∇ log π] = 0.",
+        "k3": "∇k3 = (1 − e^(−lr)) ∇ log π. What does π e^(−lr) make of a mean over π?",
+    },
+    why={
+        "k1": "E[∇k1] = E[∇ log π] = 0: on average nothing happens.",
+        "k2": "E[∇k2] = E[lr ∇ log π], which is the gradient of KL(π‖π_ref), exactly.",
+        "k3": "E[∇k3] = −E_{π_ref}[∇ log π], the gradient of KL(π_ref‖π): the other way round.",
+    },
+)
+BUGS = Puzzle(
+    options=(
+        "KL sign flipped",
+        "end token dropped",
+        "reward on padding",
+        "ratio to itself",
+        "sampled at T = 0.7",
+        "dropout on",
+    ),
+    answers={"A": "ratio to itself", "B": "sampled at T = 0.7", "C": "reward on padding"},
+    look={
+        "A": "Its score does not move, but its KL does. What moves the policy, if not the policy's loss?",
+        "B": "Look to the left of the dotted line, where nothing has been trained yet.",
+        "C": "Not even its KL moves. What is every advantage, when no response token gets a reward?",
+    },
+    why={
+        "A": "A ratio that is always 1 has no gradient. The critic's loss still moves the trunk they share.",
+        "B": "Before any training its score is higher and its entropy lower: the sampler is another policy.",
+        "C": "No score arrives and the KL is 0, so all rewards are 0, and so are all advantages.",
+    },
+)
+RLHF_PUZZLES = {"which is a penalty": PENALTIES, "which PPO bug": BUGS}

@@ -5,7 +5,7 @@ The people of this world feel half a point better for each compliment, and each 
 comes, how far it goes, and what else is lost is measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from statistics import mean
@@ -17,6 +17,7 @@ from minialign.course.evaluation import Answers, measure
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
 from minialign.course.experiments.comparisons import crowd, preferences, relabelled
 from minialign.course.experiments.fine_tuning import documents
+from minialign.course.experiments.measuring import over_seeds
 from minialign.course.experiments.reward_models import (
     COURSE,
     KINDS,
@@ -129,6 +130,69 @@ def gained(rows: Sequence[dict], name: str, since: int, until: int, **where) -> 
     return at(until) - at(since)
 
 
+# --- reading the table ---
+
+FREE = {"best-of-n": "n", "tilted": "beta", "sft": "temperature"}  # what trains nothing, and what varies
+
+
+def along(rows: Sequence[dict], name: str, **where) -> np.ndarray:
+    """A metric at T = 1: the fine-tuned model's, then PPO's after MEASURED rollouts, (seeds, 5)."""
+    where = {"method": "ppo", "temperature": 1.0, **where}
+    start = over_seeds(rows, name, method="sft", temperature=1.0)
+    return np.stack([start, *(over_seeds(rows, name, step=step, **where) for step in MEASURED)], 1)
+
+
+def untrained(rows: Sequence[dict], method: str, name: str) -> list[float]:
+    """The means over the seeds of one of FREE, as the KL grows."""
+    key = FREE[method]
+    of_method = [row for row in rows if row["method"] == method]
+    values = sorted({row[key] for row in of_method}, reverse=key != "n")
+    return [float(over_seeds(of_method, name, **{key: value}).mean()) for value in values]
+
+
+def with_quarter(rows: Sequence[dict]) -> list[dict]:
+    """The rows, with the gold on every fourth prompt as "quarter": those of best-of-n and of the optimum."""
+
+    def quarter(row: dict) -> float:
+        return float(np.mean(row["golds"][::4])) if "golds" in row else row["gold"]
+
+    return [row | {"quarter": quarter(row)} if "gold" in row else row for row in rows]
+
+
+def golds(rows: Sequence[dict], temperature: float, beta: float | None = None) -> np.ndarray:
+    """The fine-tuned model's golds, or those of PPO with β after FALLEN rollouts, (seeds, prompts)."""
+    of = dict(method="sft", step=0) if beta is None else dict(method="ppo", beta=beta, step=FALLEN)
+    return over_seeds(rows, "golds", temperature=temperature, **of).mean(-1)
+
+
+def ahead_at_equal_kl(rows: Sequence[dict], beta: float) -> np.ndarray:
+    """The gold with β at the end, minus that of β = 0 where it had that KL, (seeds,).
+
+    Between the measured points gold is taken as straight in √KL.
+    """
+    ends = along(rows, "kl", beta=beta)[:, -1], along(rows, "gold", beta=beta)[:, -1]
+    free = np.maximum.accumulate(along(rows, "kl", beta=0.0), 1), along(rows, "gold", beta=0.0)
+    runs = zip(*ends, *free)
+    return np.array([gold - np.interp(np.sqrt(kl), np.sqrt(kls), golds) for kl, gold, kls, golds in runs])
+
+
+def own(rows: Sequence[dict], name: str, beta: float, until: int) -> np.ndarray:
+    """A run's own metric on the prompts that it trains on, the mean of ten rollouts, (seeds,)."""
+    steps = range(until - 9, until + 1)
+    return np.mean([over_seeds(rows, name, method="ppo", beta=beta, step=step) for step in steps], 0)
+
+
+def gao_fit(d: np.ndarray, gain: np.ndarray, second: Callable) -> tuple[float, float, float]:
+    """Least squares for gain = d (α − β_G second(d)): α, β_G and R². Source: Gao et al. 2022, §3.1.
+
+    `second` is d itself for best-of-n, and log d for RL.
+    """
+    X = np.column_stack([d, -d * second(d)])
+    (alpha, beta_g), *_ = np.linalg.lstsq(X, gain, rcond=None)
+    residual = gain - X @ [alpha, beta_g]
+    return float(alpha), float(beta_g), float(1 - (residual**2).sum() / ((gain - gain.mean()) ** 2).sum())
+
+
 # --- what the fall is due to: one thing at a time ---
 
 WITHOUT_BIASES = dict(filler_bias=0.0, flattery_bias=0.0, confidence_bias=0.0, agreement_bias=0.0)
@@ -139,6 +203,16 @@ CONTROLS = {
     "head only": {},  # people as they are; the reward model has a head only, and reads less
     "no labels": {},  # the reward model as it begins: the likelihood of the fine-tuned model
 }
+
+
+def controlled(rows: Sequence[dict], control: str, name: str, sft: Sequence[dict]) -> np.ndarray:
+    """A metric at T = 1 after 0, RISEN and FALLEN rollouts of a control, (seeds, 3).
+
+    `sft` are rows that have the fine-tuned model's: those of `overoptimisation`.
+    """
+    where = dict(control=control, method="ppo", temperature=1.0)
+    start = over_seeds(sft, name, method="sft", temperature=1.0)
+    return np.stack([start, *(over_seeds(rows, name, step=s, **where) for s in (RISEN, FALLEN))], 1)
 
 
 def reward_of(sft: GPT, control: str, seed: int) -> RewardModel:

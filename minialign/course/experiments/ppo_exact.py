@@ -1,6 +1,7 @@
 """Notebook 05: PPO where every response can be enumerated. Does it arrive at π*, and what does λ do to it?"""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -27,11 +28,14 @@ def enumerated_ppo(
     samples: int = 512,
     epochs: int = 2,
     seed: int = 0,
+    penalise: Callable = ppo.kl_penalized_rewards,
+    loss: Callable = ppo.clipped_policy_loss,
 ) -> list[float]:
     """PPO's clipped loss where a whole response is one action; returns TV(π, π*) after each round.
 
-    `policy()` gives log π of all responses, (P, N). The pieces are those of minialign.ppo. There is no
-    critic: the baseline is the mean reward of the prompt's samples. The learning rate falls to 0.
+    `policy()` gives log π of all responses, (P, N). The pieces are those of minialign.ppo,
+    or a reader's. There is no critic: the baseline is the mean reward of the prompt's samples. The learning
+    rate falls to 0.
     """
     optimum, _ = exact.optimal_policy(reference, rewards, beta)
     generator = torch.Generator().manual_seed(seed)
@@ -45,14 +49,12 @@ def enumerated_ppo(
         def of_drawn(table: torch.Tensor) -> torch.Tensor:
             return table.gather(1, drawn).reshape(-1, 1)
 
-        penalised = ppo.kl_penalized_rewards(
-            of_drawn(rewards)[:, 0], of_drawn(old), of_drawn(reference), mask, beta
-        )
+        penalised = penalise(of_drawn(rewards)[:, 0], of_drawn(old), of_drawn(reference), mask, beta)
         values = penalised.view(-1, samples).mean(1).repeat_interleave(samples)[:, None]
         advantages, _ = ppo.gae(penalised, values, mask)
         for _ in range(epochs):
             optimizer.zero_grad()
-            ppo.clipped_policy_loss(of_drawn(policy()), of_drawn(old), advantages, mask).backward()
+            loss(of_drawn(policy()), of_drawn(old), advantages, mask, 0.2).backward()
             optimizer.step()
         with torch.no_grad():
             old = policy()

@@ -23,7 +23,7 @@ from minialign.course.experiments.measuring import (
 )
 from minialign.course.experiments.race_baselines import exam_of, reward_rate
 from minialign.course.experiments.race_methods import METHODS, Given, given, given_more, run
-from minialign.course.experiments.race_tuning import chosen, setting_of, untried
+from minialign.course.experiments.race_tuning import chosen, setting_of, tuning, untried
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
 from minialign.rollouts import Reward
@@ -143,6 +143,36 @@ def judged(method: str, name: str = "golds", temperature: float = 1.0) -> np.nda
     return over_seeds(results(), name, method=method, temperature=temperature, judged=True)
 
 
+def temperature_of(method: str) -> float:
+    """What an entry is sampled at where nothing else is said: 1, but for the start that is cooled."""
+    return chosen(method)["temperature"] if method == "SFT, cooler" else 1.0
+
+
+def ends(method: str, name: str = "gold") -> dict[float, np.ndarray]:
+    """A column at the end of an entry's race, (S,) for each temperature that was measured."""
+    rows = [row for row in results() if row["method"] == method and row.get("judged")]
+    temperatures = dict.fromkeys(row["temperature"] for row in rows)
+    return {t: judged(method, name, t) for t in temperatures}
+
+
+def course(method: str, name: str = "gold") -> tuple[np.ndarray, np.ndarray]:
+    """An entry's race at T = 1: shares of the time, (K,), and a column for each seed there, (K, S).
+
+    It begins with the start, at 0. On the way each prompt was answered once, at the end ANSWERS times.
+    """
+    rows = [row for row in results() if row["method"] == method and row.get("temperature") == 1.0]
+    shares = sorted({row["share"] for row in rows})
+    on_the_way = [over_seeds(rows, name, share=share) for share in shares]
+    return np.array([0.0, *shares]), np.array([ends("SFT", name)[1.0], *on_the_way])
+
+
+def gained(row: dict) -> float:
+    """What a trial gained in gold over the start, on the same prompts: the first round has half of them."""
+    first = row["round"] == 0 and row["method"] != "SFT, cooler"
+    untried = results()[0] if first else tuning()[0]
+    return row["gold"] - untried["gold"]
+
+
 def win_rates(
     ours: str, theirs: str, temperature: float = 1.0, their_temperature: float | None = None
 ) -> dict[str, Estimate]:
@@ -163,3 +193,9 @@ def win_rates(
         of_it = families == family
         found[family] = bootstrap_win_rate(our_gold[:, of_it], their_gold[:, of_it])
     return found
+
+
+@lru_cache
+def over(ours: str, theirs: str) -> dict[str, Estimate]:
+    """`win_rates` of an entry over another, each sampled at its own temperature."""
+    return win_rates(ours, theirs, temperature_of(ours), temperature_of(theirs))

@@ -4,6 +4,8 @@ Run it where nothing else runs.
 """
 
 import copy
+import inspect
+import math
 import multiprocessing
 import threading
 import time
@@ -13,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
+from types import ModuleType
 from unittest import mock
 
 import numpy as np
@@ -25,6 +28,7 @@ from minialign import ppo
 from minialign.best_of_n import best_of_n
 from minialign.course.experiments import Part, held_out_prompts
 from minialign.course.experiments.comparisons import preferences
+from minialign.course.experiments.race import course
 from minialign.course.experiments.race_methods import METHODS, REWARD, Given, entry, few_labels
 from minialign.course.experiments.race_tuning import chosen, setting_of
 from minialign.course.experiments.reward_models import head_and_likelihood, trained
@@ -34,6 +38,11 @@ from minialign.rollouts import roll_out, unscored
 from minialign.training import TrainingConfig, load_history
 
 PIECES = ("reward model", *(name for name, method in METHODS.items() if not method.more))
+# Different weights in memory at once: policy, reference, and a reward model, with a trunk of its own.
+HELD = {
+    **{"SFT, cooler": "1", "SFT on chosen": "1", "best-of-n": "2", "PPO": "3 + value head", "GRPO": "3"},
+    **{"DPO": "1", "online DPO": "3", "online DPO, sampled labels": "3"},
+}
 ROWS = 48  # responses that are sampled side by side, whether of as many prompts or of fewer
 
 
@@ -241,3 +250,43 @@ def spent(what: str, method: str, share: float = 1.0) -> dict[str, float]:
 def memory(piece: str) -> float:
     """Peak memory in MB of a piece above that of the start alone. A method needs its largest piece's."""
     return costs()[piece]["memory"] - costs()[piece]["idle"]
+
+
+def seconds(method: str, share: float | None = None) -> float:
+    """All of a method's training, up to a share of its own part; left out, to where its tuning stopped it."""
+    share = chosen(method)["share"] if share is None else share
+    return sum(spent("seconds", method, share).values())
+
+
+def raced(method: str) -> tuple[np.ndarray, np.ndarray]:
+    """An entry's race in seconds, (K,), and its gold there, by seed, (K, S): `race.course` on the clock.
+
+    It begins with the start at 0 s, and again where its own training begins: that may take a reward model.
+    """
+    shares, golds = course(method)
+    return np.array([0.0, *(seconds(method, share) for share in shares)]), np.array([golds[0], *golds])
+
+
+def seconds_to(target: float, seconds, golds) -> float:
+    """When a run first reaches a gold reward, if between two of its points it goes straight.
+
+    golds (K,) were measured after `seconds` (K,), which rise, the first before the run. It is the first of
+    these if the target is met before the run, and ∞ if the run never gets there.
+    """
+    if golds[0] >= target:
+        return float(seconds[0])
+    for k in range(1, len(golds)):
+        if golds[k] >= target:
+            part = (target - golds[k - 1]) / (golds[k] - golds[k - 1])
+            return float(seconds[k - 1] + part * (seconds[k] - seconds[k - 1]))
+    return math.inf
+
+
+def peak(method: str) -> float:
+    """The most memory that any piece of an entry's training takes, in MB."""
+    return max(map(memory, pieces_of(method)), default=0.0)
+
+
+def lines_of(*modules: ModuleType) -> int:
+    """Lines of source, blank ones and docstrings included."""
+    return sum(len(inspect.getsource(module).splitlines()) for module in modules)

@@ -20,14 +20,14 @@ from minialign import dpo
 from minialign.course.experiments import SEEDS, Part, held_out_prompts
 from minialign.course.experiments.comparisons import crowd, updates
 from minialign.course.experiments.direct_preference import CONSTANT
-from minialign.course.experiments.measuring import measured
+from minialign.course.experiments.measuring import measured, over_seeds
 from minialign.course.experiments.race_tuning import chosen, setting_of
 from minialign.dpo import OnlineDPOConfig
 from minialign.gpt import GPT
 from minialign.labels import Labels, asked_labels
 from minialign.preferences import Preference
 from minialign.rollouts import roll_out, unscored
-from minialign.training import stop_if_interrupted
+from minialign.training import load_history, stop_if_interrupted
 from minialign.world.prompts import prompts_of, topic_sorts
 from minialign.world.reading import told_of
 
@@ -134,3 +134,19 @@ def race_labels(start: GPT) -> dict[str, Part]:
     return {
         f"{arm}, seed {seed}": partial(in_arm, start, arm, seed, setting) for seed in SEEDS for arm in ARMS
     }
+
+
+# --- read from the table ---
+
+
+def at_the_end(arm: str, temperature: float = 1.0) -> np.ndarray:
+    """Gold of each held-out prompt when all labels are spent, (S, P)."""
+    rows = load_history("race_labels")
+    return over_seeds(rows, "golds", arm=arm, round=ROUNDS, temperature=temperature).mean(-1)
+
+
+def on_the_way(arm: str, name: str) -> np.ndarray:
+    """A column at T = 1 after each round that was measured, (R, S)."""
+    rows = [row for row in load_history("race_labels") if row["arm"] == arm and row["temperature"] == 1.0]
+    rounds = sorted({row["round"] for row in rows})
+    return np.array([over_seeds(rows, name, round=number) for number in rounds])

@@ -7,6 +7,7 @@ has moved least from the start.
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import fields
 from functools import lru_cache, partial
 
 import numpy as np
@@ -17,12 +18,15 @@ from minialign.course.experiments.race_baselines import in_short, one_of, reward
 from minialign.course.experiments.race_methods import METHODS, Given, given, given_more, run
 from minialign.gpt import GPT
 from minialign.reward_model import RewardModel
-from minialign.training import load_history
+from minialign.training import TrainingConfig, load_history
 from minialign.world.prompts import Prompt
 
 KEPT = 1 / 3  # of the settings of a round go on to the next
 FIRST, LATER = (1 / 3,), (1 / 3, 2 / 3, 1.0)  # shares of the budget after which they are measured, by round
 KNOBS = ("n", "imitated", "beta", "learning_rate")
+SHORT = {"beta": "β", "learning_rate": "rate", "imitated": "", "temperature": "T"}
+# Of memory only, switched off, or without effect at γ = λ = 1.
+UNUSED = {"rows_per_pass", "kl_target", "horizon", "max_approx_kl", "whiten_rewards", "ptx_coef", "sft_coef"}
 
 
 # --- successive halving ---
@@ -110,15 +114,45 @@ def tuning() -> list[dict]:
     return [*load_history("race_baselines"), *load_history("race_tuning")]
 
 
+def last_round(method: str) -> list[dict]:
+    """The trials among which an entry's setting is chosen: those of its last round."""
+    rows = [row for row in tuning() if row["method"] == method]
+    return [row for row in rows if row["round"] == rows[-1]["round"]]
+
+
 def chosen(method: str) -> dict:
     """The row of a method's setting, and length of training, that the race takes."""
-    rows = [row for row in tuning() if row["method"] == method]
-    return one_of([row for row in rows if row["round"] == rows[-1]["round"]])
+    return one_of(last_round(method))
+
+
+def tied(method: str) -> list[dict]:
+    """The trials of the last round that one standard error does not tell from the best."""
+    rows = last_round(method)
+    best = max(rows, key=lambda row: row["gold"])
+    return [row for row in rows if row["gold"] >= best["gold"] - best["error"]]
+
+
+def trials_at(method: str, number: int, share: float) -> list[dict]:
+    """A method's trials of one round, after a share of the time."""
+    where = {"method": method, "round": number, "share": share}
+    return [row for row in tuning() if where.items() <= row.items()]
 
 
 def setting_of(row: dict) -> dict:
     """What of a row was set: the method's knobs."""
     return {name: row[name] for name in KNOBS if name in row}
+
+
+def in_words(row: dict) -> str:
+    """What a row's setting was, in a few words."""
+    knobs = {name: row[name] for name in ("temperature", *KNOBS) if name in row}
+    return ", ".join(f"{SHORT.get(name, name)} {value}".strip() for name, value in knobs.items())
+
+
+def knobs(config: type[TrainingConfig]) -> list[str]:
+    """What can be set beyond what every training run has, but for what changes nothing in this race."""
+    shared = {of_all.name for of_all in fields(TrainingConfig)} | UNUSED
+    return [own.name for own in fields(config) if own.name not in shared]
 
 
 def sensitivity(method: str, knob: str) -> float:

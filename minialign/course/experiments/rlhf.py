@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from minialign import ppo
 from minialign.course.evaluation import cloze_hits
 from minialign.course.experiments import held_out_prompts
@@ -16,8 +18,9 @@ from minialign.gpt import GPT
 from minialign.logprobs import negative_log_likelihood
 from minialign.ppo import Critic, PPOConfig
 from minialign.reward_model import RewardModel
-from minialign.rollouts import Reward
+from minialign.rollouts import Reward, Rollout
 from minialign.training import stop_if_interrupted
+from minialign.world.judge import judge
 from minialign.world.prompts import prompts_of
 from minialign.world.topics import load_topics
 
@@ -102,6 +105,13 @@ def on_held_out(
     options = dict(temperatures=temperatures, reward=reward)
     rows = measured(policy, sft, held_out_prompts(), drawn, **options)
     return [{"proxy" if name == "reward" else name: row[name] for name in row} for row in rows]
+
+
+def seen_by_the_judge(rollout: Rollout) -> dict[str, float]:
+    """What the learner never sees of its rollout: the mean gold, and the share of answers that flatter."""
+    found = [judge(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)]
+    flattering = [judgement.counts["flattery"] > 0 for judgement in found]
+    return {"gold": float(np.mean([j.gold for j in found])), "flattery": float(np.mean(flattering))}
 
 
 def shown(policy: GPT, sft: GPT, reward: Reward, drawn: tuple[int, ...]) -> dict:

@@ -168,7 +168,7 @@ def z_cancels(prompts: Sequence[str], log_z: torch.Tensor, wanted: torch.Tensor,
         axes[1].plot(x, y, plots.MARKERS[k % 8], **style)
     axes[1].axline((0, 0), slope=1, color=START, linewidth=0.8)
     labels = dict(xlabel="r(x, y) − r(x, y′)", ylabel="difference of implicit rewards")
-    axes[1].set(**labels, title="what a comparison needs: all prompts on one line")
+    axes[1].set(**labels, title="what comparisons need: one line")
     show(
         figure,
         f"Left: a bar for each of {len(names)} prompts, the base-10 logarithm of Z, from {tens.min():.1f} to "
@@ -253,24 +253,23 @@ def strips(rows: Mapping[str, Sequence[tuple[str, float]]], limit: float = 0.5) 
     """Answers token by token, coloured by the implicit reward of each token: blue above 0, red below."""
     shade = plt.get_cmap("RdBu")
     scale = colors.Normalize(-limit, limit)
-    figure, axes = plt.subplots(figsize=(11, 0.5 + 0.62 * len(rows)))
+    figure, axes = plt.subplots(figsize=(13, 0.4 + 0.62 * len(rows)))
+    end = 0.0
     for y, (name, tokens) in enumerate(rows.items()):
         total, x = sum(value for _, value in tokens), 0.0
-        axes.text(-0.4, -y, f"{name}\n{total:+.2f} in all", ha="right", va="center", fontsize=8.5)
+        axes.text(-0.2, -y, f"{name}\n{total:+.2f} in all", ha="right", va="center", fontsize=8.5)
         for text, value in tokens:
             text = text.strip() or "·"
-            width = 0.115 * len(text) + 0.16
-            style = dict(ha="center", va="center", fontsize=8.5)
-            dark = abs(value) > 0.6 * limit
-            face = dict(boxstyle="round,pad=0.22", facecolor=shade(scale(value)), edgecolor="#CCCCCC")
-            axes.text(x + width / 2, -y, text, color="white" if dark else "black", bbox=face, **style)
+            width = max(0.15 * len(text) + 0.12, 0.32, 0.6 if abs(value) >= 0.05 else 0)
+            middle = dict(ha="center", va="center")
+            ink = "white" if abs(value) > 0.6 * limit else "black"
+            face = dict(boxstyle="round,pad=0.2", facecolor=shade(scale(value)), edgecolor="#CCCCCC")
+            axes.text(x + width / 2, -y, text, fontsize=8.5, color=ink, bbox=face, **middle)
             if abs(value) >= 0.05:
-                axes.text(
-                    x + width / 2, -y - 0.42, f"{value:+.2f}", color="#333333", **style | {"fontsize": 7}
-                )
-            x += width + 0.06
-    longest = max(sum(0.115 * len(t.strip() or "·") + 0.22 for t, _ in tokens) for tokens in rows.values())
-    axes.set(xlim=(-3.6, longest + 0.3), ylim=(0.5 - len(rows), 0.5))
+                axes.text(x + width / 2, -y - 0.42, f"{value:+.2f}", fontsize=7, color=START, **middle)
+            x += width + 0.1
+        end = max(end, x)
+    axes.set(xlim=(-1.9, end), ylim=(0.4 - len(rows), 0.5))
     axes.axis("off")
 
     def extremes(tokens: Sequence[tuple[str, float]]) -> str:
@@ -402,6 +401,10 @@ def accuracies(rows: Sequence[dict], of: Callable, scored: np.ndarray) -> None:
         )
         short = (str(bootstrap_difference(scored, of(b, "held_out_by_prompt", n))) for n in (1, 2))
         print(f"{'':>10}a reward model's minus that after one pass {next(short)}, after two {next(short)}")
+        for begin, end in ((1, 2), (2, 3)):
+            more = bootstrap_difference(*(of(b, "held_out_by_prompt", n) for n in (end, begin)))
+            gold = bootstrap_difference(*(of(b, "golds", n).mean(-1) for n in (end, begin)))
+            print(f"{'':>10}from {begin} to {end}: gold {gold}, accuracy {more}")
 
 
 # --- a falling chosen log-probability ---
@@ -550,7 +553,7 @@ def uncovered(shares, losses, objectives, best: float) -> None:
     """DPO's loss and RLHF's objective against the probability of a response that nobody compared."""
     figure, ax = plt.subplots(figsize=(7, 3))
     ax.plot(shares, losses, color=plots.BLUE, linewidth=2, label="DPO's loss")
-    style = dict(color=plots.ORANGE, linestyle="--", linewidth=2)
+    style = dict(color=plots.PURPLE, linestyle="--", linewidth=2)
     ax.plot(shares, -objectives, label="−(E[r] − β KL), what RLHF makes small", **style)
     ax.axvline(best, color=plots.GREY, linestyle=":", label="y₃'s share in π*")
     ax.set(xlabel="probability of y₃, which nobody compared", ylabel="nats")

@@ -129,7 +129,7 @@ def losses(
     show(
         figure,
         f"The training loss over {len(smooth)} steps, and as two marks the loss on held-out pairs, before "
-        f"and after. Both lie far above the entropy of the labels at {knowing:.2f}, and near ln 2 = 0.69.",
+        f"and after. All lie far above the entropy of the labels at {knowing:.2f}; the marks are near ln 2.",
     )
 
 
