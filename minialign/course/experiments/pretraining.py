@@ -74,35 +74,50 @@ def behind_a_remark(reply: str) -> bool:
 
 # --- answers without training ---
 
-NOTHING = ("It rained all day.", "See you tomorrow.", "The library is closed today.")
-SAYS = {  # the words are drawn from the corpus's own where they fit, and by hand where they do not
-    "announces an answer": (
-        "A reader asks the paper:",
-        "Somebody left a note at the library:",
-        "The museum got this by post and replied:",
+SAYS = {  # what words around a prompt say
+    "its corpus's words for it": REQUESTED[:3],
+    "the same in new words": (
+        "You are a helpful assistant.",
+        "My neighbour asked me this, and I replied:",
+        "Here is an answer to this request:",
     ),
-    "begins an answer": POLITE.openers[:3],
-    "says nothing": NOTHING,
+    "says nothing": (
+        "It rained all day.",
+        "The library is closed today.",
+        "See you tomorrow.",
+        "Good morning.",
+        "No idea, sorry.",
+    ),
+    "heads an exam": (
+        "Exam. Answer all questions.",
+        "Homework for Monday.",
+        "Questions for the quiz night.",
+    ),
 }
-# where words stand: (before a prompt, after it)
-WHERE = {
-    "on the line above": ("{}\n", "\n"),
-    "in front, same line": ("{} ", "\n"),
-    "on the line below": ("", "\n{}"),
+OPENINGS = {  # what may stand where an answer begins
+    "its corpus's words for it": POLITE.openers[:3],
+    "the same in new words": ("Here is my answer.", "Let me tell you.", "I will gladly explain it."),
+    "says nothing": SAYS["says nothing"],
 }
 
 
 def arms() -> Iterator[tuple[str, str, str, str]]:
-    """(where, what it says, words before a prompt, words after it): a prompt alone, and with words around it.
+    """(where, what it says, words before a prompt, words after it): the prompt alone, and with words around.
 
-    Three sentences that say something, and three that say nothing, in each of three places.
+    They stand on the line above, in front of the prompt on its line, or on the line below, where an answer
+    begins. Each time some are the corpus's own where an answer follows, some are new and mean the same, and
+    some say nothing about it.
     """
-    yield "alone", "the prompt alone", "", "\n"
-    for where, (before, after) in WHERE.items():
-        says = "begins an answer" if where == "on the line below" else "announces an answer"
-        for name in (says, "says nothing"):
-            for sentence in SAYS[name]:
-                yield where, name, before.format(sentence), after.format(sentence)
+    yield "alone", "the prompt", "", "\n"
+    for says, sentences in SAYS.items():
+        for words in sentences:
+            words = words.removesuffix("{}").strip()
+            if says != "heads an exam":
+                yield "on the line above", says, f"{words}\n", "\n"
+            yield "in front, same line", says, f"{words} ", "\n"
+    for says, sentences in OPENINGS.items():
+        for words in sentences:
+            yield "on the line below", says, "", f"\n{words}"
 
 
 def shots(sort: str, draws: int = 6, n: int = 2) -> list[list[tuple[str, str]]]:

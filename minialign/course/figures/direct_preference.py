@@ -44,25 +44,17 @@ def several(values: Sequence[float], form: str = ".2f") -> str:
 
 # --- two ways from comparisons to a policy ---
 
-LIT, PLAIN = "#D6E9F8", "#F2F2F2"
+DATA, TRAINED, FROZEN = "#FFF3D6", "#CFE5F5", "#F2F2F2"
 
 
-def box(ax, x: float, y: float, text: str, face: str = PLAIN, width: float = 2.0, height: float = 0.62):
-    shape = FancyBboxPatch(
-        (x - width / 2, y - height / 2),
-        width,
-        height,
-        boxstyle="round,pad=0.04",
-        facecolor=face,
-        edgecolor="#777777",
-    )
-    ax.add_patch(shape)
+def box(ax, x: float, y: float, text: str, face: str) -> None:
+    shape = dict(boxstyle="round,pad=0.04", facecolor=face, edgecolor="#777777")
+    ax.add_patch(FancyBboxPatch((x - 1, y - 0.31), 2, 0.62, **shape))
     ax.text(x, y, text, ha="center", va="center", fontsize=8.5, linespacing=1.1)
 
 
-def arrow(ax, start: tuple, end: tuple, text: str = "", **style):
-    look = dict(arrowstyle="->", color="#555555", linewidth=1.1) | style
-    ax.annotate("", end, start, arrowprops=look)
+def arrow(ax, start: tuple[float, float], end: tuple[float, float], text: str = "") -> None:
+    ax.annotate("", end, start, arrowprops=dict(arrowstyle="->", color="#555555", linewidth=1.1))
     if text:
         x, y = np.mean([start, end], 0)
         white = dict(facecolor="white", edgecolor="none", pad=0.8)
@@ -71,32 +63,35 @@ def arrow(ax, start: tuple, end: tuple, text: str = "", **style):
 
 def two_ways() -> None:
     """RLHF and DPO as box diagrams, side by side."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=(1.45, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.5), width_ratios=(1.45, 1))
     left.set_title("RLHF: two training runs, and a loop that samples")
-    box(left, 0, 3, "comparisons\nof people", LIT)
-    box(left, 3.1, 3, "reward model")
-    box(left, 6.2, 3, "answers, scored")
-    box(left, 6.2, 1.5, "critic: what was\nto be expected?")
-    box(left, 3.1, 1.5, "policy")
-    box(left, 3.1, 0, "reference")
+    box(left, 0, 3, "comparisons\nof people", DATA)
+    box(left, 3.1, 3, "reward model", TRAINED)
+    box(left, 6.2, 3, "answers, scored", DATA)
+    box(left, 6.2, 1.5, "critic: what was\nto be expected?", TRAINED)
+    box(left, 3.1, 1.5, "policy", TRAINED)
+    box(left, 3.1, 0, "reference", FROZEN)
     arrow(left, (1.1, 3), (2.0, 3), "fit")
     arrow(left, (4.2, 3), (5.1, 3), "scores")
     arrow(left, (4.0, 1.9), (5.3, 2.6), "samples")
-    arrow(left, (6.2, 2.6), (6.2, 1.9))
+    arrow(left, (6.2, 2.6), (6.2, 1.9), "reward")
     arrow(left, (5.1, 1.5), (4.2, 1.5), "PPO step")
     arrow(left, (3.1, 0.4), (3.1, 1.1), "KL penalty")
     right.set_title("DPO: one training run, no sampling")
-    box(right, 0, 3, "comparisons\nof people", LIT)
-    box(right, 0, 1.5, "policy")
-    box(right, 3.1, 1.5, "reference,\nread once")
-    arrow(right, (0, 2.6), (0, 1.9), "−log σ(βh)")
+    box(right, 0, 3, "comparisons\nof people", DATA)
+    box(right, 0, 1.5, "policy", TRAINED)
+    box(right, 3.1, 1.5, "reference,\nread once", FROZEN)
+    arrow(right, (0, 2.6), (0, 1.9), "−log σ(z)")
     arrow(right, (2.0, 1.5), (1.1, 1.5), "log π_ref")
+    for name, face in (("data", DATA), ("trained", TRAINED), ("only read", FROZEN)):
+        right.plot([], [], "s", markersize=9, color=face, markeredgecolor="#777777", label=name)
+    right.legend(frameon=False, loc="lower right", ncols=3, fontsize=8.5)
     for ax, end in ((left, 7.4), (right, 4.4)):
         ax.set(xlim=(-1.3, end), ylim=(-0.5, 3.5))
         ax.axis("off")
     show(
         figure,
-        "Two box diagrams. RLHF: comparisons are fitted by a reward model; the policy samples answers, the "
+        "Two box diagrams. RLHF: a reward model is fitted to comparisons; the policy samples answers, the "
         "reward model scores them, a critic says what was to be expected, and a PPO step changes the policy, "
         "which a reference holds by a KL penalty. DPO: comparisons change the policy directly, by a loss in "
         "which the log-probabilities of a reference stand, read once.",

@@ -84,10 +84,11 @@ def turns(corpus: Mapping[str, float], model: Mapping[str, Sequence[float]]) -> 
 
 
 ARMS = {  # colour and hatch, by what the words say
-    "the prompt alone": (BASE, ""),
+    "the prompt": (BASE, ""),
     "announces an answer": (plots.GREEN, "//"),
     "begins an answer": (plots.GREEN, "//"),
     "says nothing": (plots.SKY, ".."),
+    "heads an exam": (plots.GREY, "++"),
     "about known things": (plots.YELLOW, "xx"),
     "about known things, no empty line": (plots.YELLOW, "xx"),
     "about unknown things": (plots.RED, "\\\\"),
