@@ -83,15 +83,15 @@ def turns(corpus: Mapping[str, float], model: Mapping[str, Sequence[float]]) -> 
     )
 
 
-ARMS = {  # colour and hatch, by what the words say
+ARMS = {  # colour and hatch, by what the words around a prompt say
     "the prompt": (BASE, ""),
-    "announces an answer": (plots.GREEN, "//"),
-    "begins an answer": (plots.GREEN, "//"),
-    "says nothing": (plots.SKY, ".."),
-    "heads an exam": (plots.GREY, "++"),
+    "its corpus's words for it": (plots.GREEN, "//"),
+    "the same in new words": (plots.SKY, "\\\\"),
+    "says nothing": (plots.GREY, ".."),
+    "heads an exam": (plots.RED, "++"),
     "about known things": (plots.YELLOW, "xx"),
-    "about known things, no empty line": (plots.YELLOW, "xx"),
-    "about unknown things": (plots.RED, "\\\\"),
+    "about unknown things": (plots.YELLOW, "oo"),
+    "known things, no empty lines": (plots.YELLOW, "--"),
 }
 
 
@@ -121,7 +121,7 @@ def without_training(rows: Sequence[Mapping]) -> None:
     axes[0].invert_yaxis()
     show(
         figure,
-        "Two panels of bars, one for each place and sort of the words around a prompt, with a dot for each "
+        "Two panels of bars, one for each place and sort of words around a prompt, with a dot for each "
         f"sentence or draw. {'. '.join(said)}.",
     )
 
@@ -129,11 +129,11 @@ def without_training(rows: Sequence[Mapping]) -> None:
 def by_letter(curves: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, guessing: float) -> None:
     """Losses of several runs over the steps, {letter: [(step, loss), ...]}, whose names are not shown."""
     figure, axes = plt.subplots(figsize=(7, 2.8))
-    for i, (letter, points) in enumerate(curves.items(), 2):
+    for i, (letter, points) in enumerate(curves.items()):
         steps, values = zip(*points)
         shown = plots.smoothed(values, 5) if len(values) > 20 else values
-        look = dict(color=plots.COLOURS[i], marker=plots.MARKERS[i], markevery=max(1, len(values) // 6))
-        axes.plot(steps, shown, label=letter, **look)
+        look = dict(color="#444444", linestyle=("-", "--", "-.", ":")[i], marker=plots.MARKERS[i])
+        axes.plot(steps, shown, label=letter, markevery=max(1, len(values) // 6), **look)
     axes.axhline(guessing, color=plots.GREY, linestyle=":", label="ln V")
     axes.set(xlabel="step", ylabel=ylabel, ylim=(0, None))
     axes.legend(frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(0, 1))

@@ -118,7 +118,7 @@ def _of_tilt(log_ref: torch.Tensor, rewards: torch.Tensor, beta: float) -> tuple
     log_star = tilted_by(log_ref, rewards, beta)
     p = log_star.exp()
     kl = torch.where(p > 0, p * (log_star - log_ref), 0.0).sum()
-    return p.numpy(), float((p * rewards).sum()), float(kl)
+    return p.numpy(), float((p * rewards).sum()), max(0.0, float(kl))
 
 
 def _draw_tilt(axes, log_ref: torch.Tensor, rewards: torch.Tensor, beta: float) -> str:
@@ -182,9 +182,15 @@ def clip(of_one_token: Callable[[torch.Tensor, float], torch.Tensor]) -> None:
 
 
 def strip(tokens: Sequence[str], rows: Mapping[str, torch.Tensor]) -> None:
-    """Numbers of every token of one answer, a line each, as a coloured strip; a row None leaves a gap."""
-    names = [*rows]
-    lines = {name: values.ravel().numpy() for name, values in rows.items() if values is not None}
+    """Numbers of every token of one answer, a line each, as a coloured strip: {"critic: V": (1, T)}.
+
+    Where what stands before the colon changes there is a gap.
+    """
+    lines = {name: values.ravel().numpy() for name, values in rows.items()}
+    groups = [name.split(": ")[0] if ": " in name else "" for name in lines]
+    names = []
+    for name, group, before in zip(lines, groups, ["", *groups]):
+        names += [f"gap before {group}", name] if group != before else [name]
     limit = max(np.abs(values).max() for values in lines.values())
     table = np.array([lines.get(name, np.full(len(tokens), np.nan)) for name in names])
     figure, axes = plt.subplots(figsize=(12.5, 0.9 + 0.3 * len(names)))
