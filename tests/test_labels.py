@@ -12,7 +12,14 @@ from minialign import dpo
 from minialign.chat import Batch, load_chat
 from minialign.dpo import DPOConfig, OnlineDPOConfig
 from minialign.gpt import GPTConfig
-from minialign.labels import Labels, argmax_labels, as_labels, asked_labels, sampled_labels
+from minialign.labels import (
+    Labels,
+    argmax_labels,
+    as_labels,
+    asked_labels,
+    best_and_worst,
+    sampled_labels,
+)
 from minialign.rollouts import Rollout, roll_out, score, unscored
 from minialign.tokenizer import load_tokenizer
 from minialign.world import exact
@@ -94,6 +101,13 @@ def test_argmax_takes_the_best_and_the_worst_of_each_prompt():
         (2, 1),
         (3, 4),
     ]
+
+
+def test_best_and_worst_are_rows_of_the_rollout():
+    best, worst = best_and_worst(torch.tensor([1.0, 3.0, 2.0, 5.0, 4.0, 4.5]), 3)
+    assert (best.tolist(), worst.tolist()) == ([1, 3], [0, 4])
+    best, worst = best_and_worst(torch.ones(4), 2)
+    assert best.tolist() == worst.tolist() == [0, 2]
 
 
 def test_the_seed_decides_and_every_label_is_drawn_anew():

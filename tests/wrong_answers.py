@@ -434,6 +434,20 @@ WRONG = [  # (exercise, answer, words)
         "gather wants an index with as many axes",
     ),
     ("perplexity_of", lambda log_probs: 2 ** (-log_probs.mean()), "this is a power of 2"),
+    ("attention_weights", lambda q, k: (q @ k.T / 4**0.5).softmax(-1), "every place sees the whole text"),
+    ("attention_weights", lambda q, k: (q @ k.T / 2).softmax(-1).tril(), "the mask comes after the softmax"),
+    ("attention_weights", lambda q, k: (q @ k.T / 2).tril().softmax(-1), "a score of 0 is not hidden"),
+    (
+        "attention_weights",
+        lambda q, k: (q @ k.T / 2).masked_fill(torch.ones(5, 5).triu() == 1, -torch.inf).softmax(-1),
+        "the mask hides a place from itself",
+    ),
+    (
+        "attention_weights",
+        lambda q, k: (q @ k.T).masked_fill(torch.ones(5, 5).tril() == 0, float("-inf")).softmax(-1),
+        "the root is missing",
+    ),
+    ("attention_weights", lambda q, k: (q @ k).softmax(-1), "transpose the keys: keys.T"),
     (
         "sft_loss",
         lambda x, ids, mask: ((token_losses(x, ids) * mask[:, 1:]).sum(1) / mask[:, 1:].sum(1)).mean(),
@@ -713,4 +727,55 @@ WRONG = [  # (exercise, answer, words)
     ("frontier", lambda costs, values: not_beaten(costs, values, axis=0), "rows and columns are exchanged"),
     ("frontier", highest_up_to_its_cost, "a point of the same value at a lower cost beats, too"),
     ("frontier", lambda *a: np.flatnonzero(not_beaten(*a)), "these are the places of the points"),
+    (
+        "one_standard_error_rule",
+        lambda means, errors, order: int(np.argmax(means)),
+        "this is the best one: the rule takes the simplest",
+    ),
+    (
+        "one_standard_error_rule",
+        lambda means, errors, order: np.argmin(order[means > means.max() - errors[means.argmax()]]),
+        "that is the place among those that tie",
+    ),
+    (
+        "one_standard_error_rule",
+        lambda means, errors, order: sorted(
+            (i for i in range(len(means)) if means[i] + errors[i] >= means.max()), key=lambda i: order[i]
+        )[0],
+        "each setting's own standard error",
+    ),
+    (
+        "one_standard_error_rule",
+        lambda means, errors, order: np.where(means >= (means - errors)[means.argmax()], order, 1e9).argmin(),
+        "of two that have gone equally far",
+    ),
+    (
+        "best_and_worst",
+        lambda scores, n: torch.stack(
+            [scores.view(-1, n).max(1).indices, scores.view(-1, n).min(1).indices]
+        ).unbind(),
+        "these are places among the samples of a prompt",
+    ),
+    (
+        "best_and_worst",
+        lambda scores, n: scores.view(-1, n).sort(1).values[:, [-1, 0]].T.unbind(),
+        "these are the scores themselves",
+    ),
+    (
+        "seconds_to",
+        lambda target, seconds, golds: seconds[np.argmax(golds >= target)],
+        "where the target is never met, argmax of nothing but False is 0",
+    ),
+    (
+        "seconds_to",
+        lambda target, seconds, golds: np.interp(target, golds, seconds, right=np.inf),
+        "np.interp wants golds that only rise",
+    ),
+    (
+        "seconds_to",
+        lambda target, seconds, golds: min(
+            (s for s, gold in zip(seconds, golds) if gold >= target), default=float("inf")
+        ),
+        "this is the first point that was measured above the target",
+    ),
 ]

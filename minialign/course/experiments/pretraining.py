@@ -74,50 +74,46 @@ def behind_a_remark(reply: str) -> bool:
 
 # --- answers without training ---
 
-SAYS = {  # what words around a prompt say
-    "its corpus's words for it": REQUESTED[:3],
+NOTHING = (
+    "It rained all day.",
+    "The library is closed today.",
+    "See you tomorrow.",
+    "Good morning.",
+    "No idea, sorry.",
+)
+ANNOUNCED = {  # what words before a prompt say
+    "its corpus's words for it": tuple(frame.format("").strip() for frame in REQUESTED[:3]),
     "the same in new words": (
         "You are a helpful assistant.",
         "My neighbour asked me this, and I replied:",
         "Here is an answer to this request:",
     ),
-    "says nothing": (
-        "It rained all day.",
-        "The library is closed today.",
-        "See you tomorrow.",
-        "Good morning.",
-        "No idea, sorry.",
-    ),
-    "heads an exam": (
-        "Exam. Answer all questions.",
-        "Homework for Monday.",
-        "Questions for the quiz night.",
-    ),
+    "says nothing": NOTHING,
 }
-OPENINGS = {  # what may stand where an answer begins
+HEADINGS = "Exam. Answer all questions.", "Homework for Monday.", "Questions for the quiz night."
+BEGUN = {  # what may stand where an answer begins
     "its corpus's words for it": POLITE.openers[:3],
     "the same in new words": ("Here is my answer.", "Let me tell you.", "I will gladly explain it."),
-    "says nothing": SAYS["says nothing"],
+    "says nothing": NOTHING,
+}
+PLACED = {  # where words stand: before the prompt, after it, and which
+    "on the line above": ("{}\n", "\n", ANNOUNCED),
+    "in front, same line": ("{} ", "\n", ANNOUNCED | {"heads an exam": HEADINGS}),
+    "on the line below": ("", "\n{}", BEGUN),
 }
 
 
 def arms() -> Iterator[tuple[str, str, str, str]]:
     """(where, what it says, words before a prompt, words after it): the prompt alone, and with words around.
 
-    They stand on the line above, in front of the prompt on its line, or on the line below, where an answer
-    begins. Each time some are the corpus's own where an answer follows, some are new and mean the same, and
+    In each place some words are the corpus's own where an answer follows, some are new and mean the same, and
     some say nothing about it.
     """
     yield "alone", "the prompt", "", "\n"
-    for says, sentences in SAYS.items():
-        for words in sentences:
-            words = words.removesuffix("{}").strip()
-            if says != "heads an exam":
-                yield "on the line above", says, f"{words}\n", "\n"
-            yield "in front, same line", says, f"{words} ", "\n"
-    for says, sentences in OPENINGS.items():
-        for words in sentences:
-            yield "on the line below", says, "", f"\n{words}"
+    for where, (before, after, sorts) in PLACED.items():
+        for says, sentences in sorts.items():
+            for words in sentences:
+                yield where, says, before.format(words), after.format(words)
 
 
 def shots(sort: str, draws: int = 6, n: int = 2) -> list[list[tuple[str, str]]]:

@@ -138,7 +138,7 @@ def by_letter(curves: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, gu
     axes.set(xlabel="step", ylabel=ylabel, ylim=(0, None))
     axes.legend(frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(0, 1))
     first = ", ".join(f"{letter} {points[0][1]:.0f}" for letter, points in curves.items())
-    last = {letter: np.mean([y for _, y in points[-5:]]) for letter, points in curves.items()}
+    last = {x: np.mean([y for _, y in points[-max(1, len(points) // 10) :]]) for x, points in curves.items()}
     ends = ", ".join(f"{letter} {value:.1f}" for letter, value in last.items())
     show(figure, f"Four curves over the steps, {ylabel}. They begin at {first} nats and end near {ends}.")
 

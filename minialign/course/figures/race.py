@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from minialign.course import plots
 from minialign.course.experiments import SEEDS, race, race_costs, race_labels, race_methods, race_tuning
 from minialign.course.lesson import show
-from minialign.statistics import Estimate
+from minialign.statistics import Estimate, mean_with_interval
 
 # One colour and one marker for one entry, through the notebook.
 LOOK = {
@@ -68,18 +68,18 @@ def settings(choose) -> None:
 # --- the live run ---
 
 
-def live(rows: Sequence[dict]) -> None:
-    """A live run of online DPO: the reward model's score of its samples, and how far it has gone."""
-    panels = {"score": "score of its samples", "kl": "KL from the start, nats", "loss": "loss"}
+def live(rows: Sequence[Sequence[float]]) -> None:
+    """A live run of online DPO: loss, the reward model's score of its samples, and how far it has gone."""
+    titles = ("loss", "score of its samples", "KL from the start, nats")
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.4))
-    for ax, (name, title) in zip(axes, panels.items()):
-        ax.plot(range(1, len(rows) + 1), [row[name] for row in rows], markersize=5, **look("online DPO"))
+    for ax, values, title in zip(axes, np.transpose(rows), titles):
+        ax.plot(range(1, len(values) + 1), values, markersize=5, **look("online DPO"))
         ax.set(title=title, xlabel="update")
-    axes[2].axhline(np.log(2), color=START, linestyle=":")
+    axes[0].axhline(np.log(2), color=START, linestyle=":")
     show(
         figure,
-        f"Three curves over {len(rows)} updates: the reward model's score of the samples, the KL from the "
-        "start, which begins at 0, and the loss, which begins at ln 2, where a dotted line is.",
+        f"Three curves over {len(rows)} updates: the loss, which begins at ln 2, where a dotted line is; the "
+        "reward model's score of the samples; and the KL from the start, which begins at 0.",
     )
 
 
@@ -161,21 +161,22 @@ def temperatures() -> None:
     )
 
 
-def with_a_sentence(kind: Mapping[float, Sequence[float]]) -> None:
-    """Leads in gold over the start: of the start with one sentence behind its answers, and of the trained."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 2.6), sharey=True)
-    trained = ("PPO", "GRPO", "DPO", "online DPO")
-    rows, said = ("SFT and one sentence", *trained), []
+def with_a_sentence(kind: Mapping[float, Mapping[str, float]]) -> None:
+    """Leads in gold over the start: what a sentence behind its answers adds, and those of the trained."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 2.8), sharey=True)
+    said = []
     for ax, t in zip(axes, (1.0, 0.0)):
         start = mean_end("SFT", temperature=t)
-        leads = {"SFT and one sentence": float(np.mean(kind[t])) - start}
-        leads |= {entry: mean_end(entry, temperature=t) - start for entry in trained}
-        for y, (entry, lead) in enumerate(leads.items()):
-            colour = LOOK["SFT" if entry == rows[0] else entry][0]
-            bar = ax.barh(y, lead, 0.6, color=colour, hatch="//" * (entry == rows[0]), edgecolor="white")
+        trained = ("PPO", "GRPO", "DPO", "online DPO")
+        leads = kind[t] | {entry: mean_end(entry, temperature=t) - start for entry in trained}
+        for y, (name, lead) in enumerate(leads.items()):
+            free = name in kind[t]
+            colour = LOOK["SFT" if free else name][0]
+            bar = ax.barh(y, lead, 0.6, color=colour, hatch="//" * free, edgecolor="white")
             ax.bar_label(bar, [f"{lead:.2f}"], padding=3)
-        ax.axvline(leads[rows[0]], color=START, linestyle=":")
-        ax.set(yticks=range(len(rows)), yticklabels=rows, xlabel=f"gold over SFT's, all at T = {t:g}")
+        labels = [f"SFT and {name}" if name == "the sentence" else name for name in leads]
+        ax.axvline(max(kind[t].values()), color=START, linestyle=":")
+        ax.set(yticks=range(len(leads)), yticklabels=labels, xlabel=f"gold over SFT's, all at T = {t:g}")
         said.append(f"at T = {t:g}: {listed(leads)}")
     axes[0].invert_yaxis()
     show(figure, f"Bars of the lead in gold over SFT, sampled alike. {'; '.join(said)}.")
@@ -355,6 +356,13 @@ def clock(target: float) -> None:
 SHOWN = tuple(entry for entry in TRAINED if entry != "SFT on chosen")
 
 
+LOOKS = {  # (round, share of the time): which settings are compared, and when
+    (0, 1 / 3): "eight settings after a third",
+    (1, 2 / 3): "three after two thirds",
+    (1, 1.0): "three at the end",
+}
+
+
 def spread(entry: str, number: int, share: float) -> np.ndarray:
     """Gold over the start's, of all settings of a round after a share of the time."""
     return np.array([race.gained(row) for row in race_tuning.trials_at(entry, number, share)])
@@ -396,6 +404,24 @@ def sensitivity() -> None:
         sure = sum(race.gained(row) > 2 * row["error"] for row in eight)
         print(f"{entry:26}  {np.ptp(spread(entry, 0, 1 / 3)):8.2f}  {spans[0]:9.2f} {spans[1]:5.2f}", end="")
         print(f" {spans[2]:5.2f}  {moves[0]:6.2f}  {moves[1]:15.2f}  {sure:11} of {len(eight)}")
+
+
+# --- what goes wrong ---
+
+
+def conclusions() -> None:
+    """Five sentences, each with a slip; the numbers are those of the tables."""
+    imitated, ahead = race.over("SFT on chosen", "SFT")["all"], race.over("best-of-n", "DPO")["all"]
+    pair = [np.concatenate(race.judged(entry), axis=1) for entry in ("DPO", "SFT")]
+    won = (np.sign(pair[0][:, :, None] - pair[1][:, None, :]) + 1) / 2
+    naive = mean_with_interval(won.ravel())
+    gains = {entry: spread(entry, 0, 1 / 3).max() for entry in ("DPO", "PPO")}
+    scores = {entry: mean_end(entry, "reward") for entry in ("PPO", "DPO")}
+    print(f"A. “Imitation works: SFT on chosen beats SFT, {imitated}.”")
+    print(f"B. “DPO beats SFT in {naive} of {won.size:,} comparisons.”")
+    print(f"C. “The best of eight settings of DPO gains {gains['DPO']:.2f} gold, of PPO {gains['PPO']:.2f}.”")
+    print(f"D. “PPO is better: the reward model gives it {scores['PPO']:.2f}, and DPO {scores['DPO']:.2f}.”")
+    print(f"E. “Whatever one asks, best-of-n is a little ahead of DPO: {ahead}.”")
 
 
 # --- more labels, and fresh ones ---
