@@ -358,22 +358,6 @@ WRONG = [  # (exercise, answer, words)
     ("weighted_sum", lambda a: sum(WEIGHTS[n] * abs(a[n]) for n in a), "the values lost their signs"),
     ("weighted_sum", lambda a: sum(abs(WEIGHTS[n]) * a[n] for n in a), "the weights lost their signs"),
     ("weighted_sum", lambda a: sum(abs(WEIGHTS[n] * a[n]) for n in a), "the terms lost their signs"),
-    ("next_token_probabilities", lambda x, t: torch.log_softmax(x / t, -1), "these are log-probabilities"),
-    (
-        "next_token_probabilities",
-        lambda x, t: (x / t).exp() / (x / t).exp().sum(),
-        "all numbers together add up to 1",
-    ),
-    (
-        "next_token_probabilities",
-        lambda x, t: torch.softmax(x / t, 1),
-        "the softmax runs over the wrong axis",
-    ),
-    (
-        "next_token_probabilities",
-        lambda x, t: (x / t).exp() / (x / t).exp().sum(-1),
-        "has lost its axis; keepdim=True",
-    ),
     ("standard_error_of_difference", lambda a, b: np.std(a - b), "np.std alone is the deviation of one diff"),
     (
         "standard_error_of_difference",

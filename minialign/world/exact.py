@@ -232,6 +232,17 @@ def rloo_variance(log_probs: torch.Tensor, rewards: torch.Tensor, k: int) -> tor
     return (gradient_variance(log_probs, rewards, mean) + (noise + shared) / (k - 1)) / k
 
 
+def _require_finite_optimum(wins: torch.Tensor) -> None:
+    """Ford's condition (1957): whoever stands in one half of the field has lost to someone in the other."""
+    if not bool((wins.isfinite() & (wins >= 0)).all()):
+        raise ValueError("a number of wins is negative or not finite: count how often i beat j")
+    if connected_components(wins.numpy() > 0, connection="strong")[0] > 1:
+        raise ValueError(
+            "the comparisons do not pin down finite scores: "
+            "some responses never lost to the rest, or never met it"
+        )
+
+
 def bradley_terry_optimum(wins: torch.Tensor, steps: int = 1000) -> torch.Tensor:
     """The scores (N,), of mean 0, that make comparisons most likely when P(i beats j) = σ(s_i − s_j).
 
@@ -240,14 +251,8 @@ def bradley_terry_optimum(wins: torch.Tensor, steps: int = 1000) -> torch.Tensor
     compared with, the rest), for weights that are negative or not finite, and when they are so lopsided that
     float64 cannot tell the scores.
     """
+    _require_finite_optimum(wins)
     n = len(wins)
-    if not bool((wins.isfinite() & (wins >= 0)).all()):
-        raise ValueError("a number of wins is negative or not finite: count how often i beat j")
-    if connected_components(wins.numpy() > 0, connection="strong")[0] > 1:
-        raise ValueError(
-            "the comparisons do not pin down finite scores: "
-            "some responses never lost to the rest, or never met it"
-        )
     games, scores = wins + wins.T, torch.zeros(n, dtype=torch.float64)
     for _ in range(steps):
         p = torch.sigmoid(scores[:, None] - scores[None, :])

@@ -128,7 +128,7 @@ def outcomes(function: Callable, exercise: Exercise) -> Iterator[tuple]:
 
 
 def outcome(function: Callable, arguments: tuple) -> tuple:
-    """What a function returns, and for each of its results the gradients of a weighed sum of it.
+    """What a function returns, and for each of its results the gradients of a weighted sum of it.
 
     They are taken for the arguments that require one; an argument may be a model, too.
     """
@@ -142,7 +142,7 @@ def outcome(function: Callable, arguments: tuple) -> tuple:
 
 
 def gradients(result, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Of a weighed sum of a result, for each input: zeros where it does not depend on it.
+    """Of a weighted sum of a result, for each input: zeros where it does not depend on it.
 
     The plain sum of probabilities, for instance, is 1 and has no slope. Nothing for a result that is no
     tensor.

@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 
-from minialign.course.exercises.exercise import Exercise, Mistake, random_logits
+from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.course.exercises.puzzle import Puzzle
-from minialign.sampling import next_token_probabilities
 from minialign.statistics import standard_error
 from minialign.world.judge import WEIGHTS, weighted_sum
 
@@ -56,41 +55,6 @@ WARM_UP = {
             Mistake(
                 "the terms lost their signs: a cost lowers the sum, so add each term as it is.",
                 lambda a: sum(abs(WEIGHTS[name] * value) for name, value in a.items()),
-            ),
-        ),
-    ),
-    "next_token_probabilities": Exercise(
-        next_token_probabilities,
-        lambda generator: (random_logits(generator)[0], 0.5),
-        (
-            Mistake(
-                "you multiply by the temperature: divide, so that a low temperature sharpens.",
-                lambda x, t: (x * t).softmax(-1),
-            ),
-            Mistake(
-                "the softmax runs over the wrong axis: the vocabulary is the last one.",
-                lambda x, t: (x / t).softmax(0),
-                lambda x, t: (x / t).softmax(1),
-            ),
-            Mistake(
-                "all numbers together add up to 1: each row is a distribution of its own, "
-                "so normalise over the last axis.",
-                lambda x, t: (x / t).flatten().softmax(0).view_as(x),
-            ),
-            Mistake(
-                "these are log-probabilities: softmax gives probabilities, log_softmax their logarithms.",
-                lambda x, t: next_token_probabilities(x, t).log(),
-            ),
-            Mistake(
-                "you divide the probabilities, not the logits: divide before the softmax.",
-                lambda x, t: x.softmax(-1) / t,
-            ),
-            Mistake("the temperature is not used.", lambda x, t: x.softmax(-1)),
-        ),
-        errors=(
-            Mistake(
-                "the sum over the vocabulary has lost its axis; keepdim=True keeps it.",
-                lambda x, t: x / x.sum(-1),
             ),
         ),
     ),
