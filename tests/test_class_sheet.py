@@ -1,5 +1,8 @@
 """The sheet that a class labels: what it asks, what is read from it, and that nobody's labels are lost."""
 
+import csv
+import io
+
 import numpy as np
 import pytest
 
@@ -75,6 +78,31 @@ def test_a_row_without_its_texts_is_said_with_its_line(tmp_path):
         class_sheet.read(path)
     path.write_text("pair;prompt;A;B;Ada\n2;Why?;So.;No.;B\n")
     assert class_sheet.read(path) == {"Ada": [Preference("Why?", "No.", "So.")]}, "semicolons will do"
+
+
+def test_a_sheet_as_a_spreadsheet_writes_it_back(sheet):
+    """With the mark at the start, semicolons, CRLF, and line breaks and quotation marks within cells."""
+    rows = [
+        ["pair", "prompt", "A", "B", "Ada", "Bo\nof row 2", ""],
+        ["1", *PAIRS[0], "a", " B ", ""],
+        ["2", *PAIRS[1], "B", "", ""],
+        [""] * 7,
+    ]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=";", lineterminator="\r\n").writerows(rows)
+    sheet.write_bytes(b"\xef\xbb\xbf" + text.getvalue().encode())
+    labels = {name: read_preferences(file) for name, file in class_sheet.filled(sheet).items()}
+    assert labels == {"Ada": [A, BOTH_OTHER_WAY[1]], "Bo\nof row 2": [BOTH_OTHER_WAY[0]]}
+
+
+def test_labels_in_columns_that_cannot_be_told_apart_are_refused(sheet):
+    for names, words in (
+        ("Ada;Ada", "two columns are named Ada"),
+        ("Ada;", "line 2: a column without a name"),
+    ):
+        sheet.write_text(f"pair;prompt;A;B;{names}\n1;Why?;So.;No.;A;B\n", "utf-8")
+        with pytest.raises(ValueError, match=f"^sheet.csv, {words}"):
+            class_sheet.read(sheet)
 
 
 def test_a_stored_notebook_shows_nobodys_labels(sheet, monkeypatch):

@@ -299,6 +299,8 @@ HARMLESS = [  # with these, what follows in the notebook works
     ("few_shot_prompt", np.str_),
     ("merge", lambda value: list(np.array(value))),
     ("frontier", np.ma.array),
+    ("one_standard_error_rule", np.int64),
+    ("one_standard_error_rule", torch.tensor),
 ]
 
 
@@ -330,6 +332,17 @@ UNUSABLE = [
         "frontier",
         lambda value: value * 1,
         "a numpy array of whole numbers: return a numpy array of booleans.",
+    ),
+    (
+        "one_standard_error_rule",
+        float,
+        "the value is right, but it is something of type float: return a whole",
+    ),
+    ("one_standard_error_rule", np.float64, "it is something of type float64: return a whole number."),
+    (
+        "one_standard_error_rule",
+        lambda k: torch.tensor(float(k)),
+        "it is a tensor of numbers: return a whole",
     ),
     ("kl_divergence", lambda value: value[..., None], "of shape (4, 1): return them of shape (4,)."),
     ("perplexity_of", lambda value: value.view(1), "of shape (1,): return them of shape ()."),

@@ -5,6 +5,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
+from minialign import load
 from minialign.course.experiments import ratings, scorers, what_it_reads
 from minialign.course.experiments.comparisons import HeldOut
 from minialign.course.experiments.rankings import coverage, random_wins, standard_errors
@@ -12,6 +13,7 @@ from minialign.course.experiments.rating_lab import PAIRS, RANKINGS, lead, lowes
 from minialign.course.figures import reward_models as figures
 from minialign.preferences import Preference
 from minialign.training import load_history
+from minialign.world.frames import REQUESTED
 
 ROWS = [
     {"seed": seed, "knob": knob, "per_rater": m, "drift": drift, PAIRS: 0.9, RANKINGS: 0.95, **numbers}
@@ -97,6 +99,23 @@ def test_orders_are_told_by_who_and_by_group():
         "labels": {"both": 0.5, "first": 1.0},
         "longer": {"both": 0.5, "first": 0.0},
     }
+
+
+def test_what_is_gained_is_told_by_group():
+    gold = np.array([[1.0, 0.0], [0.0, 1.0]])
+    test = HeldOut(pairs_of("x", "y"), gold, np.ones(2))
+    groups = {"both": np.array([True, True]), "first": np.array([True, False])}
+    found = what_it_reads.gained(test, groups, before=np.array([-1.0, 1.0]), after=np.array([1.0, 0.0]))
+    assert {name: of.mean for name, of in found.items()} == {"both": 0.75, "first": 1.0}
+
+
+def test_likelihood_in_a_frame_is_of_the_answer_only():
+    model = load("base", "cpu").model
+    frame, chat = REQUESTED[0], model.chat
+    x, y = chat.encode(frame.format("Why?") + "\n"), chat.encode("So it is.")
+    log_probs = model(torch.tensor([x + y]))[0].log_softmax(-1)
+    expected = np.mean([log_probs[len(x) - 1 + i, token].item() for i, token in enumerate(y)])
+    assert what_it_reads.InFrame(model).score(["Why?"], ["So it is."]) == pytest.approx([expected], abs=1e-4)
 
 
 TABLE = load_history("reward_models_by_labels")

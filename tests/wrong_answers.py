@@ -354,11 +354,54 @@ def highest_up_to_its_cost(costs, values):
     return np.array([values[i] >= max(values[costs <= costs[i]]) for i in range(len(costs))])
 
 
+def best_when_sorted(costs, values):
+    found, best = np.zeros(len(costs), bool), -np.inf
+    for i in np.argsort(costs):
+        if values[i] > best:
+            found[i], best = True, values[i]
+    return found
+
+
+def crossing_after(first):
+    def attempt(target, seconds, golds):
+        for k in range(first, len(golds)):
+            if golds[k] >= target:
+                part = (target - golds[k - 1]) / (golds[k] - golds[k - 1])
+                return seconds[k - 1] + part * (seconds[k] - seconds[k - 1])
+        return np.inf
+
+    return attempt
+
+
+def first_above_by_argmax(target, seconds, golds):
+    k = np.argmax(golds >= target)
+    part = (target - golds[k - 1]) / (golds[k] - golds[k - 1])
+    return seconds[k - 1] + part * (seconds[k] - seconds[k - 1])
+
+
 WRONG = [  # (exercise, answer, words)
     ("weighted_sum", lambda a: sum(WEIGHTS[n] * abs(a[n]) for n in a), "the values lost their signs"),
     ("weighted_sum", lambda a: sum(abs(WEIGHTS[n]) * a[n] for n in a), "the weights lost their signs"),
     ("weighted_sum", lambda a: sum(abs(WEIGHTS[n] * a[n]) for n in a), "the terms lost their signs"),
+    ("weighted_sum", lambda a: sum(WEIGHTS[n] * a[n] for n in a) / sum(WEIGHTS.values()), "you average"),
+    ("weighted_sum", lambda a: sum(WEIGHTS[n] for n in a), "you add the weights without the attributes"),
+    ("weighted_sum", lambda a: max(0, sum(WEIGHTS[n] * a[n] for n in a)), "you stop at zero"),
     ("standard_error_of_difference", lambda a, b: np.std(a - b), "np.std alone is the deviation of one diff"),
+    (
+        "standard_error_of_difference",
+        lambda a, b: np.std(abs(a - b), ddof=1) / len(a) ** 0.5,
+        "the differences lost their signs",
+    ),
+    (
+        "standard_error_of_difference",
+        lambda a, b: np.sqrt((np.var(a) + np.var(b) - 2 * np.cov(a, b)[0, 1]) / len(a)),
+        "np.var divides by n and np.cov by n − 1",
+    ),
+    (
+        "standard_error_of_difference",
+        lambda a, b: a.std(ddof=1) / np.sqrt(len(a)),
+        "the error of one model's mean",
+    ),
     (
         "standard_error_of_difference",
         lambda a, b: np.sqrt(np.var(a, ddof=1) / len(a) + np.var(b, ddof=1) / len(b)),
@@ -592,11 +635,28 @@ WRONG = [  # (exercise, answer, words)
         lambda w: torch.log(w.sum(1) / w.sum(0)) - torch.log(w.sum(1) / w.sum(0)).mean(),
         "the log-odds of the share that each has won",
     ),
+    (
+        "bradley_terry_scores",
+        lambda w: torch.log((w + 1e-9) / (w.T + 1e-9)).mean(1),
+        "the mean log-odds of an item's pairs",
+    ),
+    ("bradley_terry_scores", lambda w: w.sum(1) - w.sum(0), "these are wins minus losses"),
     ("bradley_terry_scores", lambda w: zermelo(w.T), "the table is read the other way round"),
     ("bradley_terry_scores", lambda w: zermelo(w).exp(), "these are strengths s = e^r"),
     ("bradley_terry_scores", lambda w: zermelo(w) - zermelo(w)[0], "right but for a shift"),
     ("bradley_terry_scores", lambda w: zermelo(w, rounds=1), "this is the first round only"),
     ("bradley_terry_scores", lambda w: zermelo(w, rounds=5), "it has not converged"),
+    ("last_states", lambda s, m: s[m][-1], "the last state of all, of one row"),
+    (
+        "last_states",
+        lambda s, m: s[torch.arange(len(s)), m.flip(1).int().argmax(1)],
+        "argmax over the reversed mask counts from the right",
+    ),
+    (
+        "last_states",
+        lambda s, m: torch.stack([s[i, m[i].nonzero()[-1, 0] - 1] for i in range(len(s))]),
+        "the token before the last one",
+    ),
     ("reliability", by_margin, "sort by |margin|, and take σ(|margin|)"),
     ("reliability", of_the_mean, "you take σ of the mean |margin|"),
     ("reliability", of_equal_width, "the bins are equally wide"),
@@ -745,6 +805,20 @@ WRONG = [  # (exercise, answer, words)
         lambda scores, n: scores.view(-1, n).sort(1).values[:, [-1, 0]].T.unbind(),
         "these are the scores themselves",
     ),
+    (
+        "best_and_worst",
+        lambda scores, n: torch.arange(len(scores)) * n + scores.view(-1, n).max(1).indices,
+        "there is one first row for each prompt",
+    ),
+    (
+        "win_rate",
+        lambda ours, theirs: mean_with_interval(np.sign(ours[:, :, None] - theirs[:, None]).mean((1, 2))),
+        "a loss counts −1",
+    ),
+    ("frontier", best_when_sorted, "of points with the same cost the one that comes first is kept"),
+    ("seconds_to", crossing_after(0), "where the first point meets the target there is none before it"),
+    ("seconds_to", crossing_after(1), "where the first point meets the target there is none before it"),
+    ("seconds_to", first_above_by_argmax, "two cases are left"),
     (
         "seconds_to",
         lambda target, seconds, golds: seconds[np.argmax(golds >= target)],

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -83,14 +84,19 @@ def write(path: Path, pairs: Sequence[Pair]) -> Path:
 def read(path: Path) -> dict[str, list[Preference]]:
     """What each labeler has said, by the name in the sheet's header; those who said nothing are left out.
 
-    Raises ValueError, one for all lines, for a cell that is neither A nor B and for a row without its texts.
+    Raises ValueError, one for all lines, for a cell that is neither A nor B, for a row without its texts, and
+    for labels in a column that has no name or another one's.
     """
-    faults: list[str] = []
+    text = read_text(path)
+    faults = [f"two columns are named {name}: only one of them can be read" for name in named_twice(text)]
     found: dict[str, list[Preference]] = {}
-    for line, record in records(read_text(path), COLUMNS, faults):
+    for line, record in records(text, COLUMNS, faults):
         for name, cell in record.items():
             letter = str(cell).strip().upper()
             if name in COLUMNS or not letter:
+                continue
+            if not name.strip():
+                faults.append(f"line {line}: a column without a name says {cell!r:.20}: write one above it")
                 continue
             if letter not in ("A", "B"):
                 faults.append(f"line {line}: {name} says {cell!r:.20}, which is neither A nor B")
@@ -104,6 +110,14 @@ def read(path: Path) -> dict[str, list[Preference]]:
     if faults:
         raise one_error([f"{path.name}, {fault}" for fault in faults])
     return found
+
+
+def named_twice(text: str) -> list[str]:
+    """The labelers whose name stands above two columns of a sheet."""
+    first = text.lstrip().split("\n", 1)[0]
+    lines = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=max(",;\t", key=first.count))
+    names = Counter(name for name in next(lines, []) if name.strip())
+    return [name for name, n in names.items() if n > 1]
 
 
 def filled(path: Path) -> dict[str, Path]:

@@ -190,7 +190,9 @@ def unusable(value, right) -> str | None:
     if type(right) is tuple:
         return next(filter(None, map(unusable, value, right)), None)
     if isinstance(right, int):
-        return None if counts(value) else f"the value is right, but {kind(value)}: return a whole number"
+        return (
+            None if counts(value) else f"the value is right, but it is {kind(value)}: return a whole number"
+        )
     number = isinstance(right, float) or getattr(right, "ndim", 1) == 0
     usual = isinstance(value, (int, float, np.generic, np.ndarray, torch.Tensor))
     if isinstance(right, str) or (number and usual) or kind(value) == kind(right):

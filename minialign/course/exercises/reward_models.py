@@ -37,6 +37,12 @@ def _shares(wins):
     return wins.sum(1) / (wins.sum(1) + wins.sum(0))
 
 
+def _mean_log_odds(wins):
+    """Of each row the mean of log(wins/losses) against everybody, oneself (0) included."""
+    others = ~torch.eye(len(wins), dtype=torch.bool)
+    return torch.where(others, wins / wins.T, 1.0).log().mean(1)
+
+
 def _rounds(wins, rounds, games=None):
     """Log-strengths after some rounds of Zermelo's iteration, from equal ones."""
     games = wins + wins.T if games is None else games
@@ -182,6 +188,17 @@ REWARD_MODELS = {
                 lambda wins: _centred(_shares(wins).logit()),
             ),
             Mistake(
+                "this is the mean log-odds of an item's pairs: each pair counts alike, however often the two "
+                "have met, and whoever was strong or weak.",
+                _mean_log_odds,
+                lambda wins: _centred(_mean_log_odds(wins)),
+                lambda wins: _mean_log_odds(wins) * len(wins) / (len(wins) - 1),
+            ),
+            Mistake(
+                "these are wins minus losses: they grow with the games, and do not ask against whom.",
+                lambda wins: wins.sum(1) - wins.sum(0),
+            ),
+            Mistake(
                 "the table is read the other way round: wins[i, j] is how often i beat j.",
                 lambda wins: bradley_terry_optimum(wins.T),
                 lambda wins: -bradley_terry_optimum(wins),
@@ -227,6 +244,20 @@ REWARD_MODELS = {
                 "the number of real tokens minus one is the last "
                 "one's place only when the padding is on the right.",
                 lambda states, mask: states[torch.arange(len(states)), mask.sum(-1) - 1],
+            ),
+            Mistake(
+                "you return the last state of all, of one row: every row has a last one.",
+                lambda states, mask: states[mask][-1],
+            ),
+            Mistake(
+                "argmax over the reversed mask counts from the right: the column is T − 1 minus it.",
+                lambda states, mask: states[torch.arange(len(states)), mask.flip(1).int().argmax(1)],
+            ),
+            Mistake(
+                "you take the token before the last one.",
+                lambda states, mask: states[
+                    torch.arange(len(states)), (torch.arange(mask.shape[1]) * mask).argmax(-1) - 1
+                ],
             ),
             Mistake(
                 "you take the first real token: it has seen nothing of the response.",

@@ -41,6 +41,18 @@ WARM_UP = {
             Mistake(
                 "you average instead of adding: gold is a sum, do not divide.",
                 lambda a: weighted_sum(a) / len(a),
+                lambda a: weighted_sum(a) / sum(WEIGHTS.values()),
+                lambda a: weighted_sum(a) / sum(abs(weight) for weight in WEIGHTS.values()),
+            ),
+            Mistake(
+                "you add the weights without the attributes: multiply each weight by its attribute's value.",
+                lambda a: float(sum(WEIGHTS[name] for name in a)),
+            ),
+            Mistake(
+                "you stop at zero: an answer that does harm has a gold reward below zero.",
+                lambda a: max(0.0, weighted_sum(a)),
+                lambda a: weighted_sum({name: max(0.0, value) for name, value in a.items()}),
+                lambda a: sum(max(0.0, WEIGHTS[name] * value) for name, value in a.items()),
             ),
             Mistake(
                 "the weights lost their signs: "
@@ -67,6 +79,30 @@ WARM_UP = {
                 "and what makes a prompt hard for both cancels in the difference.",
                 lambda a, b: np.hypot(standard_error(a), standard_error(b)),
                 lambda a, b: np.sqrt(a.var() / len(a) + b.var() / len(b)),
+            ),
+            Mistake(
+                "this is the error of one model's mean: asked is that of the difference of two.",
+                lambda a, b: standard_error(a),
+                lambda a, b: standard_error(b),
+            ),
+            Mistake(
+                "the differences lost their signs: where the other model is better, it is below zero.",
+                lambda a, b: standard_error(np.abs(a - b)),
+            ),
+            Mistake(
+                "you square the differences as they are: take their mean off first.",
+                lambda a, b: np.sqrt(np.mean((a - b) ** 2) / len(a)),
+                lambda a, b: np.sqrt(np.sum((a - b) ** 2) / (len(a) - 1) / len(a)),
+            ),
+            Mistake(
+                "np.var divides by n and np.cov by n − 1: give np.var ddof=1, too.",
+                lambda a, b: np.sqrt((a.var() + b.var() - 2 * np.cov(a, b)[0, 1]) / len(a)),
+            ),
+            Mistake(
+                "the covariance is counted once, or is a correlation: the variance of a − b is "
+                "Var a + Var b − 2 Cov(a, b).",
+                lambda a, b: np.sqrt((a.var(ddof=1) + b.var(ddof=1) - np.cov(a, b)[0, 1]) / len(a)),
+                lambda a, b: np.sqrt((a.var(ddof=1) + b.var(ddof=1) - 2 * np.corrcoef(a, b)[0, 1]) / len(a)),
             ),
             Mistake(
                 "you add the two standard errors: that is too much even if they were independent; "

@@ -10,6 +10,7 @@ from minialign.language_model import LanguageModel
 from minialign.sampling import next_token_probabilities
 from minialign.statistics import Estimate
 from minialign.training import load_history
+from minialign.world.judge import WEIGHTS
 
 # The models' names in the tables. `sft` is the shipped one, sampled three times; `ppo` and `dpo` are three
 # runs from it, of which the shipped one is the median by gold on other prompts.
@@ -35,6 +36,12 @@ def lead(name: str, temperature: float, at: float | None = None) -> Estimate:
     """
     start = by_run("sft", temperature if at is None else at)
     return bootstrap_difference(by_run(name, temperature), start)
+
+
+def by_manners(name: str, temperature: float) -> np.ndarray:
+    """How much of a model's gold beyond `sft` at the same temperature is for kind phrases, by run, (3,)."""
+    ours, theirs = (race.ends(TABLED[of], "attribute/politeness")[temperature] for of in (name, "sft"))
+    return WEIGHTS["politeness"] * (ours - theirs)
 
 
 def in_eights(name: str, k: int) -> np.ndarray:

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minialign.chat import collate
 from minialign.course.experiments import scorers
 from minialign.course.experiments.comparisons import HeldOut, hits
 from minialign.course.experiments.measuring import over_seeds
 from minialign.course.experiments.reward_models import COURSE
+from minialign.gpt import GPT
 from minialign.statistics import Estimate
+from minialign.world.frames import REQUESTED
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,24 @@ class ByHand:
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         return np.array([float(self.reward(x, y)) for x, y in zip(prompts, responses)])
+
+
+@dataclass(frozen=True)
+class InFrame:
+    """Likelihood by a model that knows no template: mean log π(y_t | frame of x, y_<t) per token, nats.
+
+    A base model answers a prompt only in a frame of its corpus. No label and no demonstration is in this.
+    """
+
+    model: GPT
+    frame: str = REQUESTED[0]
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        chat, context = self.model.chat, self.model.config.context
+        asked = [chat.encode(self.frame.format(x) + "\n") for x in prompts]
+        pairs = [(x, chat.encode(y)[: context - len(x)]) for x, y in zip(asked, responses)]
+        batch = collate(pairs, chat.pad).to(self.model.device)
+        return scorers.log_probs(self.model, batch) / batch.response_mask.sum(-1).cpu().numpy()
 
 
 # --- one table, three questions ---
@@ -59,6 +80,14 @@ def orders(
         who: {name: share(test, values, rows) for name, rows in groups.items()}
         for who, values in right.items()
     }
+
+
+def gained(
+    test: HeldOut, groups: Mapping[str, np.ndarray], before: np.ndarray, after: np.ndarray
+) -> dict[str, Estimate]:
+    """By how much margins `after` (M,) have the gold order right more often than `before`, in each group."""
+    was, now = (hits(margins, test.better > 0).astype(float) for margins in (before, after))
+    return {name: share(test, now - was, rows) for name, rows in groups.items()}
 
 
 # --- what a score is made of ---

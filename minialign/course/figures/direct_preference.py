@@ -420,7 +420,7 @@ def displaced(rows: Sequence[dict]) -> None:
         means = [displacement.changes(rows, f"{side}/{place}").mean() for place in displacement.PLACES]
         style = dict(color=colour, hatch=plots.HATCHES[k], edgecolor="white", label=side)
         bars = axes[1].bar(np.arange(3) + 0.4 * k, means, 0.38, **style)
-        axes[1].bar_label(bars, fmt="%.1f", fontsize=9)
+        axes[1].bar_label(bars, fmt="%.1f", fontsize=9, padding=3)
         said.append((side, nats[-1].mean(), several(means, ".1f")))
     axes[0].set(
         xlabel="step", ylabel="log-probability, change (nats)", title="both fall (pairs of that step)"

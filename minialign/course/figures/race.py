@@ -74,7 +74,7 @@ def live(rows: Sequence[Sequence[float]]) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.4))
     for ax, values, title in zip(axes, np.transpose(rows), titles):
         ax.plot(range(1, len(values) + 1), values, markersize=5, **look("online DPO"))
-        ax.set(title=title, xlabel="update")
+        ax.set(title=title, xlabel="update", xticks=range(1, len(values) + 1, 3))
     axes[0].axhline(np.log(2), color=START, linestyle=":")
     show(
         figure,
@@ -163,7 +163,7 @@ def temperatures() -> None:
 
 def with_a_sentence(kind: Mapping[float, Mapping[str, float]]) -> None:
     """Leads in gold over the start: what a sentence behind its answers adds, and those of the trained."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 2.8), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 2.8), sharex=True, sharey=True)
     said = []
     for ax, t in zip(axes, (1.0, 0.0)):
         start = mean_end("SFT", temperature=t)
@@ -337,6 +337,9 @@ def clock(target: float) -> None:
         best = race_tuning.chosen(entry)
         right.plot(race_costs.seconds(entry), race.gained(best), linestyle="none", **look(entry))
     left.axhline(target, color=LOOK["SFT, cooler"][0], linestyle=":")
+    begin = race_costs.seconds("best-of-n")
+    left.axvline(begin, color=START, linestyle=":")
+    left.text(begin - 6, left.get_ylim()[1], "the reward model\nis trained", ha="right", va="top", fontsize=9)
     left.set(xlabel="seconds, the reward model's training included", ylabel="gold reward, held-out prompts")
     right.set(xlabel="seconds", ylabel="gold over the start's", title="all settings that tie ○, the chosen ●")
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside right upper")
@@ -344,9 +347,9 @@ def clock(target: float) -> None:
     show(
         figure,
         f"Left, gold against seconds, to where each stops: {', '.join(said)}; a dotted line is at what SFT, "
-        "cooler has. Those with a reward model begin after it is trained. Right, gold and seconds of all "
-        "settings that tie with the best one of their entry, on the prompts for tuning: PPO's take "
-        f"{min(spans['PPO']):.0f} to {max(spans['PPO']):.0f} s, DPO's {min(spans['DPO']):.0f} to "
+        f"cooler has. Those with a reward model begin when it is trained, after {begin:.0f} s, where another "
+        "dotted line is. Right, gold and seconds of all settings that tie with the best one of their entry, "
+        f"on the prompts for tuning: PPO's take {min(spans['PPO']):.0f} to {max(spans['PPO']):.0f} s, DPO's {min(spans['DPO']):.0f} to "
         f"{max(spans['DPO']):.0f} s.",
     )
 
@@ -444,7 +447,7 @@ def more_labels() -> None:
     free = {t: values.mean() for t, values in race.ends("SFT").items()}
     right.plot([*free], [*free.values()], color=LOOK["SFT"][0], label="SFT")
     left.axhline(free[1.0], color=LOOK["SFT"][0])
-    left.set(xlabel="√KL from the start, T = 1", ylabel="gold reward")
+    left.set(xlabel="√KL from the start, T = 1", ylabel="gold reward", title="on the way")
     right.set(xlabel="temperature", xlim=(1.05, -0.05), xticks=T, title="at the end")
     figure.legend(frameon=False, loc="outside right upper")
     show(

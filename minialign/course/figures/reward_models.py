@@ -52,7 +52,7 @@ def drift_and_points(rows: Sequence[dict]) -> None:
 
 def leads(rows: Sequence[dict], *panels: tuple[str, str, str]) -> None:
     """Heat maps of how far one method is ahead of another; a panel is (ours, over, knob)."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(14, 3.9), sharey=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(13, 4), sharey=True)
     said = []
     for ax, (ours, over, knob) in zip(axes, panels):
         values = {"offset": OFFSETS, "drift": DRIFTS, "points": POINTS}[knob]
@@ -60,7 +60,7 @@ def leads(rows: Sequence[dict], *panels: tuple[str, str, str]) -> None:
         means = np.array([[estimate.mean for estimate in row] for row in found])
         for i, j in np.ndindex(means.shape):
             mean, low, high = found[i][j]
-            look = dict(color="white" if abs(mean) > 0.075 else "black", fontsize=8, ha="center", va="center")
+            look = dict(color="white" if abs(mean) > 0.075 else "black", fontsize=9, ha="center", va="center")
             weight = "bold" if low > 0 else "normal"
             ax.text(j, i, f"{mean:+.3f}\n±{(high - low) / 2:.3f}", fontweight=weight, **look)
         ax.imshow(means, cmap="PuOr_r", vmin=-0.12, vmax=0.12, aspect="auto")
@@ -161,7 +161,7 @@ def calibration(test: HeldOut, margins: np.ndarray, divisor: float) -> None:
 
 LINES = {  # who stands beside the reward models: label, arm, style
     "label-free": ("no comparison: likelihood", "likelihood", "--"),
-    "labels": ("two people agree; their labels", "labels", "-."),
+    "labels": ("one person's labels", "labels", "-."),
     "knows the crowd": ("who knows the crowd", "crowd", ":"),
 }
 
@@ -233,7 +233,7 @@ def by_attribute(found: Mapping[str, Mapping[str, Estimate]], groups: Mapping[st
         spread = means - [estimate.low for estimate in shares.values()]
         look = dict(width=0.19, color=colour, hatch=hatch, edgecolor="white", label=who)
         bars = axes.bar(places + 0.21 * (i - 1.5), means, yerr=spread, capsize=2, **look)
-        axes.bar_label(bars, [f"{mean:.2f}" for mean in means], fontsize=7)
+        axes.bar_label(bars, [f"{mean:.2f}" for mean in means], fontsize=8)
         said.append(f"{who}: {', '.join(f'{n} {m:.2f}' for n, m in zip(shares, means))}")
     axes.axhline(0.5, color="black", linewidth=0.8)
     axes.set(xticks=places, ylabel="gold order right", ylim=(0, 1.12), yticks=np.arange(0, 1.1, 0.25))

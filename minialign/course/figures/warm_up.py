@@ -10,8 +10,9 @@ from minialign.course.lesson import show
 from minialign.statistics import Estimate
 from minialign.world.judge import WEIGHTS, Judgement
 
-COLOURS = {"base": plots.GREY, "sft": plots.BLUE, "ppo": plots.ORANGE, "dpo": plots.GREEN}
-MARKERS = {"base": "D", "sft": "o", "ppo": "s", "dpo": "^"}
+# As in notebook 07; the base model in its frame as in notebook 02.
+COLOURS = {"base": plots.GREEN, "sft": "#777777", "ppo": plots.BLUE, "dpo": plots.RED}
+MARKERS = {"base": "D", "sft": "o", "ppo": "v", "dpo": "X"}
 
 
 def costs(judgements: Mapping[str, Judgement]) -> None:
@@ -45,9 +46,9 @@ def policies(
             axes.plot([*seen], [*seen.values()], **look)
         for t, gold in found.items():
             if gold <= bottom:
-                text = dict(ha="center", va="bottom", fontsize=8, color="#666666")
+                text = dict(ha="center", va="bottom", fontsize=9, color="#555555")
                 axes.text(place[t] + 0.3, bottom, f"{name}:\n{gold:.2f} ↓", **text)
-    axes.axhline(people, color=plots.RED, linestyle="--", label="the demonstrators")
+    axes.axhline(people, color="#222222", linestyle="--", label="the demonstrators")
     ticks = [f"T = {t:g}" if t else "T = 0, greedy" for t in temperatures]
     axes.set(xticks=range(len(ticks)), xticklabels=ticks, ylabel="gold reward", ylim=(bottom, None))
     axes.set(xlim=(-0.4, len(ticks) - 0.5))
@@ -69,7 +70,8 @@ def twice(first: np.ndarray, second: np.ndarray) -> None:
     for values, fill, label in ((first, "full", "measured once"), (second, "none", "the same model again")):
         look = dict(color=COLOURS["sft"], marker=MARKERS["sft"], fillstyle=fill, linestyle="none")
         axes.plot(x, values[order], label=label, **look)
-    axes.set(xlabel="sets of 8 prompts, by the difference", ylabel="mean gold of 8 answers", xticks=[])
+    axes.set(xlabel=f"{len(x)} sets of 8 prompts, in the order of the difference", xticks=[])
+    axes.set(ylabel="mean gold of 8 answers")
     axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     size = np.abs(difference)
     show(
