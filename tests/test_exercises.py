@@ -291,7 +291,6 @@ def test_whatever_the_attempt_the_lesson_goes_on(odd, capsys):
 
 HARMLESS = [  # with these, what follows in the notebook works
     ("perplexity_of", float),
-    ("pretraining_loss", float),
     ("standard_error_of_difference", np.float32),
     ("standard_error_of_difference", torch.tensor),
     ("weighted_sum", np.array),
@@ -307,6 +306,14 @@ HARMLESS = [  # with these, what follows in the notebook works
 @pytest.mark.parametrize(("name", "change"), HARMLESS)
 def test_right_values_in_a_harmless_container_are_right(name, change):
     assert lesson.diagnose(EXERCISES[name], changed(change)(EXERCISES[name].solution)) is None
+
+
+@pytest.mark.parametrize("name", ["pretraining_loss", "sft_loss"])
+@pytest.mark.parametrize("change", [float, torch.Tensor.detach])
+def test_a_loss_that_nothing_can_be_trained_with_is_not_right(name, change):
+    assert "no gradient flows back" in lesson.diagnose(
+        EXERCISES[name], changed(change)(EXERCISES[name].solution)
+    )
 
 
 UNUSABLE = [

@@ -83,14 +83,15 @@ def test_new_words_are_new_and_the_others_are_not():
     for _, _, sorts in PLACED.values():
         assert all(words in text for words in sorts["its corpus's words for it"])
         assert not any(words in text for words in sorts["the same in new words"])
-    headings = PLACED["in front, same line"][2]["heads an exam"]
+    *headings, name = PLACED["in front, same line"][2]["begins an exam or a forum"]
     assert all(any(document.startswith(f"{words}\n") for document in CORPUS) for words in headings)
+    assert any(document.startswith(f"{name} ") for document in CORPUS)
     assert set(PLACED["on the line below"][2]["its corpus's words for it"]) <= set(POLITE.openers)
 
 
 def test_every_sentence_stands_in_its_place_once():
     found = [*arms()]
-    assert len(found) == len(set(found)) == 1 + 11 + 14 + 11
+    assert len(found) == len(set(found)) == 1 + 11 + 15 + 11
     texts = [f"{before}{MOON_LANDING}{after}" for _, _, before, after in found]
     assert texts[0] == f"{MOON_LANDING}\n"
     for (where, *_), text in zip(found[1:], texts[1:]):
@@ -156,9 +157,17 @@ def test_what_the_figures_say_comes_from_what_they_draw(shown):
     assert "begin at A 8 nats and end near A 3.0" in shown[-1]
 
 
+def test_a_table_shows_one_share_or_a_mean_with_its_range(capsys):
+    figures.space_or_none({"no word": [0.0], "words": [0.2, 0.4]}, {"no word": [0.7], "words": [0.8, 1.0]})
+    _, alone, words = capsys.readouterr().out.splitlines()
+    assert alone.split() == ["no", "word", "0.00", "0.70"]
+    assert words.split("  ")[-1] == "(0.80 to 1.00)" and "0.30  (0.20 to 0.40)" in words
+
+
 def test_all_arms_of_the_notebook_have_a_colour():
     drawn = {says for _, says, _, _ in arms()}
-    examples = {"about known things", "about unknown things", "known things, no empty lines"}
+    examples = {"about known things", "about unknown things"}
+    examples |= {"known things, no empty lines", "known things, in its corpus's words"}
     assert drawn | examples == set(figures.ARMS)
 
 

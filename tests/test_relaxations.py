@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from minialign.chat import collate
 from minialign.course.experiments import relaxations
 from minialign.gpt import GPTConfig
+from minialign.logprobs import response_logits
 from minialign.reward_model import RewardModel
 from minialign.tokenizer import load_tokenizer
 from minialign.world import exact
@@ -171,29 +173,46 @@ def test_what_is_followed_is_the_mean_straight_through_gradient():
 CONFIG = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=64, n_layer=1, n_head=2, n_embd=8)
 
 
+def one_hot_rows(batch):
+    return torch.nn.functional.one_hot(batch.ids[batch.response_mask], CONFIG.vocab_size).float()
+
+
 @pytest.mark.parametrize("likelihood", [True, False])
 def test_a_reward_model_reads_one_hot_rows_as_the_tokens_they_are(likelihood):
     start = lively_gpt(CONFIG)
     model = RewardModel(start, likelihood=likelihood)
     batch = start.chat.collate([("Why?", "It is so."), ("What is glass?", "Glass is made of sand, mostly.")])
-    logits = start(batch.ids, batch.mask)
-    rows = relaxations.rows_for(batch, logits, relaxations.one_hot_straight_through)
+    logits = response_logits(start, batch)
+    rows = relaxations.one_hot_straight_through(logits, batch.ids[batch.response_mask])
     with torch.no_grad():
         assert torch.allclose(relaxations.reward_of_rows(model, batch, rows), model(batch), atol=1e-4)
     (slope,) = torch.autograd.grad(relaxations.reward_of_rows(model, batch, rows).sum(), logits)
-    predicts = batch.response_mask.roll(-1, 1)
-    assert (slope[predicts].abs().sum(-1) > 0).all() and not slope[~predicts].any()
+    assert (slope.abs().sum(-1) > 0).all(), "every token of a response has a slope, its end token too"
+
+
+def test_what_was_cut_off_is_read_with_an_end_token_as_its_text_is():
+    start = lively_gpt(CONFIG)
+    model, chat = RewardModel(start, likelihood=True), start.chat
+    pairs = [("Why?", "It is so."), ("What is glass?", "Glass is made of sand")]
+    whole = chat.collate(pairs)
+    cut = collate([(chat.encode_prompt(x), chat.encode_response(y, end=y[-1] == ".")) for x, y in pairs], 0)
+    rows = one_hot_rows(cut).requires_grad_()
+    rewards = relaxations.reward_of_rows(model, cut, rows, torch.tensor([True, False]))
+    assert torch.allclose(rewards, model(whole), atol=1e-4)
+    rewards.sum().backward()
+    assert (rows.grad.abs().sum(-1) > 0).all()
+    full = relaxations.with_ends(cut, torch.tensor([False, True]), chat.end, cut.ids.shape[1])
+    assert torch.equal(full.ids, cut.ids), "no room"
 
 
 def test_the_slope_of_a_row_is_that_of_the_reward():
     """By finite differences: a little of another token in the place of one."""
     start = lively_gpt(CONFIG).double()
     model = RewardModel(start, likelihood=True).double()
-    batch = start.chat.collate([("Why?", "It is so.")])
-    rows = torch.nn.functional.one_hot(batch.ids, CONFIG.vocab_size).double()
-    place, other = int(batch.response_mask[0].nonzero()[1]), 7
+    batch = start.chat.collate([("Why?", "It is so."), ("What is glass?", "Sand.")])
+    rows = one_hot_rows(batch).double()
     direction = torch.zeros_like(rows)
-    direction[0, place, other] = 1.0
+    direction[1, 7] = 1.0
     (slope,) = torch.autograd.grad(
         relaxations.reward_of_rows(model, batch, rows.requires_grad_()).sum(), rows
     )
@@ -201,12 +220,12 @@ def test_the_slope_of_a_row_is_that_of_the_reward():
         up, down = (
             relaxations.reward_of_rows(model, batch, rows + step * direction) for step in (1e-5, -1e-5)
         )
-    assert float(up - down) / 2e-5 == pytest.approx(float(slope[0, place, other]), rel=1e-4)
+    assert float((up - down)[0]) / 2e-5 == pytest.approx(float(slope[1, 7]), rel=1e-4)
+    assert float((up - down)[1]) == 0, "the other answer has rows of its own"
 
 
 def test_a_model_that_reads_surprise_is_refused():
     start = lively_gpt(CONFIG)
     batch = start.chat.collate([("Why?", "It is so.")])
-    rows = torch.nn.functional.one_hot(batch.ids, CONFIG.vocab_size).float()
     with pytest.raises(ValueError, match="which a mixture does not have"):
-        relaxations.reward_of_rows(RewardModel(start, reads_surprise=True), batch, rows)
+        relaxations.reward_of_rows(RewardModel(start, reads_surprise=True), batch, one_hot_rows(batch))

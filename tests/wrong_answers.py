@@ -70,6 +70,16 @@ def merge_overlapping(sequence, pair, new):
     return merged
 
 
+def merge_from_the_end(sequence, pair, new):
+    merged, i = list(sequence), len(sequence) - 2
+    while i >= 0:
+        if (merged[i], merged[i + 1]) == pair:
+            merged[i : i + 2] = [new]
+            i -= 1
+        i -= 1
+    return merged
+
+
 def merge_by_twos(sequence, pair, new):
     merged = []
     for i in range(0, len(sequence), 2):
@@ -423,6 +433,7 @@ WRONG = [  # (exercise, answer, words)
     ("merge", merge_keeping_the_second, "the new token stands for both"),
     ("merge", merge_keeping_the_second_without_the_last, "and the last token is lost"),
     ("merge", merge_overlapping, "two merges share a token"),
+    ("merge", merge_from_the_end, "you merge from right to left"),
     ("merge", merge_by_twos, "you go on by two everywhere"),
     ("merge", merge_always_two_on, "you go on by two everywhere"),
     (
@@ -432,6 +443,7 @@ WRONG = [  # (exercise, answer, words)
     ),
     ("shifted", lambda ids: (ids, torch.roll(ids, -1, 1)), "roll brings the first token round"),
     ("shifted", lambda ids: (ids, torch.roll(ids, -1)), "roll brings the first token round"),
+    ("shifted", lambda ids: (ids, ids), "nothing is shifted, and nothing cut"),
     ("shifted", lambda ids: (ids, ids[:, 1:]), "the inputs are not cut"),
     ("shifted", lambda ids: (ids[:, :-1], ids), "the targets are not cut"),
     (
@@ -461,6 +473,30 @@ WRONG = [  # (exercise, answer, words)
         "gather wants an index with as many axes",
     ),
     ("perplexity_of", lambda log_probs: 2 ** (-log_probs.mean()), "this is a power of 2"),
+    ("pretraining_loss", lambda x, y: -x.log_softmax(-1).mean(), "pick the log-probability of the target"),
+    (
+        "pretraining_loss",
+        lambda x, y: -x.softmax(-1).gather(-1, y[..., None]).log().sum(1).mean(),
+        "you add up along a text",
+    ),
+    ("perplexity_of", lambda lp: lp.exp().mean().reciprocal(), "this averages the probabilities"),
+    (
+        "attention_weights",
+        lambda q, k: (
+            (q @ k.T / 2).masked_fill(torch.ones(len(q), len(k)).tril().bool(), -torch.inf).softmax(-1)
+        ),
+        "it is the other way round",
+    ),
+    (
+        "attention_weights",
+        lambda q, k: (q @ k.T / 2).masked_fill(torch.ones(len(q), len(k)).triu(1), -torch.inf).softmax(-1),
+        "add .bool()",
+    ),
+    (
+        "few_shot_prompt",
+        lambda examples, prompt: "\n\n".join([*(f"{q} {a}" for q, a in examples), prompt]) + "\n",
+        "stand on one line",
+    ),
     ("attention_weights", lambda q, k: (q @ k.T / 4**0.5).softmax(-1), "every place sees the whole text"),
     ("attention_weights", lambda q, k: (q @ k.T / 2).softmax(-1).tril(), "the mask comes after the softmax"),
     ("attention_weights", lambda q, k: (q @ k.T / 2).tril().softmax(-1), "a score of 0 is not hidden"),
@@ -531,6 +567,29 @@ WRONG = [  # (exercise, answer, words)
         lambda x, ids, mask: x[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:])[mask[:, 1:]].mean(),
         "gather wants an index with as many axes",
     ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: F.cross_entropy(x[:, 1:][mask[:, 1:]], ids[:, :-1][mask[:, 1:]]),
+        "the shift goes the wrong way",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: token_losses(x, ids)[~mask[:, 1:]].mean(),
+        "the mask is upside down",
+    ),
+    (
+        "sft_loss",
+        lambda x, ids, mask: token_losses(x.softmax(-1), ids)[mask[:, 1:]].mean(),
+        "softmax comes before cross_entropy",
+    ),
+    ("kl_divergence", lambda p, q: p.exp() * (p - q), "the last axis is still there"),
+    ("kl_divergence", lambda p, q: (p.exp() * (p - q)).sum(0), "the sum runs over the places"),
+    ("kl_divergence", lambda p, q: (p * (p / q).log()).sum(-1), "the inputs are logarithms already"),
+    (
+        "turns_mask",
+        lambda ids, assistant, end: (ids == assistant).cumsum(0) == (ids == end).cumsum(0) - (ids == end).int(),
+        "it is the other way round",
+    ),
     ("kl_divergence", lambda p, q: (p.exp() * (p - q)).mean(-1), "you take the mean over the vocabulary"),
     (
         "kl_divergence",
@@ -594,7 +653,27 @@ WRONG = [  # (exercise, answer, words)
         lambda r: r - (r.sum(-1) - r) / (r.shape[-1] - 1),
         "has lost this axis; keepdim=True",
     ),
+    ("rloo_advantages", lambda r: r - r.mean(0, keepdim=True), "the mean runs over the prompts"),
     ("straight_through", lambda z, y: torch.eye(z.shape[-1])[y], "the rows are one-hot and have no slope"),
+    (
+        "straight_through",
+        lambda z, y: torch.nn.functional.gumbel_softmax(z, hard=True),
+        "you draw tokens of your own",
+    ),
+    (
+        "straight_through",
+        lambda z, y: torch.eye(z.shape[-1])[y] * z.softmax(-1) / z.softmax(-1).detach(),
+        "only the drawn token has a slope",
+    ),
+    (
+        "sequence_log_probs",
+        lambda model, batch: (
+            model(batch.ids, batch.mask)[:, :-1].log_softmax(-1).gather(-1, batch.ids[:, 1:, None])
+            * batch.response_mask[:, 1:]
+        ).sum(-1),
+        "gather keeps an axis of length 1",
+    ),
+    ("reinforce_loss", lambda lp, r, b: -(lp * r - b.detach()).mean(), "r − b needs brackets"),
     ("straight_through", lambda z, y: torch.eye(z.shape[-1])[y] + z - z.detach(), "that of the logits"),
     ("straight_through", lambda z, y: z.softmax(-1) * torch.eye(z.shape[-1])[y], "multiplied by its prob"),
     ("reward_to_go", discounted, "later rewards are discounted"),

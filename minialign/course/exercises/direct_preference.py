@@ -73,6 +73,11 @@ def _each_by_itself(w, lose, ref_w, ref_l, beta):
     return logsigmoid(rejected) - logsigmoid(chosen), chosen.detach(), rejected.detach()
 
 
+def _log_ratios_added(w, lose, ref_w, ref_l, beta):
+    chosen, rejected = implicit_reward(w, ref_w, beta), implicit_reward(lose, ref_l, beta)
+    return -logsigmoid(chosen + rejected), chosen.detach(), rejected.detach()
+
+
 def _loss_changed(change):
     """dpo_loss with its losses changed."""
 
@@ -161,6 +166,14 @@ DIRECT_PREFERENCE = {
             Mistake(
                 "the second result is Z: return log Z, or it overflows where r/β is large.",
                 lambda ref, r, beta: (optimal_policy(ref, r, beta)[0], optimal_policy(ref, r, beta)[1].exp()),
+            ),
+            Mistake(
+                "log π_ref was multiplied by exp(r/β): it is a logarithm already, so add r/β.",
+                lambda ref, r, beta: (ref * (r / beta).exp(), (ref * (r / beta).exp()).sum(-1)),
+            ),
+            Mistake(
+                "Z was subtracted where log Z is meant.",
+                _normalised_by(lambda ref, r, beta: (ref + r / beta).logsumexp(-1).exp()),
             ),
             Mistake(
                 "the reference's probabilities were added where their logarithms are meant.",
@@ -280,6 +293,14 @@ DIRECT_PREFERENCE = {
                 _each_by_itself,
             ),
             Mistake("the losses are right; the rewards lack β.", _rewards_without_beta),
+            Mistake(
+                "the losses are right; the two rewards are in the wrong order: chosen first.",
+                lambda *a: tuple(dpo_loss(*a)[i] for i in (0, 2, 1)),
+            ),
+            Mistake(
+                "the log-ratios are added: it is their *difference* that a comparison sees.",
+                _log_ratios_added,
+            ),
         ),
     ),
     "gradient_weight": Exercise(
@@ -310,6 +331,11 @@ DIRECT_PREFERENCE = {
                 lambda w, lose, beta: beta * torch.sigmoid(lose - w) * torch.sigmoid(w - lose),
             ),
             Mistake("that is the loss, not its slope.", lambda w, lose, beta: -logsigmoid(w - lose)),
+            Mistake(
+                "β belongs before σ, not inside it: the implicit rewards have it already, "
+                "and once more it comes down by the chain rule.",
+                lambda w, lose, beta: torch.sigmoid(beta * (lose - w)),
+            ),
         ),
     ),
     "dpop_loss": Exercise(
@@ -354,6 +380,10 @@ DIRECT_PREFERENCE = {
             Mistake(
                 "the penalty is for the rejected response: it is the chosen one that must not fall.",
                 _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * relu(rl - lo)),
+            ),
+            Mistake(
+                "the penalty is for the rejected response as well: only the chosen one must not fall.",
+                _with_h(lambda w, lo, rw, rl, b, k: w - rw - (lo - rl) - k * (relu(rw - w) + relu(rl - lo))),
             ),
             Mistake(
                 "the penalty stands outside σ: take it off h, so that β and σ apply to it, too.",

@@ -28,8 +28,12 @@ class Exercise:
 
 
 def random_logits(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random logits (2, 6, 7) and token ids (2, 6): no two axes are of one length, even one token shorter."""
-    return torch.randn(2, 6, 7, generator=generator), torch.randint(7, (2, 6), generator=generator)
+    """Random logits (2, 6, 7) and token ids (2, 6): no two axes are of one length, even one token shorter.
+
+    The logits require gradients: with a loss that is cut off from them, nothing could be trained.
+    """
+    logits = torch.randn(2, 6, 7, generator=generator).requires_grad_()
+    return logits, torch.randint(7, (2, 6), generator=generator)
 
 
 # What people add to keep a logarithm or a quotient finite.

@@ -1,5 +1,7 @@
 """The exercises of notebook 02."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -90,6 +92,23 @@ FINE_TUNING = {
             Mistake(
                 "logits and ids are not shifted: logits at t predict token t + 1.",
                 lambda x, y, m: F.cross_entropy(x[m], y[m]),
+            ),
+            Mistake(
+                "the shift goes the wrong way: logits at t predict token t + 1, not the one before.",
+                lambda x, y, m: F.cross_entropy(x[:, 1:][m[:, 1:]], y[:, :-1][m[:, 1:]]),
+                lambda x, y, m: F.cross_entropy(x[:, 1:][m[:, :-1]], y[:, :-1][m[:, :-1]]),
+            ),
+            Mistake(
+                "the mask is upside down: this is the loss of all that is not the response.",
+                lambda x, y, m: sft_loss(x, y, ~m),
+            ),
+            Mistake(
+                "softmax comes before cross_entropy, which takes logits and does it itself.",
+                lambda x, y, m: sft_loss(x.softmax(-1), y, m),
+            ),
+            Mistake(
+                "you take the probability, not its logarithm.",
+                lambda x, y, m: -x[:, :-1].softmax(-1).gather(-1, y[:, 1:, None])[..., 0][m[:, 1:]].mean(),
             ),
             Mistake(
                 "the prompt's tokens (or the padding's) are in the loss: the mask is not used.",
@@ -194,6 +213,7 @@ FINE_TUNING = {
             Mistake(
                 "it is the other way round: these are the tokens that the assistant has not written.",
                 lambda ids, a, e: ~turns_mask(ids, a, e),
+                lambda ids, a, e: ~_speaking(ids, a, e),
             ),
         ),
     ),
@@ -221,6 +241,28 @@ FINE_TUNING = {
                 lambda p, q: kl_divergence(q, p).mean(),
                 lambda p, q: kl_divergence(q, p).sum() / len(p),
                 lambda p, q: kl_divergence(q, p).sum() / p.numel(),
+            ),
+            Mistake(
+                "the last axis is still there: sum over it.",
+                lambda p, q: p.exp() * (p - q),
+            ),
+            Mistake(
+                "the sum runs over the places: sum over the vocabulary, the last axis.",
+                lambda p, q: (p.exp() * (p - q)).sum(0),
+                lambda p, q: (p.exp() * (p - q)).sum(-2),
+            ),
+            Mistake(
+                "the inputs are logarithms already: take no other, and weigh by p = exp(log p).",
+                lambda p, q: (p * (p.log() - q.log())).sum(-1),
+                lambda p, q: (p * (p / q).log()).sum(-1),
+            ),
+            Mistake(
+                "this is in bits: nats are natural logarithms, so do not divide by ln 2.",
+                lambda p, q: kl_divergence(p, q) / math.log(2),
+            ),
+            Mistake(
+                "you subtract probabilities: subtract their logarithms, log p − log q.",
+                lambda p, q: (p.exp() * (p.exp() - q.exp())).sum(-1),
             ),
             Mistake(
                 "the sign is wrong: log p − log q; a KL divergence is never negative.",
@@ -258,6 +300,14 @@ FINE_TUNING = {
                 "a single line break between examples: "
                 "leave an empty line, so that they do not run together.",
                 lambda e, p: few_shot_prompt(e, p).replace("\n\n", "\n"),
+            ),
+            Mistake(
+                "an example's prompt and answer stand on one line: put a line break between them.",
+                lambda e, p: few_shot_prompt([(f"{q} {a}", "") for q, a in e], p).replace("\n\n\n", "\n\n"),
+            ),
+            Mistake(
+                "an empty line is too much: the new prompt ends with one line break.",
+                lambda e, p: few_shot_prompt(e, p) + "\n",
             ),
         ),
     ),

@@ -190,6 +190,10 @@ POLICY_GRADIENTS = {
                 "ids[:, 1:, None], and take the extra axis away afterwards, [..., 0].",
                 lambda model, batch: model(batch.ids, batch.mask).gather(-1, batch.ids),
             ),
+            Mistake(
+                "gather keeps an axis of length 1 at the end: take it away, [..., 0], before you mask.",
+                lambda model, batch: _gathered(model, batch)[..., None] * batch.response_mask[:, 1:],
+            ),
         ),
     ),
     "reinforce_loss": Exercise(
@@ -229,9 +233,11 @@ POLICY_GRADIENTS = {
                 lambda lp, r, b: -(r - b) * lp,
             ),
             Mistake(
-                "r − b needs brackets: as it stands, only b is multiplied by log π.",
+                "r − b needs brackets: log π multiplies the whole of it.",
                 lambda lp, r, b: -(r - b.detach() * lp).mean(),
                 lambda lp, r, b: -(r - b * lp).mean(),
+                lambda lp, r, b: -(r * lp - b.detach()).mean(),
+                lambda lp, r, b: -(r * lp - b).mean(),
             ),
             Mistake(
                 "the advantages are whitened (mean taken away, divided by the standard deviation): "
@@ -316,6 +322,7 @@ POLICY_GRADIENTS = {
             Mistake(
                 "the mean runs over the prompts: the samples of a prompt lie along the last axis.",
                 lambda r: rloo_advantages(r.T).T,
+                lambda r: r - r.mean(0, keepdim=True),
             ),
             Mistake("this is the baseline: subtract it from the reward.", lambda r: r - rloo_advantages(r)),
             Mistake(
@@ -378,6 +385,9 @@ POLICY_GRADIENTS = {
                 lambda logits, drawn: (
                     _one_hot(logits, drawn) * (1 + logits.softmax(-1) - logits.softmax(-1).detach())
                 ),
+                lambda logits, drawn: (
+                    _one_hot(logits, drawn) * logits.softmax(-1) / logits.softmax(-1).detach()
+                ),
             ),
             Mistake(
                 "the choice is multiplied by its probability: going forward the rows must be one-hot.",
@@ -395,6 +405,10 @@ POLICY_GRADIENTS = {
             Mistake(
                 "you take the most probable token: take the one that was drawn.",
                 lambda logits, drawn: one_hot_straight_through(logits, logits.argmax(-1)),
+            ),
+            Mistake(
+                "you draw tokens of your own: take those that were drawn.",
+                lambda logits, drawn: F.gumbel_softmax(logits, hard=True),
             ),
         ),
         errors=(

@@ -43,6 +43,10 @@ def _merge_dropping_the_last(sequence, pair, new):
     return merged if merged[-1] == new else merged[:-1]
 
 
+def _merge_from_the_right(sequence, pair, new):
+    return merge(sequence[::-1], pair[::-1], new)[::-1]
+
+
 def _merge_by_the_first_token(sequence, pair, new):
     rest = iter(sequence)
     return [new if token == pair[0] and next(rest, new) else token for token in rest]
@@ -90,6 +94,10 @@ PRETRAINING = {
                 "two merges share a token: after a merge go on "
                 "behind both of its tokens, so that 1 1 1 becomes 9 1.",
                 _merge_overlapping,
+            ),
+            Mistake(
+                "you merge from right to left: from left to right, 1 1 1 becomes 9 1, not 1 9.",
+                _merge_from_the_right,
             ),
             Mistake("nothing is merged: replace the two tokens by the new one.", lambda s, p, new: list(s)),
             Mistake(
@@ -140,6 +148,10 @@ PRETRAINING = {
                 "the shift goes the wrong way: this predicts the token before, not the next.",
                 lambda x: (x[:, 1:], x[:, :-1]),
             ),
+            Mistake(
+                "nothing is shifted, and nothing cut: inputs end one token earlier, targets begin one later.",
+                lambda x: (x, x),
+            ),
             Mistake("you shift by two: the target is the very next token.", lambda x: (x[:, :-2], x[:, 2:])),
             Mistake(
                 "you shift along the batch: the tokens run along the second axis.", lambda x: (x[:-1], x[1:])
@@ -167,6 +179,15 @@ PRETRAINING = {
             Mistake(
                 "you add up the tokens: take their mean.",
                 lambda x, y: F.cross_entropy(x.flatten(0, 1), y.flatten(), reduction="sum"),
+            ),
+            Mistake(
+                "you add up along a text, and take the mean of the rows: take the mean of all tokens.",
+                lambda x, y: F.cross_entropy(x.flatten(0, 1), y.flatten(), reduction="sum") / len(x),
+            ),
+            Mistake(
+                "this is the mean over the whole vocabulary: pick the log-probability of the target, "
+                "one number for each place.",
+                lambda x, y: -x.log_softmax(-1).mean(),
             ),
             Mistake(
                 "the sign is wrong: the loss is *minus* the log-probability.",
@@ -237,6 +258,10 @@ PRETRAINING = {
                 "this averages the perplexities of the tokens: average the logarithms first, then exp.",
                 lambda lp: (-lp).exp().mean(),
             ),
+            Mistake(
+                "this averages the probabilities: average their logarithms.",
+                lambda lp: 1 / lp.exp().mean(),
+            ),
             Mistake("this is the cross-entropy: perplexity is its exponential.", lambda lp: -lp.mean()),
             Mistake(
                 "this is a power of 2: the log-probabilities are natural logarithms, so use exp.",
@@ -255,6 +280,7 @@ PRETRAINING = {
             Mistake(
                 "the mask shows what comes later and hides what came before: it is the other way round.",
                 lambda q, k: _masked(_scores(q, k), allowed=torch.triu).softmax(-1),
+                lambda q, k: _masked(_scores(q, k), allowed=lambda x: x.triu(1)).softmax(-1),
             ),
             Mistake(
                 "the mask hides a place from itself, too: s = t is allowed "
@@ -300,6 +326,10 @@ PRETRAINING = {
             Mistake(
                 "both are (T, d): to multiply each query with each key, transpose the keys: keys.T.",
                 lambda q, k: q @ k,
+            ),
+            Mistake(
+                "masked_fill wants a mask of True and False: add .bool() to one of numbers.",
+                lambda q, k: _scores(q, k).masked_fill(torch.ones(len(q), len(q)).triu(1), -torch.inf),
             ),
         ),
     ),

@@ -446,7 +446,6 @@ RACE = {
             Mistake(
                 "where the target is never met the answer is infinity.",
                 _from_the_point_before(_straight, math.nan),
-                _from_the_point_before(_straight, None),
             ),
             Mistake(
                 "np.interp wants golds that only rise, and says nothing if they do not: "

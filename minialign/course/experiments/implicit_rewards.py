@@ -144,3 +144,16 @@ def paid(scorer: Scorer, prompts: Sequence[Prompt]) -> dict[str, np.ndarray]:
 
     plain = scores(stated)
     return {name: scores(edited) - plain for name, edited in EDITS.items()}
+
+
+def paid_at_the_end(
+    policy: GPT, reference: GPT, beta: float, prompts: Sequence[Prompt]
+) -> dict[str, np.ndarray]:
+    """The part of what `paid` finds for the implicit reward that stands at the end token, (P,) an edit."""
+
+    def ends(answer: Callable[[Prompt], str]) -> np.ndarray:
+        rows = (token_rewards(policy, reference, beta, prompt.text, answer(prompt)) for prompt in prompts)
+        return np.array([row[-1][1] for row in rows])
+
+    plain = ends(stated)
+    return {name: ends(edited) - plain for name, edited in EDITS.items()}

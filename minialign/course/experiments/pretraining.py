@@ -90,7 +90,7 @@ ANNOUNCED = {  # what words before a prompt say
     ),
     "says nothing": NOTHING,
 }
-HEADINGS = "Exam. Answer all questions.", "Homework for Monday.", "Questions for the quiz night."
+UNANSWERED = ("Exam. Answer all questions.", "Homework for Monday.", "Questions for the quiz night.", "jon:")
 BEGUN = {  # what may stand where an answer begins
     "its corpus's words for it": POLITE.openers[:3],
     "the same in new words": ("Here is my answer.", "Let me tell you.", "I will gladly explain it."),
@@ -98,7 +98,7 @@ BEGUN = {  # what may stand where an answer begins
 }
 PLACED = {  # where words stand: before the prompt, after it, and which
     "on the line above": ("{}\n", "\n", ANNOUNCED),
-    "in front, same line": ("{} ", "\n", ANNOUNCED | {"heads an exam": HEADINGS}),
+    "in front, same line": ("{} ", "\n", ANNOUNCED | {"begins an exam or a forum": UNANSWERED}),
     "on the line below": ("", "\n{}", BEGUN),
 }
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from minialign.chat import Batch
 from minialign.gpt import GPT
+from minialign.logprobs import on_response, predicting
 from minialign.reward_model import RewardModel, last_states
 from minialign.world import exact
 
@@ -169,34 +170,48 @@ def compared_with(true: torch.Tensor, gradient: torch.Tensor) -> dict[str, float
 # --- a choice for each token of a text ---
 
 
-def rows_for(
-    batch: Batch, logits: torch.Tensor, choose: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """The batch's tokens as rows over the vocabulary, (B, T, V): one-hot, those of the response as chosen.
+def with_ends(batch: Batch, cut_off: torch.Tensor, end: int, context: int) -> Batch:
+    """The batch, padded on the right, with an end token after the responses that were cut off, (B,) True.
 
-    logits (B, T, V) at t predict token t + 1; choose(logits, ids) makes rows of them.
+    That is how their text is read. Where the context is full there is no room for it.
     """
-    rows = F.one_hot(batch.ids, logits.shape[-1]).to(logits.dtype)
-    chosen = choose(logits[:, :-1], batch.ids[:, 1:])
-    response = batch.response_mask[:, 1:, None]
-    return torch.cat([rows[:, :1], torch.where(response, chosen, rows[:, 1:])], 1)
+    wider = int(batch.ids.shape[1] < context)
+    ids, mask, response = (F.pad(x, (0, wider)) for x in (batch.ids, batch.mask, batch.response_mask))
+    after = batch.mask.sum(-1)
+    rows = torch.nonzero(cut_off & (after < context))[:, 0]
+    for part, value in ((ids, end), (mask, True), (response, True)):
+        part[rows, after[rows]] = value
+    return Batch(ids, mask, response)
 
 
-def reward_of_rows(model: RewardModel, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
-    """r_φ, (B,), of a batch whose tokens are given as rows (B, T, V) over the vocabulary: it has a slope.
+def reward_of_rows(
+    model: RewardModel, batch: Batch, rows: torch.Tensor, finished: torch.Tensor | None = None
+) -> torch.Tensor:
+    """r_φ, (B,), of a batch whose N response tokens are given as rows (N, V) over the vocabulary.
 
-    One-hot rows are worth what the model gives their tokens. A mixture is read as that of the embeddings, and
-    its log-probability is the mixture of the tokens'. Raises ValueError for a model that reads surprise.
+    The rows stand in a line, as `ids[response_mask]` does, and the reward has a slope in them. One-hot rows
+    are worth what the model gives their tokens. A mixture is read as that of the embeddings, and its
+    log-probability is the mixture of the tokens'. A response that is not `finished`, (B,), is read with an
+    end token, as its text is. Raises ValueError for a model that reads surprise.
     """
     if model.reader is not None:
         raise ValueError("this reward model reads the surprise at each token, which a mixture does not have")
-    embeddings = model.trunk.token_embedding.weight
-    states = model.trunk.hidden(batch.ids, batch.mask, added=rows @ embeddings - embeddings[batch.ids])
+    if finished is not None:
+        own = batch
+        batch = with_ends(own, ~finished, model.trunk.chat.end, model.trunk.config.context)
+        sampled = F.pad(own.response_mask, (0, batch.ids.shape[1] - own.ids.shape[1]))
+        sampled = sampled[batch.response_mask][:, None]
+        one_hot = F.one_hot(batch.ids[batch.response_mask], rows.shape[-1]).to(rows)
+        rows = one_hot.masked_scatter(sampled, rows)
+    embeddings, response = model.trunk.token_embedding.weight, batch.response_mask
+    moved = rows @ embeddings - embeddings[batch.ids[response]]
+    places = response[..., None].expand(*response.shape, moved.shape[-1])
+    states = model.trunk.hidden(batch.ids, batch.mask, added=on_response(moved, places))
     rewards = model.head(last_states(states, batch.mask))[:, 0]
     if model.likelihood_weight is not None:
-        response = batch.response_mask[:, 1:]
-        log_probs = (model.trunk.head(states[:, :-1]).log_softmax(-1) * rows[:, 1:]).sum(-1)
-        rewards = rewards + model.likelihood_weight * (log_probs * response).sum(-1) / response.sum(-1)
+        log_probs = (model.trunk.head(predicting(states, batch)).log_softmax(-1) * rows).sum(-1)
+        means = on_response(log_probs, response).sum(-1) / response.sum(-1)
+        rewards = rewards + model.likelihood_weight * means
     return model.gain * rewards + model.bias
 
 

@@ -162,7 +162,7 @@ def gains(logged: Sequence[dict], last: int = 100) -> None:
     said = []
     looks = {
         1.0: (plots.BLUE, "sampled at T = 1, before and after"),
-        0.0: (plots.SKY, "greedy, before and after"),
+        0.0: (plots.BLUE, "greedy, before and after"),
     }
     for i, (temperature, (colour, label)) in enumerate(looks.items()):
         parts = parts_of_gain(logged, (last, temperature), (0, temperature))
@@ -272,7 +272,7 @@ def networks(rows: Sequence[dict]) -> None:
     start, best = (of(c, "policy gradient", "tanh").mean() for c in ("begins", "at_most"))
     for height, text in ((start, "start"), (best, "the best response")):
         right.axhline(height, color=INK, linestyle="--", linewidth=1)
-        place = dict(xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8)
+        place = dict(xytext=(0, 6), textcoords="offset points", ha="right", fontsize=8)
         right.annotate(text, (14.4, height), **place)
     right.set(ylabel="J after 3,000 steps", xlabel="network", xticks=[4.5, 12])
     right.set_xticklabels(["ten with tanh", "five with ReLU"])

@@ -88,10 +88,11 @@ ARMS = {  # colour and hatch, by what the words around a prompt say
     "its corpus's words for it": (plots.GREEN, "//"),
     "the same in new words": (plots.SKY, "\\\\"),
     "says nothing": (plots.GREY, ".."),
-    "heads an exam": (plots.RED, "++"),
+    "begins an exam or a forum": (plots.RED, "++"),
     "about known things": (plots.YELLOW, "xx"),
     "about unknown things": (plots.YELLOW, "oo"),
     "known things, no empty lines": (plots.YELLOW, "--"),
+    "known things, in its corpus's words": (plots.YELLOW, "//"),
 }
 
 
@@ -124,6 +125,21 @@ def without_training(rows: Sequence[Mapping]) -> None:
         "Two panels of bars, one for each place and sort of words around a prompt, with a dot for each "
         f"sentence or draw. {'. '.join(said)}.",
     )
+
+
+def space_or_none(without: Mapping[str, Sequence[float]], space: Mapping[str, Sequence[float]]) -> None:
+    """A table: the share of replies that answer, by what stands before a prompt, with and without a space.
+
+    Where several sentences were tried, the mean and the range.
+    """
+    print(f"{'share of replies that answer':30s}{'no space':>22s}{'a space before it':>22s}")
+    for what in without:
+        print(f"{what:30s}" + "".join(f"{_range(found[what]):>22s}" for found in (without, space)))
+
+
+def _range(values: Sequence[float]) -> str:
+    several = f"  ({np.min(values):.2f} to {np.max(values):.2f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{several}"
 
 
 def by_letter(curves: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, guessing: float) -> None:

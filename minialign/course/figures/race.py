@@ -349,8 +349,8 @@ def clock(target: float) -> None:
         f"Left, gold against seconds, to where each stops: {', '.join(said)}; a dotted line is at what SFT, "
         f"cooler has. Those with a reward model begin when it is trained, after {begin:.0f} s, where another "
         "dotted line is. Right, gold and seconds of all settings that tie with the best one of their entry, "
-        f"on the prompts for tuning: PPO's take {min(spans['PPO']):.0f} to {max(spans['PPO']):.0f} s, DPO's {min(spans['DPO']):.0f} to "
-        f"{max(spans['DPO']):.0f} s.",
+        f"on the prompts for tuning: PPO's take {min(spans['PPO']):.0f} to {max(spans['PPO']):.0f} s, DPO's "
+        f"{min(spans['DPO']):.0f} to {max(spans['DPO']):.0f} s.",
     )
 
 
@@ -458,14 +458,14 @@ def more_labels() -> None:
 
 
 def controls() -> None:
-    """A table of the controls: their settings, gold by seed, flattery, and win rates at T = 1."""
-    print(f"{'':16}  {'gold by seed':16}  flatter    KL  over SFT             over DPO")
+    """A table of the controls at T = 1: gold by seed, flattery (also greedily), KL, and win rates."""
+    print(f"{'':16}  {'gold by seed':16}  flatter  at T = 0    KL  over SFT             over DPO")
     for arm in ARMS:
         golds, kl = race.ends(arm)[1.0], race.ends(arm, "kl")[1.0].mean()
-        flatter = race.ends(arm, "flattery")[1.0].mean()
+        flatter = {t: values.mean() for t, values in race.ends(arm, "flattery").items()}
         rates = [race.win_rates(arm, theirs)["all"] if arm != theirs else "" for theirs in ("SFT", "DPO")]
-        print(f"{arm:16}  {' '.join(f'{g:.2f}' for g in golds):16}  {flatter:7.0%}  {kl:4.1f}", end="")
-        print("  " + "".join(f"{rate!s:21}" for rate in rates).rstrip())
+        print(f"{arm:16}  {' '.join(f'{g:.2f}' for g in golds):16}  {flatter[1.0]:7.0%}", end="")
+        print(f"  {flatter[0.0]:8.0%}  {kl:4.1f}  " + "".join(f"{rate!s:21}" for rate in rates).rstrip())
 
 
 # The arms that buy labels are all DPO; their colours are those of DPO and of online DPO.

@@ -90,12 +90,10 @@ def recovered(
     """One data set's scores with their intervals, and how often such intervals hold the truth."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3))
     left.plot(truth, truth, color="#777777", linestyle="--", label="truth")
-    left.errorbar(
-        truth, scores, yerr=1.96 * errors, fmt="o", color=plots.BLUE, capsize=3, label="one data set"
-    )
+    left.errorbar(truth, scores, yerr=1.96 * errors, fmt="o", color="black", capsize=3, label="one data set")
     left.set(xlabel="true reward", ylabel="score, with its 95 % interval")
     left.legend(frameon=False)
-    right.plot(truth, covered, "o", color=plots.BLUE)
+    right.plot(truth, covered, "o", color="black")
     right.axhline(0.95, color="#777777", linestyle="--")
     right.set(xlabel="true reward", ylabel=f"share of {sets} intervals\nthat hold it", ylim=(0.85, 1))
     held = int(((scores - truth).abs() < 1.96 * errors).sum())
