@@ -253,6 +253,11 @@ def without_a(log_probs, old, advantages, response_mask, clip):
     return -mean_over(torch.min(free, cut), response_mask)
 
 
+def clipped_around_0(log_probs, old, advantages, response_mask, clip):
+    ratio = (log_probs - old).exp()
+    return -mean_over(torch.min(ratio * advantages, ratio.clamp(-clip, clip) * advantages), response_mask)
+
+
 def larger_and_sign_turned(log_probs, old, advantages, response_mask, clip):
     free, cut = ratios(log_probs, old, clip)
     return mean_over(torch.max(free * advantages, cut * advantages), response_mask)
@@ -292,6 +297,12 @@ def backwards(error=None, returns=lambda advantages, values, rewards: advantages
 
 def next_value(t, values):
     return values[:, t + 1] if t + 1 < values.shape[1] else torch.zeros(len(values))
+
+
+def aimed_at_one_step(rewards, values, response_mask, gamma, lam):
+    advantages, _ = backwards()(rewards, values, response_mask, gamma, lam)
+    following = torch.stack([next_value(t, values) for t in range(values.shape[1])], 1)
+    return advantages, rewards + gamma * following
 
 
 def of_two_columns(rewards, values, response_mask, gamma, lam):
@@ -587,7 +598,9 @@ WRONG = [  # (exercise, answer, words)
     ("kl_divergence", lambda p, q: (p * (p / q).log()).sum(-1), "the inputs are logarithms already"),
     (
         "turns_mask",
-        lambda ids, assistant, end: (ids == assistant).cumsum(0) == (ids == end).cumsum(0) - (ids == end).int(),
+        lambda ids, assistant, end: (
+            (ids == assistant).cumsum(0) == (ids == end).cumsum(0) - (ids == end).int()
+        ),
         "it is the other way round",
     ),
     ("kl_divergence", lambda p, q: (p.exp() * (p - q)).mean(-1), "you take the mean over the vocabulary"),
@@ -746,6 +759,7 @@ WRONG = [  # (exercise, answer, words)
         "you return one number for each response",
     ),
     ("kl_penalized_rewards", lambda *a: penalised(*a, penalty=k3), "the penalty is k3 or k2"),
+    ("kl_penalized_rewards", lambda s, *a: penalised(a[-1] * s, *a), "β multiplies the score, too"),
     (
         "kl_penalized_rewards",
         lambda scores, lp, ref, mask, beta: scores[:, None] - beta * (lp - ref) * mask,
@@ -755,10 +769,12 @@ WRONG = [  # (exercise, answer, words)
     ("kl_k3", lambda lr: lr.exp() - 1 + lr, "the sign in the exponent is wrong"),
     ("kl_k3", lambda lr: (-lr).exp() - 1 - lr, "the sign of the last term is wrong"),
     ("kl_k3", lambda lr: k3(lr).sum(), "the samples are added up"),
+    ("kl_k3", lambda lr: lr**2, "that is k2"),
     ("clipped_policy_loss", divided, "you divide one log-probability by the other"),
     ("clipped_policy_loss", a_on_the_left, "only one of the two is multiplied by A"),
     ("clipped_policy_loss", a_on_the_right, "only one of the two is multiplied by A"),
     ("clipped_policy_loss", without_a, "the advantage is not used"),
+    ("clipped_policy_loss", clipped_around_0, "the ratio is clipped to ±ε"),
     ("clipped_policy_loss", of_responses, "one ratio for each response"),
     ("clipped_policy_loss", larger_and_sign_turned, "and you take the larger of the two"),
     ("clipped_policy_loss", unreduced, "you return a loss for each token"),
@@ -773,6 +789,7 @@ WRONG = [  # (exercise, answer, words)
         lambda r, v, *a: (discounted(r, 1.0) - v, discounted(r, 1.0)),
         "γ and λ are both missing",
     ),
+    ("gae", aimed_at_one_step, "the second result is r_t + γ V_{t+1}"),
     ("gae", backwards(returns=lambda a, v, r: a - v), "the returns are advantages *plus* values"),
     ("gae", backwards(lambda t, r, v, gamma: r[:, t] - v[:, t]), "V_{t+1} is missing in δ"),
     (

@@ -113,6 +113,10 @@ RLHF = {
                 "a token more probable than under the reference must *cost* reward.",
                 lambda *a: _penalized(*a, sign=1.0),
             ),
+            Mistake(
+                "β multiplies the score, too: it is the price of the KL alone.",
+                lambda s, lp, ref, mask, beta: kl_penalized_rewards(beta * s, lp, ref, mask, beta),
+            ),
             Mistake("β is missing.", lambda s, lp, ref, mask, beta: _penalized(s, lp, ref, mask, 1.0)),
             Mistake(
                 "the score is on every token: it is given once, at the last token of the response.",
@@ -245,6 +249,11 @@ RLHF = {
                 _with_returns(lambda r, v, m, gamma, advantages: gae(r, 0 * v, m, 1.0, 1.0)[0]),
                 _with_returns(lambda r, v, m, gamma, advantages: reward_to_go(r)),
             ),
+            Mistake(
+                "the second result is r_t + γ V_{t+1}, what λ = 0 would aim at: here returns are A + V.",
+                _with_returns(lambda r, v, m, gamma, advantages: (r + gamma * _next(v)) * m),
+                _with_returns(lambda r, v, m, gamma, advantages: r + gamma * _next(v)),
+            ),
             Mistake("the two results are swapped: advantages first, then returns.", lambda *a: gae(*a)[::-1]),
             Mistake(
                 "you go forwards in time: an advantage is made of what comes later, so start at the end.",
@@ -282,6 +291,17 @@ RLHF = {
                 "only the clipped ratio is used: without the minimum, "
                 "a step in the wrong direction would never be taken back.",
                 lambda *a: _clipped(*a, smaller=lambda free, clipped: clipped),
+            ),
+            Mistake(
+                "the ratio is clipped to ±ε: it stays near 1, between 1 − ε and 1 + ε.",
+                lambda lp, old, advantages, mask, clip: _of_ratios(
+                    lp,
+                    old,
+                    advantages,
+                    mask,
+                    clip,
+                    combine=lambda free, _, A: torch.minimum(free * A, free.clamp(-clip, clip) * A),
+                ),
             ),
             Mistake("nothing is clipped.", lambda *a: _clipped(*a, smaller=lambda free, clipped: free)),
             Mistake(
@@ -363,6 +383,7 @@ RLHF = {
             Mistake(
                 "that is k2, lr²/2: biased, though close to it where the two policies are close.",
                 lambda lr: lr**2 / 2,
+                lambda lr: lr**2,
             ),
             Mistake("that is k1, the log-ratio itself.", lambda lr: lr * 1.0),
             Mistake(

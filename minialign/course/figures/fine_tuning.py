@@ -1,5 +1,6 @@
 """The figures of notebook 02."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib import pyplot as plt
 
 from minialign.chat import Batch, Chat
 from minialign.course import plots
+from minialign.course.experiments.mask_bugs import BUGS
 from minialign.course.experiments.measuring import over_seeds
 from minialign.course.lesson import show
 
@@ -32,12 +34,12 @@ def mask(chat: Chat, batch: Batch) -> None:
     """The first conversation of a batch: its tokens, what each place predicts, and whether that counts."""
     ids, response = batch.ids[0].tolist(), batch.response_mask[0].tolist()
     rows = {"the token at t": zip(ids, response), "predicts": zip(ids[1:], response[1:])}
-    figure, axes = plt.subplots(figsize=(11, 2.1))
+    figure, axes = plt.subplots(figsize=(11, 2.8))
     for y, row in enumerate(rows.values()):
         for x, (token, lit) in enumerate(row):
             box = dict(boxstyle="round,pad=0.2", facecolor=plots.SKY if lit else "#EEEEEE", edgecolor="none")
             text = chat.decode([token]).strip()
-            axes.text(x, -y, text, ha="center", va="center", fontsize=8, rotation=55, bbox=box)
+            axes.text(x, -y, text, ha="center", va="center", fontsize=10, rotation=60, bbox=box)
             if y:
                 axes.text(x, -1.9, "✓" if lit else "–", ha="center", va="center", fontsize=11)
     ticks = dict(yticks=[0, -1, -1.9], yticklabels=[*rows, "in the loss?"], xticks=[])
@@ -63,8 +65,8 @@ def losses(yours: Sequence[float], shipped: Sequence[float]) -> None:
     axes.legend(frameon=False)
     show(
         figure,
-        "Two training losses over a logarithmic axis of steps, smoothed. Yours falls by more than half in "
-        f"its {len(yours)} steps. The shipped model's falls from {shipped[0]:.1f} nats a token to "
+        "Two training losses over a logarithmic axis of steps, smoothed. Yours is flat for the first steps and "
+        f"has fallen by more than half after {len(yours)}. The shipped model's falls from {shipped[0]:.1f} nats a token to "
         f"{np.mean(shipped[-100:]):.2f} in {len(shipped):,} steps.",
     )
 
@@ -120,7 +122,8 @@ def knowledge(rows: Sequence[dict]) -> None:
         for j, kind in enumerate(("real", "invented")):
             of_arm = [row for row in rows if row["arm"] == arm]
             name = f"{kind} topics, {label}"
-            plots.curve_over_seeds(right, of_arm, "epoch", f"held-out/{kind}", name, 1 + 3 * j + i)
+            plots.curve_over_seeds(right, of_arm, "epoch", f"held-out/{kind}", name, (1, 4)[i])
+            right.lines[-1].set_linestyle(("-", "--")[j])
     left.set(xlabel="epoch", ylabel="facts right", ylim=(-0.03, 1.03))
     right.set(xlabel="epoch", title="topics in the corpus only", ylim=(0.6, 1.02))
     left.legend(frameon=False, fontsize=8, loc="center right")
@@ -334,8 +337,9 @@ def masks(rows: Sequence[dict], names: Sequence[str], labels: Sequence[str] | No
     said = []
     for ax, (name, title) in zip(axes, panels.items()):
         found = [over_seeds(rows, name, bug=bug) for bug in names]
-        for y, values in enumerate(found):
-            look = dict(color=plots.COLOURS[y], hatch=plots.HATCHES[y], edgecolor="white")
+        for y, (bug, values) in enumerate(zip(names, found)):
+            i = [*BUGS].index(bug)
+            look = dict(color=plots.COLOURS[i], hatch=plots.HATCHES[i], edgecolor="white")
             ax.barh(y, values.mean(), 0.6, **look)
             ax.plot(values, [y] * len(values), "ko", markersize=3)
         ax.set(title=title, yticks=range(len(names)), yticklabels=labels)
@@ -348,8 +352,8 @@ def mask_losses(rows: Sequence[dict], names: Sequence[str]) -> None:
     """The training losses that the authors of the masks would have looked at."""
     figure, axes = plt.subplots(figsize=(7, 2.8))
     ends = {}
-    for i, bug in enumerate(names):
-        mean = over_seeds(rows, "losses", bug=bug).mean(0)  # each of ten steps
+    for bug in names:
+        i, mean = [*BUGS].index(bug), over_seeds(rows, "losses", bug=bug).mean(0)  # each of ten steps
         look = dict(color=plots.COLOURS[i], marker=plots.MARKERS[i], markersize=4)
         axes.plot(10 * np.arange(1, len(mean) + 1), mean, label=bug, **look)
         ends[bug] = mean[-1]
@@ -369,7 +373,8 @@ def moved_mass(
     axes.barh(y + 0.2, after, 0.4, color=plots.ORANGE, hatch="//", edgecolor="white", label="mass moved")
     for place, (p, q, gold) in enumerate(zip(before, after, golds)):
         axes.text(max(p, q) + 0.01, place, f"gold {gold:.1f}", va="center", fontsize=8)
-    axes.set(yticks=y, yticklabels=texts, xlabel="probability of the first token")
+    begin = [textwrap.shorten(text, 48, placeholder=" …") for text in texts]
+    axes.set(yticks=y, yticklabels=begin, xlabel="probability of the first token")
     axes.invert_yaxis()
     axes.legend(frameon=False)
     show(

@@ -8,9 +8,10 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from minialign.course import plots
-from minialign.course.experiments import critics, goodhart
+from minialign.course.experiments import critics, goodhart, ppo_bugs
 from minialign.course.experiments.measuring import over_seeds
 from minialign.course.experiments.rlhf import WARMUP
 from minialign.course.lesson import show
@@ -55,14 +56,14 @@ MODELS = {  # name: its place, its text, and whether it is trained
     "critic": ((5.2, -1.1), "critic V\n(trained)", True),
     "advantage": ((8.2, 0.0), "a reward and an\nadvantage a token", None),
 }
-CALLS = {  # who hands what to whom
-    ("policy", "rollout"): "samples, with log π",
-    ("rollout", "reference"): "",
-    ("rollout", "reward"): "",
-    ("rollout", "critic"): "",
-    ("reference", "advantage"): "log π_ref, a token",
-    ("reward", "advantage"): "one score",
-    ("critic", "advantage"): "V, a token",
+CALLS = {  # who hands what to whom; and where that is written
+    ("policy", "rollout"): ("samples, with log π", (1.3, 0.12)),
+    ("rollout", "reference"): None,
+    ("rollout", "reward"): None,
+    ("rollout", "critic"): None,
+    ("reference", "advantage"): ("log π_ref, a token", (7.4, 0.8)),
+    ("reward", "advantage"): ("one score", (6.5, 0.12)),
+    ("critic", "advantage"): ("V, a token", (6.75, -1.05)),
 }
 
 
@@ -75,12 +76,13 @@ def four_models() -> None:
         box = dict(boxstyle="round,pad=0.5", facecolor=face, edgecolor=edge, linewidth=1.6 if trained else 1)
         axes.text(*place, text, ha="center", va="center", fontsize=10.5, bbox=box)
     half = {name: 0.98 if name == "advantage" else 0.68 for name in MODELS}
-    for (start, end), text in CALLS.items():
+    for (start, end), written in CALLS.items():
         (x0, y0), (x1, y1) = MODELS[start][0], MODELS[end][0]
         tail, head = (x0 + half[start], y0), (x1 - half[end], y1)
         axes.annotate("", head, tail, arrowprops=dict(arrowstyle="->", color="#555555"))
-        between = (tail[0] + head[0]) / 2, (tail[1] + head[1]) / 2 + 0.12
-        axes.text(*between, text, ha="center", fontsize=9, color="#555555")
+        if written:
+            text, place = written
+            axes.text(*place, text, ha="center", fontsize=9, color="#555555")
     back = dict(arrowstyle="->", color=plots.RED, linewidth=2, linestyle="--")
     for end, bend in (("policy", -0.32), ("critic", -0.25)):
         (x, y), start = MODELS[end][0], MODELS["advantage"][0]
@@ -193,14 +195,21 @@ def strip(tokens: Sequence[str], rows: Mapping[str, torch.Tensor]) -> None:
         names += [f"gap before {group}", name] if group != before else [name]
     limit = max(np.abs(values).max() for values in lines.values())
     table = np.array([lines.get(name, np.full(len(tokens), np.nan)) for name in names])
-    figure, axes = plt.subplots(figsize=(12.5, 0.9 + 0.3 * len(names)))
+    figure, axes = plt.subplots(figsize=(13, 1 + 0.33 * len(names)))
     axes.imshow(table, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     for (y, x), value in np.ndenumerate(table):
         if abs(value) >= 0.05:
             ink = "white" if abs(value) > 0.6 * limit else "black"
-            axes.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=6.5, color=ink)
-    axes.set_xticks(range(len(tokens)), [token.strip() for token in tokens], rotation=60, fontsize=8)
-    axes.set_yticks(range(len(names)), [name if name in lines else "" for name in names], fontsize=8)
+            axes.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=8, color=ink)
+    axes.set_xticks(
+        range(len(tokens)),
+        [token.strip() for token in tokens],
+        rotation=60,
+        ha="left",
+        rotation_mode="anchor",
+        fontsize=10,
+    )
+    axes.set_yticks(range(len(names)), [name if name in lines else "" for name in names], fontsize=10)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     for side in axes.spines.values():
@@ -246,10 +255,16 @@ def arrival(tables: Mapping[float, Sequence[float]], of_gpt: Sequence[dict]) -> 
 # --- live runs ---
 
 
-def live(rows: Sequence[dict], names: Sequence[str]) -> None:
-    """A run's metrics, one panel each."""
+def live(rows: Sequence[dict], names: Sequence[str], arm: str) -> None:
+    """A run's metrics, one panel each, in the colour of its arm."""
     ends = [f"{name} from {rows[0][name]:.2f} to {rows[-1][name]:.2f}" for name in names]
-    show(plots.metric_panels(rows, tuple(names)), f"Panels over {len(rows)} rollouts: {', '.join(ends)}.")
+    figure = plots.metric_panels(rows, tuple(names))
+    for ax in figure.axes:
+        for line in ax.lines:
+            line.set(color=LOOKS[arm][0], marker=LOOKS[arm][1])
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel(ax.get_xlabel().replace("step", "rollout"))
+    show(figure, f"Panels over {len(rows)} rollouts: {', '.join(ends)}.")
 
 
 # --- Goodhart ---
@@ -259,18 +274,18 @@ def frontier(rows: Sequence[dict]) -> None:
     """Proxy and gold against √KL: PPO with each β, and what trains nothing."""
     rows = goodhart.with_quarter(rows)
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.9), sharex=True)
-    titles = "proxy: the reward model's score", "gold: what the answers are worth, same prompts"
+    titles = "proxy: the reward model's score", "gold, on the 49 prompts of best-of-n"
     said = []
-    for ax, name, title in zip(axes, ("proxy", "quarter"), titles):
+    for ax, name, title, short in zip(axes, ("proxy", "quarter"), titles, ("proxy", "gold")):
         for beta, label in PENALTIES.items():
             kl, values = (goodhart.along(rows, column, beta=beta) for column in ("kl", name))
             ax.plot(np.sqrt(kl).T, values.T, color=LOOKS[label][0], alpha=0.25, linewidth=1)
             ax.plot(np.sqrt(kl.mean(0)), values.mean(0), label=f"PPO, {label}", **_look(label))
-            said.append(f"{title.split(':')[0]} of PPO with {label}: {_listed(values.mean(0))}")
+            said.append(f"{short} of PPO with {label}: {_listed(values.mean(0))}")
         for label, method in UNTRAINED.items():
             kl, values = (goodhart.untrained(rows, method, column) for column in ("kl", name))
             ax.plot(np.sqrt(kl), values, label=label, **_look(label))
-            said.append(f"{title.split(':')[0]} of {label}: {_listed(values)}")
+            said.append(f"{short} of {label}: {_listed(values)}")
         ax.set(xlabel="√KL from the fine-tuned model", title=title)
     axes[0].set_ylabel("score")
     axes[1].set_ylabel("gold reward")
@@ -429,13 +444,14 @@ def bugs(rows: Sequence[dict], names: Sequence[str], labels: Sequence[str] | Non
     """The curves of runs with bugs, means of three seeds; `labels` may hide the bugs' names."""
     labels = list(labels or names)
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.2))
-    colours = [SLATE, *plots.COLOURS]
+    place = {name: i for i, name in enumerate(ppo_bugs.BUGS)}  # a bug keeps its look, by whatever name
     said = []
     for ax, metric in zip(axes, WATCHED):
-        for i, (name, label) in enumerate(zip(names, labels)):
+        for name, label in zip(names, labels):
             steps = sorted({row["step"] for row in rows if row["bug"] == name})
             means = [over_seeds(rows, metric, bug=name, step=step).mean() for step in steps]
-            look = dict(color=colours[i], marker=plots.MARKERS[i], markersize=3)
+            colour = [SLATE, *plots.COLOURS][place[name]]
+            look = dict(color=colour, marker=plots.MARKERS[place[name]], markersize=3)
             ax.plot(steps, means, label=label if ax is axes[0] else None, **look)
             said.append(f"{metric}, {label}: from {means[0]:.1f} to {means[-1]:.1f}")
         ax.axvline(WARMUP + 0.5, color=plots.GREY, linestyle=":")  # left of it the policy waits
