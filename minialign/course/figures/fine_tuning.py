@@ -34,7 +34,7 @@ def mask(chat: Chat, batch: Batch) -> None:
     """The first conversation of a batch: its tokens, what each place predicts, and whether that counts."""
     ids, response = batch.ids[0].tolist(), batch.response_mask[0].tolist()
     rows = {"the token at t": zip(ids, response), "predicts": zip(ids[1:], response[1:])}
-    figure, axes = plt.subplots(figsize=(11, 2.8))
+    figure, axes = plt.subplots(figsize=(11, 3.2))
     for y, row in enumerate(rows.values()):
         for x, (token, lit) in enumerate(row):
             box = dict(boxstyle="round,pad=0.2", facecolor=plots.SKY if lit else "#EEEEEE", edgecolor="none")
@@ -65,9 +65,9 @@ def losses(yours: Sequence[float], shipped: Sequence[float]) -> None:
     axes.legend(frameon=False)
     show(
         figure,
-        "Two training losses over a logarithmic axis of steps, smoothed. Yours is flat for the first steps and "
-        f"has fallen by more than half after {len(yours)}. The shipped model's falls from {shipped[0]:.1f} nats a token to "
-        f"{np.mean(shipped[-100:]):.2f} in {len(shipped):,} steps.",
+        "Two training losses over a logarithmic axis of steps, smoothed. Yours is flat for the first steps "
+        f"and has fallen by more than half after {len(yours)}. The shipped model's falls from "
+        f"{shipped[0]:.1f} nats a token to {np.mean(shipped[-100:]):.2f} in {len(shipped):,} steps.",
     )
 
 
@@ -163,30 +163,33 @@ TAXED = ("replay", "no replay", "no replay, low rate")
 
 
 def tax(rows: Sequence[dict]) -> None:
-    """What the base could be asked for, and its loss on documents, while it is fine-tuned in three ways."""
+    """What the base could be asked for, and what the assistant is worth, fine-tuned in three ways."""
     panels = {
         "in frame/real": "facts right about real topics,\nasked as the corpus asks",
-        "loss on documents": "loss on documents, nats a token",
+        "gold, T=0": "gold reward as an assistant,\ngreedily (T = 0)",
     }
     figure, axes = plt.subplots(1, 2, figsize=(9, 2.8))
     for ax, (name, title) in zip(axes, panels.items()):
         for i, arm in enumerate(TAXED):
-            plots.curve_over_seeds(ax, [r for r in rows if r["arm"] in (arm, "base")], "step", name, arm, i)
+            of_arm = [row for row in rows if row["arm"] in (arm, "base") and name in row]
+            plots.curve_over_seeds(ax, of_arm, "step", name, arm, i)
         ax.set(title=title, xlabel="step of fine-tuning")
     axes[0].set(ylim=(0, 1.05))
     axes[0].legend(frameon=False)
-    last = max(row["step"] for row in rows)
+    axes[1].set(xlim=axes[0].get_xlim(), ylim=(0, 4))
+    steps = sorted({row["step"] for row in rows if row["step"]})
+
+    def means(name: str) -> str:
+        found = {arm: [over_seeds(rows, name, arm=arm, step=s).mean() for s in steps] for arm in TAXED}
+        return "; ".join(f"{arm} {', '.join(f'{value:.2f}' for value in of)}" for arm, of in found.items())
+
     before = next(row for row in rows if row["arm"] == "base")
-    ends = {
-        name: ", ".join(f"{arm} {over_seeds(rows, name, arm=arm, step=last).mean():.2f}" for arm in TAXED)
-        for name in panels
-    }
-    right, loss = panels
+    right, gold = panels
     show(
         figure,
-        f"Two panels over {last} steps, three seeds. Left, facts right about real topics, asked in the frame "
-        f"of the corpus: from {before[right]:.2f} before to {ends[right]}. Right, the loss on documents: "
-        f"from {before[loss]:.2f} to {ends[loss]}.",
+        f"Two panels, three seeds; means after {', '.join(map(str, steps))} steps. Left, facts right about "
+        f"real topics, asked in the frame of the corpus, {before[right]:.2f} before: {means(right)}. Right, "
+        f"gold of greedy answers: {means(gold)}.",
     )
 
 
