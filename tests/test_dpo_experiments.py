@@ -410,21 +410,14 @@ def test_what_is_paid_for_is_one_change_at_a_time():
 
 
 def test_what_is_paid_at_the_end_token_is_a_part_of_what_is_paid():
-    policy, reference, prompts = lively_gpt(), lively_gpt(seed=1), implicit_rewards.explained()[:2]
+    policy, reference = lively_gpt(SMALL), lively_gpt(SMALL, seed=1)
+    prompts = implicit_rewards.explained()[:2]
     found = implicit_rewards.paid_at_the_end(policy, reference, 0.5, prompts)
     assert found.keys() == implicit_rewards.EDITS.keys()
+    answers = implicit_rewards.stated, implicit_rewards.EDITS["a third fact"]
     plain, longer = (
-        [
-            implicit_rewards.token_rewards(policy, reference, 0.5, p.text, implicit_rewards.EDITS[name](p))[
-                -1
-            ]
-            if name
-            else implicit_rewards.token_rewards(policy, reference, 0.5, p.text, implicit_rewards.stated(p))[
-                -1
-            ]
-            for p in prompts
-        ]
-        for name in ("", "a third fact")
+        [implicit_rewards.token_rewards(policy, reference, 0.5, p.text, answer(p))[-1] for p in prompts]
+        for answer in answers
     )
     assert all(token == "<|end|>" for token, _ in plain + longer)
     assert found["a third fact"] == pytest.approx([x[1] - y[1] for x, y in zip(longer, plain)])

@@ -57,7 +57,9 @@ def _output_problems(output, may_raise):
 # --- the form ---
 
 MAX_LINES, MAX_COLUMNS, MAX_IMPORTS = 15, 110, 6  # of a code cell
-STATED = re.compile(r"\*To read: prose (\d+) minutes, code (\d+), exercises (\d+)\. To run: (\d+) minutes?\.\*")
+STATED = re.compile(
+    r"\*To read: prose (\d+) minutes, code (\d+), exercises (\d+)\. To run: (\d+) minutes?\.\*"
+)
 
 
 def departures(notebook):

@@ -214,7 +214,7 @@ def test_figures_say_the_numbers_that_they_draw(shown):
     rows = {"reward": torch.tensor([[0.0, -2.0]]), "knowing: V": torch.tensor([[1.0, 0.0]])}
     figures.strip(["yes", "<|end|>"], rows)
     assert "reward: from -2.0 at “<|end|>” to 0.0 at “yes”" in shown[-1] and "2 lines" in shown[-1]
-    figures.live([{"step": 1, "gold": 2.5}, {"step": 2, "gold": 1.25}], ("gold",))
+    figures.live([{"step": 1, "gold": 2.5}, {"step": 2, "gold": 1.25}], ("gold",), "β = 0.1")
     assert shown[-1] == "Panels over 2 rollouts: gold from 2.50 to 1.25."
 
 
