@@ -146,14 +146,18 @@ def paid(scorer: Scorer, prompts: Sequence[Prompt]) -> dict[str, np.ndarray]:
     return {name: scores(edited) - plain for name, edited in EDITS.items()}
 
 
+@torch.no_grad()
 def paid_at_the_end(
     policy: GPT, reference: GPT, beta: float, prompts: Sequence[Prompt]
 ) -> dict[str, np.ndarray]:
     """The part of what `paid` finds for the implicit reward that stands at the end token, (P,) an edit."""
+    asked = [prompt.text for prompt in prompts]
 
     def ends(answer: Callable[[Prompt], str]) -> np.ndarray:
-        rows = (token_rewards(policy, reference, beta, prompt.text, answer(prompt)) for prompt in prompts)
-        return np.array([row[-1][1] for row in rows])
+        batch = as_batch(policy, asked, [answer(prompt) for prompt in prompts])
+        last = torch.arange(len(batch)), batch.mask.sum(-1) - 1
+        ours, theirs = (token_log_probs(model, batch)[last] for model in (policy, reference))
+        return (beta * (ours - theirs)).numpy()
 
     plain = ends(stated)
     return {name: ends(edited) - plain for name, edited in EDITS.items()}
