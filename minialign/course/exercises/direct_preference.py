@@ -397,7 +397,7 @@ DIRECT_PREFERENCE = {
             Mistake("β is missing.", lambda *a: dpop_loss(*a[:-2], 1.0, a[-1])),
             Mistake(
                 "the losses are right, the chosen reward is not: it stays β times the log-ratio, "
-                "so that one sees what the policy does, and not what it is fined.",
+                "so that one sees what the policy does, and not the penalty.",
                 _penalty_in_the_rewards,
             ),
             Mistake(
