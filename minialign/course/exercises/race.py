@@ -528,7 +528,7 @@ VERDICTS = Puzzle(
         "simplicity": "What does RLHF hold, train and run that DPO does not? (Section 6.)",
         "stability": "Look at DPO's lines before and after the first third. (Section 7.)",
         "efficiency": "Who needs longer to the same gold, with any setting that ties? (Section 6.)",
-        "performance": "What does the interval say at T = 1, and what do others find? (Section 4.)",
+        "performance": "What does the interval say at T = 1, and what do others find? (Section 3.)",
         "hyperparameters": "How many are there, and what moves the gold most? (Section 7.)",
     },
     why={
