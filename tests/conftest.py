@@ -37,3 +37,16 @@ def toy_data(tmp_path, monkeypatch):
     build.publish(tokenizer.RANKS, tokenizer.dump_ranks(ranks), "bytes", 0.0)
     yield data
     tokenizer.load_tokenizer.cache_clear()
+
+
+# --- the course's fixtures ---
+
+
+@pytest.fixture
+def alt_texts(monkeypatch):
+    """The alternative texts of the figures that are shown, instead of the figures."""
+    from minialign.course import lesson
+
+    found = []
+    monkeypatch.setattr(lesson, "display", lambda thing, metadata: found.append(metadata["image/png"]["alt"]))
+    return found

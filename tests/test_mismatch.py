@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from engine import lively_gpt
 
 from minialign.chat import load_chat
-from minialign.course import lesson
 from minialign.course.exercises import EXERCISES, PUZZLES
 from minialign.course.experiments import pretraining
 from minialign.course.experiments.pretraining import PLACED, SHIFTS, arms, inside, shots, what_follows
@@ -134,27 +133,20 @@ def test_a_run_that_copies_is_watched_getting_better_while_it_gets_worse():
     assert copies[-1]["loss"] < right[-1]["loss"] and copies[-1]["real"] > right[-1]["real"]
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    found = []
-    monkeypatch.setattr(lesson, "display", lambda thing, metadata: found.append(metadata["image/png"]["alt"]))
-    return found
-
-
-def test_what_the_figures_say_comes_from_what_they_draw(shown):
+def test_what_the_figures_say_comes_from_what_they_draw(alt_texts):
     figures.attention(["a", " b"], torch.tensor([[1.0, 0.0], [0.7, 0.3]]))
-    assert "a on a 1.00, b on a 0.70" in shown[-1]
+    assert "a on a 1.00, b on a 0.70" in alt_texts[-1]
     figures.mixture({"poems": 0.25, "lists": 0.75})
-    assert "poems 25%, lists 75%" in shown[-1]
+    assert "poems 25%, lists 75%" in alt_texts[-1]
     figures.losses([8.0, 5.0], [8.0, 4.0], 8.3)
-    assert "ln V, 8.3 nats" in shown[-1] and "ends at 6.00, after 2;" in shown[-1]
+    assert "ln V, 8.3 nats" in alt_texts[-1] and "ends at 6.00, after 2;" in alt_texts[-1]
     figures.turns({"poem": 0.5}, {"poem": [0.25, 0.75, 0.8]})
-    assert "for each of 3 samples" in shown[-1] and "poem 0.50 and 0.60" in shown[-1]
+    assert "for each of 3 samples" in alt_texts[-1] and "poem 0.50 and 0.60" in alt_texts[-1]
     rows = [{"where": "alone", "says": "the prompt", "answer": a, "gold": 1.0} for a in (0.2, 0.4)]
     figures.without_training(rows)
-    assert "alone, the prompt: 0.30. Gold reward, greedy: alone, the prompt: 1.00." in shown[-1]
+    assert "alone, the prompt: 0.30. Gold reward, greedy: alone, the prompt: 1.00." in alt_texts[-1]
     figures.by_letter({"A": [(10, 8.0), (20, 3.0)]}, "the loss", 8.3)
-    assert "begin at A 8 nats and end near A 3.0" in shown[-1]
+    assert "begin at A 8 nats and end near A 3.0" in alt_texts[-1]
 
 
 def test_a_table_shows_one_share_or_a_mean_with_its_range(capsys):

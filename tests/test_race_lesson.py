@@ -126,36 +126,29 @@ def test_a_vote_is_answered(capsys):
 # --- figures ---
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    found = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt: (found.append(alt), figures.plt.close(figure)))
-    return found
-
-
-def test_what_the_figures_say_comes_from_the_tables(shown):
+def test_what_the_figures_say_comes_from_the_tables(alt_texts):
     figures.results(), figures.temperatures(), figures.families()
-    assert f"PPO {race.over('PPO', 'SFT')['all'].mean:.2f}" in shown[0]
-    assert f"DPO {race.ends('DPO')[1.0].mean():.2f}" in shown[1]
+    assert f"PPO {race.over('PPO', 'SFT')['all'].mean:.2f}" in alt_texts[0]
+    assert f"DPO {race.ends('DPO')[1.0].mean():.2f}" in alt_texts[1]
     rate = race.over("GRPO", "SFT, cooler")["poem"].mean
-    assert "poem is lowest" in shown[2] and f"GRPO {rate:.2f}" in shown[2]
+    assert "poem is lowest" in alt_texts[2] and f"GRPO {rate:.2f}" in alt_texts[2]
     figures.tuning(), figures.more_labels(), figures.fresh_labels()
-    assert f"DPO: {figures.spread('DPO', 0, 1 / 3).min():+.2f} to" in shown[3]
-    assert f"DPO, all labels {race.ends('DPO, all labels')[1.0].mean():.2f}" in shown[4]
-    assert f"at once {race_labels.at_the_end('at once').mean():.2f}" in shown[5]
+    assert f"DPO: {figures.spread('DPO', 0, 1 / 3).min():+.2f} to" in alt_texts[3]
+    assert f"DPO, all labels {race.ends('DPO, all labels')[1.0].mean():.2f}" in alt_texts[4]
+    assert f"at once {race_labels.at_the_end('at once').mean():.2f}" in alt_texts[5]
 
 
-def test_what_the_figures_say_comes_from_what_they_are_given(shown):
+def test_what_the_figures_say_comes_from_what_they_are_given(alt_texts):
     figures.live([[0.69, 0.1, 0.0], [0.6, 0.3, 0.2]])
-    assert "over 2 updates" in shown[0]
+    assert "over 2 updates" in alt_texts[0]
     figures.with_a_sentence({t: {"the sentence": 0.1, "… but not in poems": 0.123} for t in (1.0, 0.0)})
-    assert "at T = 0: the sentence 0.10, … but not in poems 0.12, PPO" in shown[1]
+    assert "at T = 0: the sentence 0.10, … but not in poems 0.12, PPO" in alt_texts[1]
     trials = figures.all_trials()
     on_it = frontier([row["kl"] for row in trials], [race.gained(row) for row in trials])
     figures.frontiers(on_it)
-    assert f"{len(trials)} trials" in shown[2] and f"of the {on_it.sum()} on the frontier" in shown[2]
+    assert f"{len(trials)} trials" in alt_texts[2] and f"of the {on_it.sum()} on the frontier" in alt_texts[2]
     figures.clock(2.9)
-    assert f"DPO {race.ends('DPO')[1.0].mean():.2f} at {race_costs.seconds('DPO'):.0f} s" in shown[3]
+    assert f"DPO {race.ends('DPO')[1.0].mean():.2f} at {race_costs.seconds('DPO'):.0f} s" in alt_texts[3]
 
 
 def test_one_colour_and_one_marker_for_one_entry_and_no_yellow():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 
 from minialign import load
 from minialign.course.experiments import ratings, scorers, what_it_reads
@@ -141,38 +140,27 @@ def test_portraits_of_the_table_have_the_parts_of_live_ones():
 # --- figures ---
 
 
-@pytest.fixture
-def said(monkeypatch):
-    """The texts of the figures that are shown."""
-    texts = []
-
-    def show(figure, alt):
-        texts.append(alt)
-        plt.close(figure)
-
-    monkeypatch.setattr(figures, "show", show)
-    return texts
-
-
-def test_heat_maps_say_the_ends_of_their_rows(said):
+def test_heat_maps_say_the_ends_of_their_rows(alt_texts):
     table = load_history("ratings_or_comparisons")
     figures.offsets(table)
     figures.drift_and_points(table)
     low, high = (lead(table, "ratings", 2, offset=o).mean for o in (0.0, 3.0))
-    assert f"minus ratings, 0 to 3 SD of the raters' offsets: 2 items: {low:+.2f} to {high:+.2f}" in said[0]
+    assert (
+        f"minus ratings, 0 to 3 SD of the raters' offsets: 2 items: {low:+.2f} to {high:+.2f}" in alt_texts[0]
+    )
     coarse = lead(table, "offsets fitted", 32, points=3).mean
-    assert "any to 3 points" in said[1] and f"to {coarse:+.2f}." in said[1]
+    assert "any to 3 points" in alt_texts[1] and f"to {coarse:+.2f}." in alt_texts[1]
 
 
-def test_the_curves_name_the_line_that_costs_nothing(said):
+def test_the_curves_name_the_line_that_costs_nothing(alt_texts):
     yours = {"pairs": 5000, "accuracy": 0.6, "order": 0.7}
     figures.by_labels(TABLE, yours, {"accuracy": 0.62, "order": 0.75})
     free = what_it_reads.column(TABLE, "label-free", "order")[0]
-    assert f"no comparison: likelihood {free:.2f}" in said[0] and "by hand 0.75" in said[0]
+    assert f"no comparison: likelihood {free:.2f}" in alt_texts[0] and "by hand 0.75" in alt_texts[0]
 
 
-def test_bars_of_mistakes_say_their_means(said):
+def test_bars_of_mistakes_say_their_means(alt_texts):
     rows = load_history("reward_model_bugs")
     figures.bugs(rows)
     swapped = np.mean([r["accuracy"] for r in rows if r["bug"] == "pairs swapped" and r["step"] == 60])
-    assert f"pairs swapped {swapped:.2f}" in said[0]
+    assert f"pairs swapped {swapped:.2f}" in alt_texts[0]

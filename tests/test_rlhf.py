@@ -198,24 +198,16 @@ def test_the_three_bugs_show_what_their_reasons_say():
 # --- figures ---
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """The texts of the figures that are shown."""
-    texts = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt: texts.append(alt))
-    return texts
-
-
-def test_figures_say_the_numbers_that_they_draw(shown):
+def test_figures_say_the_numbers_that_they_draw(alt_texts):
     log_ref = torch.tensor([0.75, 0.25], dtype=torch.float64).log()
     figures.tilts(log_ref, torch.tensor([0.0, 1.0], dtype=torch.float64), (float("inf"), 0.0))
-    assert "β = ∞ the mean reward is 0.25 and the KL 0.00" in shown[-1]
-    assert f"β = 0 the mean reward is 1.00 and the KL {np.log(4):.2f}" in shown[-1]
+    assert "β = ∞ the mean reward is 0.25 and the KL 0.00" in alt_texts[-1]
+    assert f"β = 0 the mean reward is 1.00 and the KL {np.log(4):.2f}" in alt_texts[-1]
     rows = {"reward": torch.tensor([[0.0, -2.0]]), "knowing: V": torch.tensor([[1.0, 0.0]])}
     figures.strip(["yes", "<|end|>"], rows)
-    assert "reward: from -2.0 at “<|end|>” to 0.0 at “yes”" in shown[-1] and "2 lines" in shown[-1]
+    assert "reward: from -2.0 at “<|end|>” to 0.0 at “yes”" in alt_texts[-1] and "2 lines" in alt_texts[-1]
     figures.live([{"step": 1, "gold": 2.5}, {"step": 2, "gold": 1.25}], ("gold",), "β = 0.1")
-    assert shown[-1] == "Panels over 2 rollouts: gold from 2.50 to 1.25."
+    assert alt_texts[-1] == "Panels over 2 rollouts: gold from 2.50 to 1.25."
 
 
 def test_a_tilt_by_any_beta_is_the_optimum():

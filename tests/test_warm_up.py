@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from engine import lively_gpt
 
-from minialign.course import lesson
 from minialign.course.exercises import PUZZLES
 from minialign.course.exercises.warm_up import FOUR_ANSWERS, KIND, THREE_FACTS
 from minialign.course.experiments import warm_up
@@ -78,17 +77,10 @@ def test_the_likeliest_first_tokens_grow_likelier_as_it_cools():
     assert next(iter(cool.values())) > next(iter(warm.values())) > 0
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    found = []
-    monkeypatch.setattr(lesson, "display", lambda thing, metadata: found.append(metadata["image/png"]["alt"]))
-    return found
-
-
-def test_what_the_figures_say_comes_from_what_they_draw(shown):
+def test_what_the_figures_say_comes_from_what_they_draw(alt_texts):
     figures.policies({"sft": {1.0: Estimate(2, 1.9, 2.1)}}, {"base": {1.0: -3.0}, "framed": {1.0: 2.5}}, 3.25)
-    assert "sft 2.00 [1.90, 2.10]; base -3.00 at T = 1; framed 2.50 at T = 1; the dem" in shown[0]
+    assert "sft 2.00 [1.90, 2.10]; base -3.00 at T = 1; framed 2.50 at T = 1; the dem" in alt_texts[0]
     figures.twice(np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.1, 2.0]))
-    assert "by 0.50 in the middle case, by 1.00 at most" in shown[1]
+    assert "by 0.50 in the middle case, by 1.00 at most" in alt_texts[1]
     figures.costs({"perfect": PERFECT})
-    assert "perfect 4.00" in shown[2]
+    assert "perfect 4.00" in alt_texts[2]
