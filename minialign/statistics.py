@@ -1,4 +1,4 @@
-"""Statistics of measurements: means, shares and win rates with their uncertainty, frontiers, calibration."""
+"""Statistics of measurements: means, shares and win rates with intervals, frontiers, calibration, variety."""
 
 import math
 import reprlib
@@ -172,6 +172,20 @@ def frontier(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
     return ~(no_dearer & no_worse & strictly).any(1)
 
 
+# --- calibration ---
+
+
+def equal_mass_bins(values: np.ndarray, bins: int, name: str = "values") -> list[np.ndarray]:
+    """The places of values (N,) in bins of equally many, from the lowest values to the highest.
+
+    Where N is no multiple, the first bins have one more. Of equal values the earlier one comes first. Raises
+    ValueError unless there are from 1 to N bins.
+    """
+    values = measured(values, name)
+    bins = whole_number(bins, f"the number of bins of {len(values)} {name}", 1, len(values))
+    return np.array_split(np.argsort(values, kind="stable"), bins)
+
+
 def reliability(margins: np.ndarray, bins: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """How sure a preference model was, and how often it was right, (bins,) each, of equally many comparisons.
 
@@ -179,8 +193,62 @@ def reliability(margins: np.ndarray, bins: int = 8) -> tuple[np.ndarray, np.ndar
     σ(|margin|) ≥ ½; the label agrees where the margin is positive. A calibrated model has both arrays equal.
     """
     margins = measured(margins, "margins")
-    bins = whole_number(bins, f"the number of bins of {len(margins)} margins", 1, len(margins))
-    order = np.argsort(np.abs(margins), kind="stable")
-    confidence, right = 1 / (1 + np.exp(-np.abs(margins[order]))), margins[order] > 0
-    means = [[part.mean() for part in np.array_split(values, bins)] for values in (confidence, right)]
-    return np.array(means[0]), np.array(means[1])
+    confidence, right = 1 / (1 + np.exp(-np.abs(margins))), margins > 0
+    places = equal_mass_bins(np.abs(margins), bins, "margins")
+    return tuple(np.array([values[place].mean() for place in places]) for values in (confidence, right))
+
+
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+    """ECE = Σ_b (N_b / N) |mean confidence of bin b − share of it that is right|, in [0, 1].
+
+    confidence (N,), the probability given to the answer that was taken, and right (N,), 1 or 0, or the
+    probability that it is right; the bins hold equally many answers. 0 is calibrated. Of finitely many
+    answers a calibrated model has a little more by chance, and the more, the more bins there are. Source: Guo
+    et al. 2017, Eq. 3, there with bins of equal width. Raises ValueError for what is no probability.
+    """
+    confidence, right = measured(confidence, "confidence"), measured(right, "right")
+    if len(confidence) != len(right):
+        raise ValueError(
+            f"here are {len(confidence)} confidences and {len(right)} results: an answer has one of each"
+        )
+    for name, values in (("confidence", confidence), ("right", right)):
+        if not 0 <= values.min() <= values.max() <= 1:
+            worst = values.min() if values.min() < 0 else values.max()
+            raise ValueError(f"{name} must hold probabilities, from 0 to 1, here is {worst:g}")
+    gaps = confidence - right
+    return float(sum(abs(gaps[place].sum()) for place in equal_mass_bins(confidence, bins)) / len(gaps))
+
+
+# --- variety ---
+
+
+def counted(counts, name: str = "counts") -> np.ndarray:
+    """How often each of some things occurred, (K,) whole numbers. Raises ValueError where none occurred."""
+    counts = measured(counts, name)
+    if counts.min() < 0 or (counts % 1).any() or not counts.any():
+        raise ValueError(f"{name} must be whole numbers of at least 0, and not all of them 0")
+    return counts
+
+
+def effective_number(counts: np.ndarray) -> float:
+    """exp(−Σ p log p) with p = counts/Σ counts: so many equally frequent things would be as varied, 1 … K.
+
+    counts (K,) say how often each thing occurred. The entropy of a sample is too low, and of a smaller sample
+    lower: compare samples of one size only. Source: Hill 1973 (his number of order 1).
+    """
+    p = counted(counts)
+    p = p[p > 0] / p.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def expected_distinct(counts: np.ndarray, m: int) -> float:
+    """How many different things m of the n = Σ counts occurrences hold, on average over all choices of m.
+
+    Σ_i 1 − C(n − n_i, m)/C(n, m), for each thing the probability that it is among the m (rarefaction,
+    Hurlbert 1971). Samples of different sizes can so be compared at one size. Raises ValueError for m outside
+    1 … n.
+    """
+    counts = counted(counts)
+    n = int(counts.sum())
+    m = whole_number(m, f"m, of {n} occurrences,", 1, n)
+    return float(stats.hypergeom.sf(0, n, counts, m).sum())

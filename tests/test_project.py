@@ -107,6 +107,8 @@ FLOORS = {
     "labels": "shared",
     "statistics": "shared",
     "bootstrap": "shared",
+    "ensembles": "shared",
+    "social_choice": "shared",
     "language_model": "shared",
     "pretraining": "algorithms",
     "sft": "algorithms",

@@ -25,9 +25,12 @@ from minialign.course.experiments import (
     fine_tuning,
     fine_tuning_limits,
     goodhart,
+    horizons,
     implicit_rewards,
     knowledge,
+    label_cost,
     mask_bugs,
+    patches,
     policy_gradients,
     ppo_bugs,
     ppo_exact,
@@ -42,6 +45,8 @@ from minialign.course.experiments import (
     reward_models,
     rlhf,
     shipped,
+    sycophancy,
+    tastes,
 )
 from minialign.course.plan import Artifact
 from minialign.documents import encode_corpus
@@ -160,6 +165,8 @@ POLICY_GRADIENTS = f"{policy_gradients.LONG!r} {policy_gradients.SHORT!r}"
 REWARD = f"{reward_models.LARGE!r} {reward_models.PASSES} passes {reward_models.BUG_CONFIG!r}"
 RLHF = f"seeds {experiments.SEEDS} {rlhf.ARM!r} {rlhf.LONG!r}"
 DPO = f"seeds {experiments.SEEDS} {direct_preference.CONSTANT!r}"
+COST = f"seeds {experiments.SEEDS} {label_cost.CONFIG!r} {label_cost.BOUGHT} {label_cost.JUDGES}"
+TASTES = f"seeds {experiments.SEEDS} {tastes.CONFIG!r} {tastes.SHARES} {tastes.LABELS}"
 RACE = f"seeds {experiments.SEEDS} {race_methods.RECIPE}"
 
 PAIRS = ("comparisons",)
@@ -217,6 +224,22 @@ ARTIFACTS = (
     table_of_parts("07", race.race, RACE, "sft", "reward", reads=TUNED),
     table_of_parts("07", race_labels.race_labels, RACE, "sft", reads=TUNED[1:]),
     table_of_parts("07", race_costs.race_costs, RACE, "sft", reads=TUNED, alone=True),
+    table_of_parts(
+        "08",
+        sycophancy.sycophancy,
+        f"{DPO} biases {sycophancy.BIASES} β = {sycophancy.BETA} {sycophancy.CLAIMS} claims",
+        "sft",
+    ),
+    table_of_parts("08", label_cost.label_cost, COST, "sft", reads=PAIRS),
+    table_of_parts("08", tastes.tastes, TASTES, "sft", reads=PAIRS),
+    table_of_parts("08", patches.patches, patches.RECIPE, "sft", reads=PAIRS),
+    table_of_parts(
+        "08",
+        horizons.horizons,
+        f"{DPO} arms {[*horizons.ARMS]} passes {horizons.PASSES}",
+        "sft",
+        reads=PAIRS,
+    ),
     Artifact(model_files("dpo"), build_dpo, f"the typical seed of {RACE}", ("sft", "reward", *TUNED, "race")),
     *(
         Artifact(
