@@ -57,20 +57,18 @@ def expected_best(rewards: np.ndarray, values: np.ndarray, n: int) -> np.ndarray
     return (np.take_along_axis(values, order, 1) * weights).sum(1)
 
 
-def pass_at_k(right: np.ndarray, n: int, k: int) -> np.ndarray:
+def pass_at_k(right: np.ndarray, k: int) -> np.ndarray:
     """pass@k: the probability that one of k samples of a question is right, estimated from n ≥ k, (P,).
 
-    right (P,) counts the right ones among the n samples of each of P questions. Of c right ones it is
+    right (P, n): 1 or True where one of the n samples of a question is right, else 0. With c right ones it is
     1 − C(n − c, k)/C(n, k), the mean over all choices of k: unbiased, which 1 − (1 − c/n)^k is not. It is
-    what the best of k is worth to a judge who errs in nothing, where right is worth 1 and wrong 0. Source:
-    Chen et al. 2021 (Codex), Eq. 1. Raises ValueError for counts outside 0 … n, and k outside 1 … n.
+    what the best of k is worth to a judge who errs in nothing, if right is worth 1 and wrong 0. Source: Chen
+    et al. 2021 (Codex), Eq. 1. Raises ValueError for other numbers, and for k outside 1 … n.
     """
-    n = whole_number(n, "n", 1)
-    right = measured(right, "right")
-    if (right % 1).any() or right.min() < 0 or right.max() > n:
-        raise ValueError(f"right must count some of {n} samples: whole numbers from 0 to {n}")
-    hits = np.arange(n) < right[:, None]
-    return expected_best(hits, hits, k)
+    right = measured(right, "right", 2)
+    if not np.isin(right, (0, 1)).all():
+        raise ValueError("right must say of each sample whether it is right, 1 or 0, a row for each question")
+    return expected_best(right, right, k)
 
 
 def kl_bound(n: int) -> float:

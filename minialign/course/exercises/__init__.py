@@ -5,6 +5,7 @@ so that a check can recognise it by what it computes, and a test can make sure t
 """
 
 from minialign.course.exercises.direct_preference import DIRECT_PREFERENCE, DIRECT_PREFERENCE_PUZZLES
+from minialign.course.exercises.emergent import EMERGENT
 from minialign.course.exercises.exercise import Exercise, Mistake
 from minialign.course.exercises.fine_tuning import FINE_TUNING, FINE_TUNING_PUZZLES
 from minialign.course.exercises.horizons import HORIZON_PUZZLES, HORIZONS
@@ -34,6 +35,7 @@ EXERCISES: dict[str, Exercise] = (
     | SYCOPHANCY
     | HORIZONS
     | TASTES
+    | EMERGENT
 )
 
 PUZZLES: dict[str, Puzzle] = (

@@ -70,6 +70,7 @@ def temperatures(log_odds: np.ndarray) -> np.ndarray:
 
     log_odds (W, C) are log P(Yes) − log P(No). So no claim meets a temperature that was fitted to its topic.
     """
+    log_odds = np.asarray(log_odds)
     signed = np.where(holds(), log_odds, -log_odds)
     of_half = np.array([best_temperature(signed[:, halves() == which]) for which in (0, 1)])
     return of_half[1 - halves()]
@@ -79,14 +80,14 @@ def graded(policy: str, how: str = "token probability") -> tuple[np.ndarray, np.
     """How sure a policy is of its answers to the claims, and whether they are right: two (S, W, C).
 
     "token probability" is that of the likelier word of Yes and No, where the answer begins; "scaled" the same
-    at its `temperatures`; "sampled" is how many of SAMPLES answers take the side that more take, with W = 1.
-    A draw is half right.
+    at its `temperatures`; "framed" that of the claims put in the corpus's frames; "sampled" is how many of
+    SAMPLES answers take the side that more take, with W = 1, and a draw is half right.
     """
     if how == "sampled":
         said = np.array(column("claims", policy, "said"))[:, None]  # (S, 1, C, 2)
         yes, no = said[..., 0], said[..., 1]
         return said.max(-1) / SAMPLES, np.where(yes == no, 0.5, (yes > no) == holds())
-    log_odds = np.array(column("claims", policy, "log odds"))
+    log_odds = np.array(column("claims", policy, "log odds, framed" if how == "framed" else "log odds"))
     right = ((log_odds > 0) == holds()).astype(float)
     if how == "scaled":
         log_odds = log_odds / np.array([temperatures(of_seed) for of_seed in log_odds])[:, None]
@@ -182,8 +183,9 @@ def entropy_slope(
 
 def solved(policy: str, ks: Sequence[int], name: str = "right", temperature: float = 1.0) -> np.ndarray:
     """pass@k of each question of the probe, (K, S, P); of "reasoned" answers, if these are asked for."""
-    counts = column("two hops", policy, name, split="probe", temperature=temperature)
-    return np.array([[pass_at_k(of_seed, TRIES["probe"], k) for of_seed in counts] for k in ks])
+    counts = np.array(column("two hops", policy, name, split="probe", temperature=temperature))
+    hits = np.arange(TRIES["probe"]) < counts[..., None]  # (S, P, n): which sample was right plays no part
+    return np.array([[pass_at_k(of_seed, k) for of_seed in hits] for k in ks])
 
 
 def guessed(ks: Sequence[int]) -> np.ndarray:

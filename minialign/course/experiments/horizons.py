@@ -212,13 +212,14 @@ def change(
     return bootstrap_difference(ours, column(over, f"{name} by prompt", 1.0, prompts))
 
 
-def restored(prompts: str = "held-out") -> np.ndarray:
-    """Of what conflicting pairs cost later, the share that the same pairs, labelled in hindsight, give back.
+def restored(name: str = "later", prompts: str = "held-out") -> np.ndarray:
+    """Of what conflicting pairs cost, the share that the same pairs, labelled in hindsight, give back, (S,).
 
-    (S,): (hindsight − immediate) / (start − immediate); 1 is all of it, more than 1 is a gain.
+    (hindsight − immediate) / (start − immediate); 1 is all of it, more than 1 is a gain. Of "later", or of
+    another column.
     """
     start, lost, hindsight = (
-        column(arm, "later", prompts=prompts)
+        column(arm, name, prompts=prompts)
         for arm in ("start", "immediate, conflicting", "hindsight, conflicting")
     )
     return (hindsight - lost) / (start - lost)
