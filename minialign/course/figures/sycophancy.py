@@ -132,7 +132,7 @@ def penalised(run: Exact, fair: Exact, beta: float, agreement_penalty: Callable)
     left.axvline(0, color=ZERO, linestyle=":")
     left.set(xlabel=f"ΔP(agree), b = {run.bias:g}, β = {beta:g}", yticks=range(len(shown)))
     left.set(yticklabels=list(shown), ylim=(len(shown) - 0.5, -0.5))
-    left.legend(frameon=False, fontsize=9)
+    left.legend(frameon=False, fontsize=9, loc="center right", bbox_to_anchor=(1, 0.42))
     right.set(xlabel="gold reward (dashed: π_ref)")
     right.margins(x=0.15)
     show(
