@@ -35,6 +35,8 @@ TESTS = {  # the quick ones of each module, cheapest first
     "statistics": ("statistics",),
     "bootstrap": ("bootstrap",),
     "documents": ("documents",),
+    "ensembles": ("ensembles",),
+    "social_choice": ("social_choice",),
     "preferences": ("preferences", "reward_model", "elsewhere"),
     "sampling": ("sampling", "modes", "algorithms", "threads", "elsewhere"),
     "policy_gradient": ("policy_gradient", *EVERY),
