@@ -13,7 +13,7 @@ from scipy import stats
 from minialign.chat import load_chat
 from minialign.course.evaluation import Answers
 from minialign.course.exercises.patches import PATCHES, PATCHES_PUZZLES
-from minialign.course.experiments import SEEDS, comparisons, patches
+from minialign.course.experiments import SEEDS, comparisons, detectors, patches
 from minialign.course.figures import patches as figures
 from minialign.ensembles import RULES, Ensemble
 from minialign.gpt import GPTConfig
@@ -60,7 +60,7 @@ def drawn(seed, n, m):
 @pytest.mark.parametrize(("seed", "n", "m"), [(0, 7, 5), (1, 1, 9), (2, 30, 40), (3, 4, 1)])
 def test_auroc_by_all_pairs_and_by_scipy(seed, n, m):
     hacked, honest = drawn(seed, n, m)
-    found = patches.auroc(hacked, honest)
+    found = detectors.auroc(hacked, honest)
     assert found == pytest.approx(by_pairs(hacked, honest))
     u = stats.mannwhitneyu(hacked, honest, method="asymptotic").statistic
     assert found == pytest.approx(u / (n * m))
@@ -71,43 +71,43 @@ def test_auroc_as_the_area_under_the_curve():
     hacked, honest = drawn(4, 25, 35)
     thresholds = [np.inf, *sorted({*hacked, *honest}, reverse=True)]
     caught, accused = ([np.mean(x >= t) for t in thresholds] for x in (hacked, honest))
-    assert patches.auroc(hacked, honest) == pytest.approx(np.trapezoid(caught, accused))
+    assert detectors.auroc(hacked, honest) == pytest.approx(np.trapezoid(caught, accused))
 
 
 def test_what_auroc_is_not():
     """Known wrong variants, all of which these numbers tell from it."""
     hacked, honest = drawn(5, 20, 20)
-    found = patches.auroc(hacked, honest)
+    found = detectors.auroc(hacked, honest)
     for tie in (0.0, 1.0):
         assert by_pairs(hacked, honest, tie) != pytest.approx(found)
-    assert patches.auroc(honest, hacked) == pytest.approx(1 - found) != pytest.approx(found)
+    assert detectors.auroc(honest, hacked) == pytest.approx(1 - found) != pytest.approx(found)
     best = max(np.mean([*(hacked > t), *(honest <= t)]) for t in range(7))
     assert best != pytest.approx(found)  # the accuracy of the best threshold
 
 
 def test_auroc_of_all_and_of_nothing():
-    assert patches.auroc([2, 3], [0, 1]) == 1 and patches.auroc([0, 1], [2, 3]) == 0
-    assert patches.auroc([1, 1, 1], [1, 1]) == 0.5  # who says the same of all knows nothing
-    assert patches.auroc(np.exp([1.0, 2, 5]), np.exp([0.0, 3])) == patches.auroc([1.0, 2, 5], [0.0, 3])
+    assert detectors.auroc([2, 3], [0, 1]) == 1 and detectors.auroc([0, 1], [2, 3]) == 0
+    assert detectors.auroc([1, 1, 1], [1, 1]) == 0.5  # who says the same of all knows nothing
+    assert detectors.auroc(np.exp([1.0, 2, 5]), np.exp([0.0, 3])) == detectors.auroc([1.0, 2, 5], [0.0, 3])
     with pytest.raises(ValueError, match="hacked must hold at least one number"):
-        patches.auroc([], [1.0])
+        detectors.auroc([], [1.0])
     with pytest.raises(ValueError, match="honest must be finite"):
-        patches.auroc([1.0], [np.nan])
+        detectors.auroc([1.0], [np.nan])
 
 
 # --- features ---
 
 
 def test_repeated_phrases_by_hand():
-    assert patches.repeated_phrases("one two three four") == 0
-    assert patches.repeated_phrases("a b c a b c a b c") == pytest.approx(1 - 3 / 7)
-    assert patches.repeated_phrases("two words") == patches.repeated_phrases("") == 0
-    assert patches.repeated_phrases("a b a b", n=2) == pytest.approx(1 / 3)
+    assert detectors.repeated_phrases("one two three four") == 0
+    assert detectors.repeated_phrases("a b c a b c a b c") == pytest.approx(1 - 3 / 7)
+    assert detectors.repeated_phrases("two words") == detectors.repeated_phrases("") == 0
+    assert detectors.repeated_phrases("a b a b", n=2) == pytest.approx(1 / 3)
 
 
 def test_stock_sentences_by_comparing_all_with_all():
     texts = ["Hello. A b c.", "hello. D e f.", "Hello. Hello. G.", "Nothing of it.", ""]
-    found = patches.stock_phrases(texts)
+    found = detectors.stock_phrases(texts)
     parts = [{s.lower() for s in patches.sentences_of(text)} for text in texts]
     for i, own in enumerate(parts):
         shares = [sum(s in other for j, other in enumerate(parts) if j != i) / 4 for s in own]
@@ -118,14 +118,14 @@ def test_stock_sentences_by_comparing_all_with_all():
 def test_the_blacklist_is_what_has_risen():
     honest = ["I hope this helps. A.", "I hope this helps. B.", "C. D.", "E."]
     hacked = ["I hope this helps. Wow!", "Wow! Wow! F.", "I hope this helps. wow! So it is.", "So it is."]
-    assert patches.blacklist(hacked, honest, 2) == ["wow!", "so it is."]
-    assert patches.forbidden([*hacked, ""], ["wow!", "so it is."]).tolist() == [1, 1, 2, 1, 0]
+    assert detectors.blacklist(hacked, honest, 2) == ["wow!", "so it is."]
+    assert detectors.forbidden([*hacked, ""], ["wow!", "so it is."]).tolist() == [1, 1, 2, 1, 0]
 
 
 def test_features_of_a_batch():
     model = lively_gpt(SMALL)
     prompts, texts = [p.text for p in PROMPTS[:3]], ["A b.", "A b. C d e.", "F g h f g h."]
-    found = patches.features(prompts, texts, model)
+    found = detectors.features(prompts, texts, model)
     assert {name: len(values) for name, values in found.items()} == dict.fromkeys(found, 3)
     assert found["words"].tolist() == [2, 5, 6] and found["stock sentences"].tolist() == [0.5, 0.5, 0]
     batch = model.chat.collate(zip(prompts, texts))
