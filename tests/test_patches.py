@@ -23,7 +23,7 @@ from minialign.preferences import Preference
 from minialign.reward_model import RewardModelConfig
 from minialign.tokenizer import load_tokenizer
 from minialign.world.annotator import Annotator, typical_annotator
-from minialign.world.judge import judge
+from minialign.world.judge import WEIGHTS, judge
 from minialign.world.phrases import FLATTERY
 from minialign.world.prompts import prompts_of
 from tests.engine import favour, lively_gpt
@@ -307,14 +307,17 @@ def table():
     return rows
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    alts = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt: (figure.canvas.draw(), alts.append(alt)))
-    return alts
+def test_where_gold_goes_and_gold_at_equal_kl():
+    rows = table()
+    start, now = (patches.of_policy(rows, name, "attribute/fluency") for name in ("SFT", "mean"))
+    np.testing.assert_allclose(patches.lost_to(rows, "mean", "fluency"), WEIGHTS["fluency"] * (start - now))
+    for row in rows:
+        if row["arm"] == "penalty":
+            row |= {"way/kl": [0.0, 2.0, 5.0, 30.0], "way/gold": [9.0, 1.0, 2.0 + row["seed"], 9.0]}
+    np.testing.assert_allclose(patches.at_kl(rows, "penalty", (2, 9)), [1.5, 2.0, 2.5])
 
 
-def test_every_figure_says_in_words_what_it_shows(shown):
+def test_every_figure_says_in_words_what_it_shows(alt_texts):
     rows = table()
     for draw in (figures.patches, figures.habits, figures.prices, figures.ensembles, figures.shared):
         draw(rows)
@@ -323,8 +326,8 @@ def test_every_figure_says_in_words_what_it_shows(shown):
     curves = {name: {"gold": [1, 2.5], "flattery": [0, 0.5]} for name in ("head alone", "mean")}
     figures.live(curves, (1, 4))
     gold = patches.of_policy(rows, "other people", "gold").mean()
-    assert f"other people {gold:.2f}" in shown[0] and "mean: from 1.00 to 2.50" in shown[-1]
-    assert len(shown) == 8 and all("nan" not in alt for alt in shown)
+    assert f"other people {gold:.2f}" in alt_texts[0] and "mean: from 1.00 to 2.50" in alt_texts[-1]
+    assert len(alt_texts) == 8 and all("nan" not in alt for alt in alt_texts)
     assert {*figures.LOOK} >= {*patches.POLICIES, "people", "gold"}
 
 

@@ -53,6 +53,7 @@ from minialign.rollouts import Reward
 from minialign.statistics import measured
 from minialign.training import load_history
 from minialign.world.annotator import Annotator, typical_annotator
+from minialign.world.judge import WEIGHTS
 from minialign.world.phrases import FILLER, FLATTERY, SURE
 from minialign.world.prompts import parse
 from minialign.world.reading import sentences_of
@@ -399,6 +400,18 @@ POLICIES = {  # by the name that figures give it: where its rows are
 def of_policy(rows: Sequence[dict], policy: str, name: str) -> np.ndarray:
     """A column of one of POLICIES, (seeds, …)."""
     return over_seeds(rows, name, **POLICIES[policy])
+
+
+def lost_to(rows: Sequence[dict], policy: str, attribute: str) -> np.ndarray:
+    """How much less gold a policy has than the start for one attribute of the judge, (seeds,)."""
+    start, now = (of_policy(rows, name, f"attribute/{attribute}") for name in ("SFT", policy))
+    return WEIGHTS[attribute] * (start - now)
+
+
+def at_kl(rows: Sequence[dict], policy: str, between: tuple[float, float]) -> np.ndarray:
+    """The mean gold of the rollouts whose KL from the start lies between two numbers of nats, (seeds,)."""
+    kls, golds = (of_policy(rows, policy, f"way/{name}") for name in ("kl", "gold"))
+    return np.array([gold[(between[0] <= kl) & (kl <= between[1])].mean() for kl, gold in zip(kls, golds)])
 
 
 def prices_of(rows: Sequence[dict], who: str) -> dict[str, np.ndarray]:
