@@ -214,7 +214,7 @@ def shared(rows: Sequence[dict]) -> None:
 def live(curves: Mapping[str, Mapping[str, Sequence[float]]], sizes: Sequence[int]) -> None:
     """Best-of-n by several rewards: gold, and answers that flatter, against n."""
     titles = {"gold": "gold reward", "flattery": "answers with compliments"}
-    figure, axes = plt.subplots(1, 2, figsize=(9, 2.8))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 2.8))
     said = []
     for ax, (column, title) in zip(axes, titles.items()):
         for name, found in curves.items():
@@ -223,7 +223,7 @@ def live(curves: Mapping[str, Mapping[str, Sequence[float]]], sizes: Sequence[in
         ax.set(xscale="log", xlabel="n", title=title)
         ax.set_xticks(sizes, [str(n) for n in sizes])
         ax.minorticks_off()
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     show(figure, f"Best-of-n against n. {'; '.join(said)}.")
 
 
