@@ -69,6 +69,7 @@ FIT = RewardModelConfig(prompts_per_step=4, warmup=10)
 HOT = PPOConfig(steps=12, learning_rate=5e-4, final_lr=1.0, prompts_per_step=12, beta=0.0)
 COLD = Arm("cold")
 PENALTY = 0.3  # the β of the shipped "ppo", for the penalty that costs no labels
+COOL = 0.5  # the temperature of the start that is only sampled more coolly, which costs nothing
 MEMBERS = 4  # Coste et al. 2023 found four as good as five, and three worse (§5.4)
 
 
@@ -82,6 +83,7 @@ class Patch:
 
 
 SAME = "same people"
+SALAD = "same people, shown salad"
 ARMS = {
     SAME: Patch(unbiased=False, hack=True, rounds=2),
     "same people, without the hack": Patch(unbiased=False, hack=False),
@@ -96,7 +98,7 @@ JUDGES = {
 }
 RECIPE = (
     f"seeds {SEEDS} {FIRST} {BOUGHT} prompts {TEXTS} {LABELS} {FIT!r} {HOT!r} {COLD!r} "
-    f"{PENALTY} {MEMBERS} {ARMS} {[*RULES]}"
+    f"{PENALTY} {COOL} {MEMBERS} {ARMS} {SALAD} {[*RULES]}"
 )
 
 
@@ -366,12 +368,33 @@ def ensembles(sft: GPT, seed: int) -> list[dict]:
     return rows
 
 
+def cooled(sft: GPT, seed: int) -> list[dict]:
+    """The start, sampled more coolly."""
+    drawn = {1.0: (seed, 99), COOL: (seed, 97)}
+    of_sft, cool = (measure(sft, held_out_prompts(), (t,), 1, drawn[t])[t] for t in drawn)
+    row = {"seed": seed, "arm": "cooled", "patch": 0, "labels": 0, **in_means(row_of(cool))}
+    row |= {f"preferred/{who}": preferred(cool, of_sft, person) for who, person in JUDGES.items()}
+    return [rounded(row) | {"golds": cool.values["gold"][:, 0].round(2).tolist()}]
+
+
+def shown_salad(sft: GPT, seed: int) -> list[dict]:
+    """What a reward model pays once the same people were shown scrambled words, like the hack."""
+    prompts = shuffled_prompts(preferences("comparisons"), seed)
+    pairs = compared(answered(prompts[:FIRST]), people(seed), LABELS, seed=1000 * seed)
+    half, texts = TEXTS // 2, answered(prompts[FIRST:][:BOUGHT])
+    texts = {x: [*edited(ys[:half])["scrambled words"], *ys[half:]] for x, ys in texts.items()}
+    pairs += compared(readable(sft, texts), people(seed), LABELS, seed=1000 * seed + 1)
+    reward = fitted_head(sft, pairs, 10 * seed + 100)
+    of_sft = measure(sft, held_out_prompts(), (1.0,), 1, (seed, 99))[1.0]
+    return [{"seed": seed, "arm": SALAD, "labels": len(pairs), **price_columns(reward, of_sft)}]
+
+
 def patches(sft: GPT) -> dict[str, Part]:
     """Three rounds of hacking with a patch between them; ensembles; and what detectors see of both.
 
-    A row is about one policy: "arm" (one of ARMS, of `ensembles.RULES`, "SFT", "unpatched" or "penalty"),
-    how many "labels" it took, and what held-out prompts show at T = 1, one answer each. "preferred/…" says
-    how often somebody would prefer its answer to the fine-tuned model's, "auroc/…" how well a feature tells
+    A row is about one policy: "arm" (one of ARMS, of `ensembles.RULES`, "SFT", "unpatched" or "penalty"), how
+    many "labels" it took, and what held-out prompts show at T = 1, one answer each; "cooled" is "SFT" at
+    T = COOL, SALAD a reward model only. "preferred/…" says how often somebody would prefer its answer to the fine-tuned model's, "auroc/…" how well a feature tells
     the two apart, "price/…" what its reward model pays for, and "way/…" what each rollout was like. "golds"
     are the single answers', "texts" every fourth of them.
     """
@@ -380,6 +403,9 @@ def patches(sft: GPT) -> dict[str, Part]:
         parts[f"unpatched, seed {seed}"] = partial(unpatched, sft, seed)
         parts |= {f"{arm}, seed {seed}": partial(patched, sft, arm, seed) for arm in ARMS}
         parts[f"ensembles, seed {seed}"] = partial(ensembles, sft, seed)
+    for seed in SEEDS:
+        parts[f"cooled, seed {seed}"] = partial(cooled, sft, seed)
+        parts[f"{SALAD}, seed {seed}"] = partial(shown_salad, sft, seed)
     return parts
 
 
@@ -388,6 +414,7 @@ def patches(sft: GPT) -> dict[str, Part]:
 AGAIN = f"{SAME}, again"  # after the second patch
 POLICIES = {  # by the name that figures give it: where its rows are
     "SFT": dict(arm="SFT"),
+    "cooled": dict(arm="cooled"),
     "unpatched": dict(arm="unpatched"),
     "penalty": dict(arm="penalty"),
     SAME: dict(arm=SAME, patch=1),

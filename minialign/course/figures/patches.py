@@ -11,8 +11,10 @@ from minialign.course.experiments import SEEDS
 from minialign.course.experiments.patches import (
     AGAIN,
     ARMS,
+    COOL,
     PENALTY,
     POLICIES,
+    SALAD,
     SAME,
     of_policy,
     prices_of,
@@ -24,11 +26,13 @@ from minialign.world.judge import WEIGHTS
 BROWN, SLATE = "#8B5A2B", "#444444"
 LOOK = {  # one colour and one marker for one policy, in all figures
     "SFT": (plots.GREY, "X"),
+    "cooled": ("#999933", "X"),
     "unpatched": ("black", "o"),
     "penalty": (plots.GREEN, "D"),
     SAME: (plots.BLUE, "s"),
     AGAIN: ("#003F66", "P"),
     "same people, without the hack": (plots.SKY, "^"),
+    SALAD: ("#AA4499", "x"),
     "other people": (plots.ORANGE, "s"),
     "other people, without the hack": (BROWN, "^"),
     "mean": (plots.PURPLE, "v"),
@@ -39,8 +43,13 @@ LOOK = {  # one colour and one marker for one policy, in all figures
     "head alone": ("black", "o"),  # of the live run: one member
     "likelihood alone": ("#117777", "D"),
 }
-SAID = {"penalty": f"no patch, β = {PENALTY:g}", "unpatched": "no patch"}  # as figures name them
-PATCHED = ("SFT", "unpatched", "penalty", SAME, AGAIN, *[*ARMS][1:])
+SAID = {  # as figures name them
+    "cooled": f"SFT, T = {COOL:g}",
+    "penalty": f"no patch, β = {PENALTY:g}",
+    "unpatched": "no patch",
+}
+FREE = ("cooled", "penalty")
+PATCHED = ("SFT", "cooled", "unpatched", "penalty", SAME, AGAIN, *[*ARMS][1:])
 ROUNDS = ("SFT", "unpatched", SAME, AGAIN)
 
 
@@ -94,7 +103,7 @@ HABITS = {"flattery": "compliments", "filler": "filler", "confidence": "certaint
 
 def habits(rows: Sequence[dict]) -> None:
     """Heat maps: the share of answers with each habit, and what each attribute adds to gold, less SFT's."""
-    policies = [policy for policy in PATCHED if policy != "penalty"]
+    policies = [policy for policy in PATCHED if policy not in FREE]
     shares = np.array([[of_policy(rows, p, habit).mean() for habit in HABITS] for p in policies])
     names = [name for name in WEIGHTS if name != "politeness"]
     gold = np.array(
@@ -132,7 +141,7 @@ WAYS = (
     *("a compliment", "three compliments", "filler", "certainty"),
     *("last sentence twice", "another topic", "scrambled words"),
 )
-PAYERS = ("unpatched", SAME, AGAIN, "same people, without the hack", "other people")
+PAYERS = ("unpatched", SAME, "same people, without the hack", "other people", SALAD)
 
 
 def prices(rows: Sequence[dict]) -> None:
@@ -237,7 +246,7 @@ SEEN = (
 
 def detectors(rows: Sequence[dict]) -> None:
     """A heat map: how well each feature tells the answers of each policy from the fine-tuned model's."""
-    policies = [policy for policy in POLICIES if policy not in ("mean", "variance-weighted")]
+    policies = [policy for policy in POLICIES if policy not in ("cooled", "mean", "variance-weighted")]
     table = np.array([[of_policy(rows, p, f"auroc/{name}").mean() for name in SEEN] for p in policies])
     gold = {p: float(of_policy(rows, p, "gold").mean()) for p in policies}
     figure, axes = plt.subplots(figsize=(9.5, 3.4))
