@@ -558,19 +558,23 @@ def change(
 
 
 def along(rows: Sequence[dict], claims: str = "all") -> dict[str, np.ndarray]:
-    """By bias and seed, (B, S): "cov", the "drift" of P(agree), and how often people "preferred" the yes."""
+    """By bias and seed, (B, S): "cov", the "drift" of P(agree), and how often people "preferred" the yes.
+
+    That is of a yes and a no to the same opinion; "among labels" is the share of yeses among what they chose.
+    """
     start = tables(rows, "agree", claims, **START).mean(1)
-    found: dict[str, list] = {"cov": [], "drift": [], "preferred": []}
+    found: dict[str, list] = {"cov": [], "drift": [], "preferred": [], "among labels": []}
     for bias in biases(rows):
         where = dict(arm="opinions", bias=bias)
         found["cov"].append(tables(rows, "cov", claims, **where).mean(1))
         found["drift"].append(tables(rows, "agree", claims, **where).mean(1) - start)
-        found["preferred"].append(over_seeds(rows, "preferred", **where))
+        for name in ("preferred", "among labels"):
+            found[name].append(over_seeds(rows, name, **where))
     return {name: np.array(values) for name, values in found.items()}
 
 
 def law(rows: Sequence[dict], claims: str = "all", by: str = "cov") -> tuple[np.ndarray, np.ndarray]:
-    """Drift against covariance (or against what people "preferred") over the biases, by seed, (S,) each.
+    """Drift against covariance, or against another column of `along`, over the biases, by seed, (S,) each.
 
     R² of a straight line, and its slope.
     """

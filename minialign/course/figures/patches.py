@@ -41,6 +41,7 @@ LOOK = {  # one colour and one marker for one policy, in all figures
     "people": (plots.BLUE, "*"),
     "gold": (plots.YELLOW, "*"),
     "head alone": ("black", "o"),  # of the live run: one member
+    "implicit alone": (plots.YELLOW, "P"),
     "likelihood alone": ("#117777", "D"),
 }
 SAID = {  # as figures name them
