@@ -245,10 +245,13 @@ def test_the_parts_of_a_seed(small, monkeypatch):
     """All arms of a seed: whose rows there are, on how many labels, and all that is read from them."""
     monkeypatch.setattr(patches, "SEEDS", (0,))
     parts = patches.patches(small)
-    assert [*parts] == [f"{name}, seed 0" for name in ("unpatched", *patches.ARMS, "ensembles")]
+    names = ("unpatched", *patches.ARMS, "ensembles", "cooled", patches.SALAD)
+    assert [*parts] == [f"{name}, seed 0" for name in names]
     rows = [row for part in parts.values() for row in part()]
     first = next(row["labels"] for row in rows if row["arm"] == "unpatched")
-    for name in patches.POLICIES:
+    (cooled,) = patches.select(rows, "cooled")
+    assert cooled["temperature"] == patches.COOL and len(cooled["golds"]) == len(PROMPTS)
+    for name in patches.POLICIES.keys() - {"cooled"}:
         (row,) = patches.select(rows, name)
         assert len(row["golds"]) == len(PROMPTS) and len(row["texts"]) == 2
         assert row["labels"] >= first or name == "SFT"
@@ -258,7 +261,7 @@ def test_the_parts_of_a_seed(small, monkeypatch):
     again, once = (patches.select(rows, name)[0] for name in (patches.AGAIN, patches.SAME))
     assert again["labels"] > once["labels"] > first
     assert "lead/first" in once and len(once["way/kl"]) == patches.HOT.steps
-    for who in ("unpatched", patches.AGAIN, "people", "gold"):
+    for who in ("unpatched", patches.AGAIN, patches.SALAD, "people", "gold"):
         shapes = {way: values.shape for way, values in patches.prices_of(rows, who).items()}
         assert shapes == dict.fromkeys(figures.WAYS, (1,))
     assert patches.prices_of(rows, "a member")["filler"].shape == (1, 2)
@@ -300,7 +303,8 @@ def table():
             row |= {f"price/{way}": rng.normal() for way in figures.WAYS}
             row |= {name: rng.random(4).tolist() for name in ("way/kl", "way/gold")}
             rows.append(row | {"texts": ["So.", "It is so."]})
-        for arm, places in {"people": (None,), "gold": (None,), "a member": (0, 1, 2)}.items():
+        single = dict.fromkeys(("people", "gold", patches.SALAD), (None,))
+        for arm, places in {**single, "a member": (0, 1, 2)}.items():
             for place in places:
                 row = {"seed": seed, "arm": arm, **{f"price/{way}": rng.normal() for way in figures.WAYS}}
                 rows.append(row if place is None else row | {"member": place})

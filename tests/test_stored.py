@@ -1,6 +1,8 @@
 """How notebooks are read, normalised, and searched for what holds on one machine or in one run only."""
 
+import base64
 import copy
+import io
 import json
 import sys
 import tempfile
@@ -9,8 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
-from minialign.course.stored import ROOT, WIDGET, normalise, read, to_bytes, unfit_outputs
+from minialign.course.stored import ROOT, WIDGET, in_256_colours, normalise, read, to_bytes, unfit_outputs
 
 
 def _bytes(**changes):
@@ -76,6 +79,17 @@ def test_ids_are_kept_where_they_can_be(ids, given, tmp_path):
     notebook = read(path)
     nbformat.validate(notebook)
     assert [cell.id for cell in notebook.cells] == given
+
+
+def test_a_figure_has_a_palette_and_looks_the_same():
+    picture = Image.new("RGBA", (40, 30), (0, 114, 178, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 20, 30))  # transparent, which the page shows as white
+    file = io.BytesIO()
+    picture.save(file, "png")
+    stored = in_256_colours(base64.b64encode(file.getvalue()).decode())
+    seen = Image.open(io.BytesIO(base64.b64decode(stored)))
+    assert seen.mode == "P" and in_256_colours(stored) == stored
+    assert [seen.convert("RGB").getpixel((x, 15)) for x in (5, 35)] == [(255, 255, 255), (0, 114, 178)]
 
 
 def test_normalise_drops_what_changes_and_keeps_what_was_said():

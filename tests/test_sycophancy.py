@@ -391,7 +391,8 @@ def rows():
         made.append({"arm": CONTROL, "bias": 1.5, "seed": seed, "agree": (start + 0.01).tolist()})
     for row in made:
         bias = row.get("bias", 0) * (row["arm"] == "opinions")
-        row |= {"cov": [0.1 * bias] * len(start), "preferred": 0.5 + 0.25 * bias, "temperature": 1.0} | row
+        row |= {"cov": [0.1 * bias] * len(start), "temperature": 1.0} | row
+        row |= {"preferred": 0.5 + 0.25 * bias, "among labels": 0.5 - 0.2 * bias} | row
         row |= {"gold": [2.0] * len(start), "correctness": [0.1] * len(start), "kl": 1.0}
         row["yes without opinion"] = [0.6, 0.4]
     return made

@@ -22,7 +22,6 @@ from minialign.course.experiments import SEEDS, Part, dishonesty, held_out_promp
 from minialign.course.experiments.comparisons import crowd, preferences, relabelled, updates
 from minialign.course.experiments.direct_preference import CONSTANT
 from minialign.course.experiments.measuring import in_means, kl_from, over_seeds, row_of
-from minialign.course.experiments.race_costs import seconds_to
 from minialign.course.experiments.race_methods import few_labels
 from minialign.gpt import GPT
 from minialign.preferences import Preference
@@ -244,12 +243,3 @@ def for_the_money(price: float, labels, values) -> float:
             f"price is {price}: the table has no more labels than {labels[-1]:g}; choose at least 1"
         )
     return float(np.interp(labels[-1] / price, labels, values))
-
-
-def fair_price() -> float:
-    """How many immediate labels one in hindsight is worth: both buy the same, later, on average over seeds.
-
-    That is all immediate labels over as many in hindsight as reach their end; 0 if these never do.
-    """
-    (bought, immediate), (labels, hindsight) = along("immediate"), along("hindsight")
-    return float(bought[-1] / seconds_to(immediate[-1].mean(), labels, hindsight.mean(1)))

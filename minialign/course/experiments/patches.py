@@ -394,9 +394,9 @@ def patches(sft: GPT) -> dict[str, Part]:
 
     A row is about one policy: "arm" (one of ARMS, of `ensembles.RULES`, "SFT", "unpatched" or "penalty"), how
     many "labels" it took, and what held-out prompts show at T = 1, one answer each; "cooled" is "SFT" at
-    T = COOL, SALAD a reward model only. "preferred/…" says how often somebody would prefer its answer to the fine-tuned model's, "auroc/…" how well a feature tells
-    the two apart, "price/…" what its reward model pays for, and "way/…" what each rollout was like. "golds"
-    are the single answers', "texts" every fourth of them.
+    T = COOL, SALAD a reward model only. "preferred/…" says how often somebody would prefer its answer to the
+    fine-tuned model's, "auroc/…" how well a feature tells the two apart, "price/…" what its reward model pays
+    for, "way/…" what each rollout was like. "golds" are the single answers', "texts" every fourth of them.
     """
     parts: dict[str, Part] = {}
     for seed in SEEDS:
