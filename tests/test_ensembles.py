@@ -63,6 +63,7 @@ def test_the_worked_example():
     assert worst.tolist() == [1.0, 1.0]  # the mean prefers the first, on one member's word
     assert mean_score(given) == pytest.approx([1.6, 1.1])
     assert weighted == pytest.approx([1.6 - 0.5 * 1.52 / 3, 1.1 - 0.5 * 0.02 / 3])
+    assert RULES["variance-weighted"](given).tolist() == weighted.tolist()  # its λ is ½
 
 
 def test_members_who_agree_are_one():

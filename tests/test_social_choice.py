@@ -146,7 +146,15 @@ def test_lists_and_tensors_are_as_good_as_arrays_and_stay_as_they_are():
     given = torch.tensor(CYCLE)
     given.fill_diagonal_(0)
     assert nash_policy(given) == pytest.approx([0.5, 0.2, 0.3], abs=1e-6)
-    assert given[0, 0] == 0 and as_preferences(given)[0, 0] == 0.5
+    given = given.double().numpy()
+    assert as_preferences(given)[0, 0] == 0.5 and given[0, 0] == 0
+
+
+def test_people_are_in_any_unit_and_some_may_be_none():
+    rankings = [(0, 1), (1, 0), (0, 1)]
+    assert preference_shares(rankings)[0, 1] == pytest.approx(2 / 3)
+    assert preference_shares(rankings, (0.3, 0.7, 0))[0, 1] == pytest.approx(0.3)
+    assert preference_shares(rankings, (30, 70, 0))[0, 1] == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +162,8 @@ def test_lists_and_tensors_are_as_good_as_arrays_and_stay_as_they_are():
     [
         ([[0.5, 0.6, 0.1]], r"preferences are \(1, 3\): compare each of at least two"),
         ([[0.5]], "compare each of at least two"),
+        ([[0.5, 0.6, 0.1], [0.4, 0.5, 0.1]], "compare each of at least two"),
+        ([[0.5, 0.6], [0.4, 0.5], [0.1, 0.2]], "compare each of at least two"),
         ([[0.5, 1.2], [-0.2, 0.5]], "a share lies outside 0 to 1"),
         ([[0.5, 0.6], [0.6, 0.5]], "must add up to 1"),
         ([[0.5, float("nan")], [0.5, 0.5]], "finite numbers"),
@@ -172,6 +182,7 @@ def test_what_is_no_preference_matrix_is_refused(preferences, words):
         (([(1, 2, 3)],), "each of 0 to 2 once"),
         (([(0, 1)], (1, 2)), "1 rankings and 2 numbers of people"),
         (([(0, 1)], (-1,)), "at least 0, and one of them more"),
+        (([(0, 1)], ("many",)), "people"),
         (([(0, 1), (1, 0)], (0, 0)), "at least 0, and one of them more"),
     ],
 )
