@@ -10,7 +10,6 @@ Scores are (k, N): of each of k members, for each of N answers. The members need
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -55,7 +54,7 @@ def variance_weighted(scores: np.ndarray, lam: float = LAMBDA) -> np.ndarray:
 RULES: dict[str, Rule] = {
     "mean": mean_score,
     "worst case": worst_case,
-    "variance-weighted": partial(variance_weighted, lam=LAMBDA),
+    "variance-weighted": variance_weighted,
 }
 
 

@@ -31,14 +31,14 @@ def preference_shares(rankings: Sequence[Sequence[int]], people: Sequence[float]
     """
     found = measured(rankings, "rankings", 2)
     count, size = found.shape
-    if (np.sort(found, 1) != np.arange(size)).any():
+    if (np.sort(found) != np.arange(size)).any():
         raise ValueError(f"a ranking must hold each of 0 to {size - 1} once, the best first")
     weights = np.ones(count) if people is None else measured(people, "people")
     if len(weights) != count:
         raise ValueError(f"here are {count} rankings and {len(weights)} numbers of people: give one for each")
     if weights.min() < 0 or not weights.sum():
         raise ValueError("the numbers of people must be at least 0, and one of them more")
-    places = np.argsort(found, 1)  # (B, N): where each stands
+    places = np.argsort(found)  # (B, N): where each stands
     wins = (places[:, :, None] < places[:, None, :]) + 0.5 * np.eye(size)
     return np.tensordot(weights / weights.sum(), wins, 1)
 
@@ -49,14 +49,14 @@ def as_preferences(preferences) -> np.ndarray:
     Raises ValueError for what is not square with N ≥ 2, for shares outside [0, 1], and where P[i, j] and
     P[j, i] do not add up to 1.
     """
-    found = measured(preferences, "preferences", 2).copy()
+    found = measured(preferences, "preferences", 2)
     if found.shape[0] != found.shape[1] or len(found) < 2:
         raise ValueError(f"preferences are {found.shape}: compare each of at least two with each, (N, N)")
     np.fill_diagonal(found, 0.5)
-    if found.min() < 0 or found.max() > 1:
-        raise ValueError("a share lies outside 0 to 1: preferences[i, j] is how many prefer i to j")
     if np.abs(found + found.T - 1).max() > 1e-6:
         raise ValueError("preferences[i, j] and preferences[j, i] must add up to 1: everybody prefers one")
+    if found.min() < 0:  # and so another one is above 1
+        raise ValueError("a share lies outside 0 to 1: preferences[i, j] is how many prefer i to j")
     return found
 
 
@@ -96,7 +96,6 @@ def nash_policy(preferences) -> np.ndarray:
     objective = np.append(np.zeros(size), -1.0)
     no_less = np.hstack([-shares.T, np.ones((size, 1))])
     adds_up = np.append(np.ones(size), 0.0)[None]
-    limits = [(0, 1)] * size + [(None, None)]
-    found = linprog(objective, no_less, np.zeros(size), adds_up, [1.0], limits, method="highs")
+    found = linprog(objective, no_less, np.zeros(size), adds_up, [1.0])  # all variables are at least 0
     policy = np.maximum(found.x[:size], 0.0)
     return policy / policy.sum()
