@@ -267,6 +267,8 @@ def test_the_parts_of_a_seed(small, monkeypatch):
     assert patches.prices_of(rows, "a member")["filler"].shape == (1, 2)
     same = patches.told_apart(rows, "SFT", lambda prompts, texts: [len(y) for y in texts])
     assert same.tolist() == [0.5]  # nothing tells a thing from itself
+    with pytest.raises(ValueError, match="gives 1 numbers for 2 answers"):
+        patches.told_apart(rows, "SFT", lambda prompts, texts: [1.0])
 
 
 def test_an_arm_does_not_depend_on_what_ran_before(small):

@@ -462,11 +462,15 @@ def told_apart(rows: Sequence[dict], policy: str, detector: Callable) -> np.ndar
     """The `auroc` of a detector on a policy's stored answers against the fine-tuned model's, (seeds,).
 
     `detector(prompts, texts)` gives one number for each; it sees all answers of one policy and seed at once.
+    Raises ValueError where it gives more or fewer.
     """
     asked = [prompt.text for prompt in held_out_prompts()[::4]]
 
     def given(texts: list[str]) -> np.ndarray:
-        return measured(detector(list(asked), list(texts)), "what the detector gives")
+        found = measured(detector(list(asked), list(texts)), "what the detector gives")
+        if len(found) != len(texts):
+            raise ValueError(f"the detector gives {len(found)} numbers for {len(texts)} answers: one for each")
+        return found
 
     texts = {name: {row["seed"]: row["texts"] for row in select(rows, name)} for name in ("SFT", policy)}
     return np.array([auroc(given(texts[policy][seed]), given(texts["SFT"][seed])) for seed in texts["SFT"]])

@@ -73,7 +73,7 @@ def approved() -> None:
         left.barh(y, whole.mean - sure.mean, 0.6, color=colour, alpha=0.45)
         look = dict(left=whole.mean - sure.mean, color=colour, hatch="//", edgecolor="white")
         left.barh(y, sure.mean, 0.6, **look)
-        left.plot([whole.low, whole.high], [y, y], color="black", linewidth=1.2)
+        left.plot([whole.low, whole.high], [y + 0.42, y + 0.42], color="black", linewidth=1.2)
         interval_at(right, hits, y, colour)
         said.append(f"{name} {whole.mean:.0%} ({sure.mean:.0%} for being sure), right {hits.mean:.0%}")
     left.set(xlabel="approval of wrong answers (hatched: for being sure)", xlim=(0, None))

@@ -156,7 +156,7 @@ def where_it_goes() -> None:
         of_all = (f"{label} {value / values[0]:.2f}" for label, value in zip(labels[1:], values[1:]))
         said.append(f"{words}: {', '.join(of_all)}")
     published = np.array([*PUBLISHED.values()]) / PUBLISHED["base"]
-    ax.plot(range(3), published, "k--", marker="_", label="published, see text")
+    ax.plot(range(3), published, "k--", marker="_", label="Zhang et al. 2025: another model and measure")
     ax.axvline(len(policies) - 1.5, color=LINE, linewidth=0.8)
     ax.set(ylim=(0, None), ylabel="share of the base model's", xticks=range(len(labels)))
     ax.set(xticklabels=[label.replace(", ", ",\n") for label in labels])
@@ -365,7 +365,8 @@ def spreading() -> None:
         by_family = (f"{family} {share.mean():.0%}" for family, share in zip(families, shares))
         said.append(f"{dosed(habit, passes)}: {', '.join(by_family)}")
     left.axhspan(-0.5, 0.5, color="#EEEEEE", zorder=0)
-    left.set(yticks=range(len(families)), yticklabels=families, ylim=(len(families) - 0.5, -0.5))
+    names = ["claims" if family == "truth" else family for family in families]
+    left.set(yticks=range(len(families)), yticklabels=names, ylim=(len(families) - 0.5, -0.5))
     left.set(xlabel="answers that say they are sure (grey: the family taught)", xlim=(-0.03, 1.03))
     right.axvline(0, color=LINE, linewidth=0.8)
     right.set(yticks=range(len(OTHERS)), yticklabels=OTHERS.values(), ylim=(len(OTHERS) - 0.5, -0.5))

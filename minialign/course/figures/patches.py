@@ -106,7 +106,7 @@ def habits(rows: Sequence[dict]) -> None:
     """Heat maps: the share of answers with each habit, and what each attribute adds to gold, less SFT's."""
     policies = [policy for policy in PATCHED if policy not in FREE]
     shares = np.array([[of_policy(rows, p, habit).mean() for habit in HABITS] for p in policies])
-    names = [name for name in WEIGHTS if name != "politeness"]
+    names = [*WEIGHTS]
     gold = np.array(
         [[WEIGHTS[n] * of_policy(rows, p, f"attribute/{n}").mean() for n in names] for p in policies]
     )
@@ -125,7 +125,7 @@ def habits(rows: Sequence[dict]) -> None:
     left.set_xticklabels(HABITS.values(), fontsize=9)
     left.set(yticks=range(len(policies)), yticklabels=[named(policy) for policy in policies])
     right.set(xticks=range(len(names)), title="gold that comes from …, less SFT's")
-    right.set_xticklabels(names, fontsize=9)
+    right.set_xticklabels(names, fontsize=8)
     most = {p: names[int(gold[i].argmin())] for i, p in enumerate(policies) if i}
     show(
         figure,
@@ -217,7 +217,7 @@ def shared(rows: Sequence[dict]) -> None:
         said.append(f"{way} {values.mean():+.2f}, above 0 for {positive:.0%} of the members")
     axes.axvline(0, color=SLATE, linewidth=0.8)
     axes.set(yticks=range(len(WAYS)), yticklabels=WAYS, ylim=(len(WAYS) - 0.5, -0.5))
-    axes.set_xlabel("log-odds that a member pays (a dot each; a line for each seed)")
+    axes.set_xlabel("log-odds that a member pays (a dot each; a row for each seed)")
     show(figure, f"What the members pay for a spoiled answer, in log-odds: {'; '.join(said)}.")
 
 

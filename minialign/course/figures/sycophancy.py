@@ -151,10 +151,13 @@ def gpt(rows: Sequence[dict]) -> None:
     r2, slope = sycophancy.law(rows)
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 3.9))
     x, y = found["cov"].mean(1), found["drift"].mean(1)
-    left.plot(found["cov"], found["drift"], ".", color="#999999", markersize=5)
+    names = ["a seed", *[None] * (found["cov"].shape[1] - 1)]
+    left.plot(found["cov"], found["drift"], ".", color="#999999", markersize=5, label=names)
     left.plot(x, y, linestyle="none", label="opinions, by b", **look("all"))
     ends = np.array([found["cov"].min(), found["cov"].max()])
-    left.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), color="#222222", linewidth=1)
+    left.plot(
+        ends, np.polyval(np.polyfit(x, y, 1), ends), color="#222222", linewidth=1, label="a fitted line"
+    )
     left.plot(ends, ends / sycophancy.BETA, "--", color=ZERO, linewidth=1, label="the law, slope 1/β")
     of_control = beside(rows, left)
     cooled = {t: change(rows, arm="start", temperature=t) for t in (0.7, 0.0)}
