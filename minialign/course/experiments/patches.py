@@ -469,7 +469,7 @@ def told_apart(rows: Sequence[dict], policy: str, detector: Callable) -> np.ndar
     def given(texts: list[str]) -> np.ndarray:
         found = measured(detector(list(asked), list(texts)), "what the detector gives")
         if len(found) != len(texts):
-            raise ValueError(f"the detector gives {len(found)} numbers for {len(texts)} answers: give each one")
+            raise ValueError(f"the detector gives {len(found)} numbers for {len(texts)} answers: one each")
         return found
 
     texts = {name: {row["seed"]: row["texts"] for row in select(rows, name)} for name in ("SFT", policy)}
