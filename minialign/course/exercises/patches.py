@@ -120,7 +120,7 @@ FLAWS = Puzzle(
         "a compliment": "People pay for it, so the reward model has learned rightly what it was told.",
         "filler": "People pay for it. The gold reward neither pays nor charges, until an answer is too long.",
         "last sentence twice": "People charge for it, and the reward model pays.",
-        "scrambled words": "People charge five units for it, and the reward model hardly anything.",
+        "scrambled words": "People charge six, in log-odds, for it, and the reward model hardly anything.",
     },
 )
 PATCHES_PUZZLES = {"in the labels or not": FLAWS}
