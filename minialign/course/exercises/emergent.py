@@ -114,6 +114,10 @@ EMERGENT = {
                 lambda counts: 2 ** _nats(counts),
             ),
             Mistake(
+                "counts are no probabilities yet: divide them by their sum.",
+                lambda counts: math.exp(-float((counts * np.log(counts)).sum())),
+            ),
+            Mistake(
                 "that is 1/Σ p², the inverse of Simpson's index: it is an effective number, too, but it "
                 "hardly sees rare answers. Take exp of the entropy.",
                 lambda counts: float(1 / (_shares(counts) ** 2).sum()),

@@ -92,6 +92,15 @@ _COVARIANCE = Exercise(
             ).mean(-1),
         ),
         Mistake(
+            "one of the means gives all answers the same weight: weight it by their probabilities, too.",
+            lambda log_probs, agree, rewards: _mean(
+                log_probs, agree * (rewards - rewards.mean(-1, keepdim=True))
+            )[:, 0],
+            lambda log_probs, agree, rewards: _mean(
+                log_probs, rewards * (agree - agree.mean(-1, keepdim=True))
+            )[:, 0],
+        ),
+        Mistake(
             "all answers count the same here, and the means are not subtracted: weight each by its "
             "probability, log_probs.exp(), and take E[agree] E[r] away.",
             lambda log_probs, agree, rewards: (agree * rewards).mean(-1),
@@ -199,6 +208,11 @@ _PENALTY = Exercise(
         Mistake(
             "β is missing: a penalty λ shifts the log-odds of agreeing by −λ/β.",
             _of_shares(lambda before, after, beta: after.logit() - before.logit()),
+        ),
+        Mistake(
+            "β is missing in the tilt: the optimum is π_ref exp(r/β)/Z.",
+            lambda reference, rewards, agree, beta: agreement_penalty(reference, rewards, agree, 1.0) * beta,
+            lambda reference, rewards, agree, beta: agreement_penalty(reference, rewards, agree, 1.0),
         ),
         Mistake(
             "β is on the wrong side: the log-odds are to shift by −λ/β, so λ = β times the shift.",

@@ -60,6 +60,12 @@ def _unbounded(shares):
     return np.linalg.lstsq(np.vstack([shares.T - 0.5, np.ones(n)]), np.append(np.zeros(n), 1), rcond=None)[0]
 
 
+def _other_twos(P):
+    """To each of the first three the margin between the other two, as if they were a cycle."""
+    margins = [abs(P[1, 2] - 0.5), abs(P[0, 2] - 0.5), abs(P[0, 1] - 0.5)]
+    return _share(np.array(margins + [0.0] * (len(P) - 3)))
+
+
 def _strengths(shares):
     return bradley_terry_optimum(torch.from_numpy(shares)).softmax(0).numpy()
 
@@ -143,6 +149,10 @@ TASTES = {
                 lambda m, prior: softmax(m.sum(0)),
             ),
             Mistake(
+                "σ of the margins' sum is no product of their σ: each comparison has its own likelihood.",
+                lambda m, prior: _share(prior * expit(m.sum(0))),
+            ),
+            Mistake(
                 "you take the mean over the comparisons: they are independent, so their likelihoods are "
                 "multiplied, and more comparisons say more.",
                 lambda m, prior: softmax(np.log(prior) + log_expit(m).mean(0)),
@@ -211,6 +221,10 @@ TASTES = {
                 "each has the probability of its own margin: in a cycle it is the margin between the *other* "
                 "two that counts.",
                 lambda P: _share(np.maximum(P - 0.5, 0).sum(1)),
+            ),
+            Mistake(
+                "that is right for three answers in a cycle. Where one beats all the others, it gets all.",
+                _other_twos,
             ),
             Mistake(
                 "rows and columns are exchanged: P[i, j] is the share that prefers i to j. "
