@@ -8,9 +8,23 @@ import torch
 
 from minialign.chat import Batch
 from minialign.gpt import GPT, GPTConfig
+from minialign.preferences import Preference
+from minialign.tokenizer import load_tokenizer
+from minialign.world.prompts import prompts_of
 
 # the vocabulary of the fixture toy_data
 TINY = GPTConfig(vocab_size=261, context=48, n_layer=2, n_head=2, n_embd=16)
+# the course's vocabulary and context: for its experiments
+SMALL = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=160, n_layer=1, n_head=2, n_embd=8)
+
+
+def manners(number: int) -> list[Preference]:
+    """Two comparisons on each of some prompts, in which a kind answer is preferred to a curt one."""
+    return [
+        Preference(prompt.text, kind, curt)
+        for prompt in prompts_of("reward")[:number]
+        for kind, curt in (("I hope this helps.", "No."), ("Happy to help!", "Why?"))
+    ]
 
 
 def lively_gpt(config: GPTConfig = TINY, seed: int = 0) -> GPT:

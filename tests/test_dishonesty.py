@@ -209,12 +209,10 @@ def test_changes_are_paired_by_prompt(rows):
     assert right.mean() == pytest.approx((0.5 + 0.4 + 0.5 + 0.5) / 4)
 
 
-def test_the_figure_and_the_tables_say_what_the_rows_do(rows, monkeypatch, capsys):
-    said = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt: said.append(alt))
+def test_the_figure_and_the_tables_say_what_the_rows_do(rows, alt_texts, capsys):
     figures.approved()
-    assert "half in a hurry 30% (8% for being sure), right 50%" in said[0]
-    assert "everything checked (control) 20% (0% for being sure)" in said[0]
+    assert "half in a hurry 30% (8% for being sure), right 50%" in alt_texts[0]
+    assert "everything checked (control) 20% (0% for being sure)" in alt_texts[0]
     figures.counted(approval_of_wrong)
     figures.by_family()
     lines = capsys.readouterr().out.splitlines()

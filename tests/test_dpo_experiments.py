@@ -24,17 +24,14 @@ from minialign.course.experiments import (
 )
 from minialign.course.experiments.comparisons import HeldOut
 from minialign.dpo import DPOConfig
-from minialign.gpt import GPTConfig
 from minialign.logprobs import response_logits, sequence_log_probs
 from minialign.preferences import Preference, compare
-from minialign.tokenizer import load_tokenizer
 from minialign.training import History, load_history
 from minialign.world import exact
 from minialign.world.judge import judge
 from minialign.world.prompts import parse, prompts_of
-from tests.engine import favour, lively_gpt, same_parameters
+from tests.engine import SMALL, favour, lively_gpt, same_parameters
 
-SMALL = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=160, n_layer=1, n_head=2, n_embd=8)
 BATCH = load_chat().collate([("Why?", "Because it is so."), ("Who was it, then?", "Me.")])
 PROMPTS = prompts_of("evaluation")[:3]
 PAIRS = [

@@ -183,13 +183,14 @@ def test_changes_shares_and_prices(rows):
     assert labels.tolist() == [0, 250, 500, 1000] and values.shape == (4, 2)
 
 
-def test_the_figures_and_tables_say_what_the_rows_do(rows, monkeypatch, capsys):
-    said = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt: said.append(alt))
+def test_the_figures_and_tables_say_what_the_rows_do(rows, alt_texts, capsys):
     figures.now_and_later()
     figures.money(2.0)
-    assert "immediate, conflicting pairs -0.59 and -0.59" in said[0] and "start, T = 0.7 +0.00" in said[0]
-    assert "A star at 500 labels in hindsight" in said[1] and "is at 2.91" in said[1]
+    assert (
+        "immediate, conflicting pairs -0.59 and -0.59" in alt_texts[0]
+        and "start, T = 0.7 +0.00" in alt_texts[0]
+    )
+    assert "A star at 500 labels in hindsight" in alt_texts[1] and "is at 2.91" in alt_texts[1]
     figures.what_labels_say()
     figures.table()
     figures.crowds()

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
 from minialign.course.evaluation import Answers
 from minialign.course.experiments import label_cost
@@ -30,15 +29,12 @@ from minialign.course.experiments.label_cost import (
 )
 from minialign.course.experiments.scorers import Crowd, seen
 from minialign.course.figures import label_cost as figures
-from minialign.gpt import GPTConfig
 from minialign.reward_model import RewardModelConfig
-from minialign.tokenizer import load_tokenizer
 from minialign.world.annotator import typical_annotator
 from minialign.world.judge import gold_rewards, judge
 from minialign.world.prompts import MOON_LANDING, parse
-from tests.engine import lively_gpt
+from tests.engine import SMALL, lively_gpt
 
-SMALL = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=160, n_layer=1, n_head=2, n_embd=8)
 SHORT = "In 1969, people walked on the moon for the first time."
 FALSE = "In 1949, people walked on the moon for the first time."
 LONG = f"{SHORT} The first person on the moon was Neil Armstrong."
@@ -292,9 +288,7 @@ def test_nothing_is_extrapolated(money):
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-def test_the_figures_and_tables_are_of_any_number_of_seeds(seeds, monkeypatch, capsys):
-    said = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt: (said.append(alt), plt.close(figure)))
+def test_the_figures_and_tables_are_of_any_number_of_seeds(seeds, alt_texts, capsys):
     rows = made_rows(seeds)
     figures.costs(rows, PRICES)
     figures.free(rows)
@@ -303,6 +297,6 @@ def test_the_figures_and_tables_are_of_any_number_of_seeds(seeds, monkeypatch, c
     figures.faults(rows)
     figures.chosen(rows)
     free = np.mean([3.2 + 0.1 * seed for seed in seeds])
-    assert f"without a label: 60.0% and {free:.2f}" in said[0]
+    assert f"without a label: 60.0% and {free:.2f}" in alt_texts[0]
     printed = capsys.readouterr().out
     assert printed.count("not bought for this sum") == 7 and "disputed" in printed

@@ -16,25 +16,17 @@ from minialign.course.exercises.patches import PATCHES, PATCHES_PUZZLES
 from minialign.course.experiments import SEEDS, comparisons, detectors, patches
 from minialign.course.figures import patches as figures
 from minialign.ensembles import RULES, Ensemble
-from minialign.gpt import GPTConfig
 from minialign.logprobs import sequence_log_probs
 from minialign.ppo import PPOConfig
-from minialign.preferences import Preference
 from minialign.reward_model import RewardModelConfig
-from minialign.tokenizer import load_tokenizer
 from minialign.world.annotator import Annotator, typical_annotator
 from minialign.world.judge import WEIGHTS, judge
 from minialign.world.phrases import FLATTERY
 from minialign.world.prompts import prompts_of
-from tests.engine import favour, lively_gpt
+from tests.engine import SMALL, favour, lively_gpt, manners
 
-SMALL = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=160, n_layer=1, n_head=2, n_embd=8)
 PROMPTS = prompts_of("evaluation")[:8]
-PAIRS = [
-    Preference(p.text, kind, curt)
-    for p in prompts_of("reward")[:8]
-    for kind, curt in (("I hope this helps.", "No."), ("Happy to help!", "Why?"))
-]
+PAIRS = manners(8)
 
 
 def answers_of(prompts, texts, **values) -> Answers:

@@ -23,24 +23,17 @@ from minialign.course.experiments import (
 )
 from minialign.course.experiments.race_methods import Given, Method
 from minialign.dpo import DPOConfig, OnlineDPOConfig
-from minialign.gpt import GPTConfig
 from minialign.ppo import PPOConfig
 from minialign.preferences import Preference
 from minialign.reward_model import RewardModel, RewardModelConfig
 from minialign.sft import SFTConfig
-from minialign.tokenizer import load_tokenizer
 from minialign.world.judge import gold_rewards
 from minialign.world.prompts import prompts_of, topic_sorts
 from minialign.world.topics import load_topics
-from tests.engine import lively_gpt, same_parameters
+from tests.engine import SMALL, lively_gpt, manners, same_parameters
 
-SMALL = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=160, n_layer=1, n_head=2, n_embd=8)
 PROMPTS = prompts_of("evaluation")[:4]
-PAIRS = [
-    Preference(p.text, kind, curt)
-    for p in prompts_of("reward")[:8]
-    for kind, curt in (("I hope this helps.", "No."), ("Happy to help!", "Why?"))
-]
+PAIRS = manners(8)
 
 
 @pytest.fixture

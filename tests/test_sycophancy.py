@@ -10,8 +10,6 @@ from scipy import optimize
 
 import minialign
 from minialign.course.evaluation import Answers
-from minialign.course.exercises.diagnosis import diagnose
-from minialign.course.exercises.sycophancy import SYCOPHANCY
 from minialign.course.experiments import SEEDS, sycophancy
 from minialign.course.experiments.comparisons import preferences
 from minialign.course.experiments.sycophancy import (
@@ -409,31 +407,21 @@ def test_the_law_and_the_flips_of_a_table(rows):
     assert sycophancy.change(rows, arm="start", temperature=0.7).mean == pytest.approx(0.03)
 
 
-def test_the_figures_say_what_the_rows_do(rows, reference, monkeypatch, capsys):
-    said = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt: said.append(alt))
+def test_the_figures_say_what_the_rows_do(rows, reference, alt_texts, capsys):
     figures.gpt(rows)
-    assert "-0.19 to +0.31" in said[0] and "slope 2.0" in said[0] and f"{CONTROL} +0.01" in said[0]
+    assert (
+        "-0.19 to +0.31" in alt_texts[0]
+        and "slope 2.0" in alt_texts[0]
+        and f"{CONTROL} +0.01" in alt_texts[0]
+    )
     figures.table(rows)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 3 + len(BIASES) + 1 and lines[-1].startswith(CONTROL)
     runs = [exactly(bias, reference) for bias in (-1.0, 0.0, 1.0)]
     figures.law(runs, np.array([run.covariance() for run in runs]))
-    assert "1/β = 0.2: R² = " in said[1] and "b = 0 " in said[1]
+    assert "1/β = 0.2: R² = " in alt_texts[1] and "b = 0 " in alt_texts[1]
     figures.penalised(runs[2], runs[1], 1.0, agreement_penalty)
-    assert "a λ(x) for each prompt: all +0.00" in said[2].replace("-0.00", "+0.00")
+    assert "a λ(x) for each prompt: all +0.00" in alt_texts[2].replace("-0.00", "+0.00")
     prompts = sycophancy.live_prompts(4)
     figures.live(runs[2], answers_of(prompts, [0.5] * 4), answers_of(prompts, [0.75] * 4), 1.0)
-    assert len(said) == 4
-
-
-# --- the exercises ---
-
-
-@pytest.mark.parametrize("name", [*SYCOPHANCY])
-def test_the_solution_passes_and_every_mistake_is_named(name):
-    exercise = SYCOPHANCY[name]
-    assert diagnose(exercise, exercise.solution) is None
-    for mistake in exercise.mistakes:
-        for wrong in mistake.functions:
-            assert mistake.diagnosis in diagnose(exercise, wrong)
+    assert len(alt_texts) == 4

@@ -5,7 +5,6 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from scipy.special import expit, logit
 
 from minialign.course.evaluation import Answers
@@ -40,18 +39,15 @@ from minialign.course.experiments.tastes import (
     weights_of,
 )
 from minialign.course.figures import tastes as figures
-from minialign.gpt import GPTConfig
 from minialign.preferences import Preference
 from minialign.reward_model import RewardModelConfig, bradley_terry_loss
 from minialign.social_choice import borda_scores, condorcet_winner, nash_policy, preference_shares
-from minialign.tokenizer import load_tokenizer
 from minialign.world.annotator import Annotator
 from minialign.world.exact import bradley_terry_optimum
 from minialign.world.judge import gold_rewards
 from minialign.world.prompts import MOON_LANDING, parse
-from tests.engine import lively_gpt
+from tests.engine import SMALL, lively_gpt
 
-SMALL = GPTConfig(vocab_size=load_tokenizer().n_vocab, context=160, n_layer=1, n_head=2, n_embd=8)
 FACTS = (
     "In 1969, people walked on the moon for the first time.",
     "The first person on the moon was Neil Armstrong.",
@@ -294,9 +290,7 @@ def test_a_groups_weights_are_those_of_one_seed():
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-def test_the_figures_and_tables_are_of_any_number_of_seeds(seeds, monkeypatch, capsys):
-    said = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt: (said.append(alt), plt.close(figure)))
+def test_the_figures_and_tables_are_of_any_number_of_seeds(seeds, alt_texts, capsys):
     rows = made_rows(seeds)
     figures.shares(rows)
     figures.introductions(rows)
@@ -306,9 +300,9 @@ def test_the_figures_and_tables_are_of_any_number_of_seeds(seeds, monkeypatch, c
     figures.preferred("ABC", shares, {"Borda": borda_scores(shares)})
     figures.cycle("ABC", shares, nash_policy(shares))
     small = 0.7 + 0.01 * np.mean(seeds)
-    assert f"GPT, fewer brief, one reward: {small:.0%} to {small:.0%}" in said[0]
-    assert "90% are detailed" in said[1] and "Lines from 0.10, one for each of 1 people" in said[2]
-    assert "67% prefer A to B" in said[3] and "C 0.33" in said[3]
+    assert f"GPT, fewer brief, one reward: {small:.0%} to {small:.0%}" in alt_texts[0]
+    assert "90% are detailed" in alt_texts[1] and "Lines from 0.10, one for each of 1 people" in alt_texts[2]
+    assert "67% prefer A to B" in alt_texts[3] and "C 0.33" in alt_texts[3]
     assert "GPT, inferred from 16" in capsys.readouterr().out
 
 

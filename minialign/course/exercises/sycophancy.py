@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from minialign.course.exercises.exercise import Exercise, Mistake
-from minialign.course.experiments.sycophancy import agreement_penalty, covariance
+from minialign.course.experiments.sycophancy import agreement_penalty, covariance, first_order_penalty
 
 
 def _answers(generator):
@@ -57,12 +57,11 @@ def _of_shares(make):
 
 
 def _first_order(reference, rewards, agree, beta):
-    return covariance(reference, agree, rewards) / covariance(reference, agree, agree)
+    return first_order_penalty(reference, rewards, agree)
 
 
 def _gap_unweighted(reference, rewards, agree, beta):
-    even = _even(rewards)
-    return covariance(even, agree, rewards) / covariance(even, agree, agree)
+    return first_order_penalty(_even(rewards), rewards, agree)
 
 
 def _tilted_without_reference(reference, rewards, agree, beta):

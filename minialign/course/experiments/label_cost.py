@@ -347,8 +347,3 @@ def at_cost(
 def known(rows: Sequence[Mapping], reader: str, measure: str) -> np.ndarray:
     """Of what needs no label, by seed, (S,)."""
     return over_seeds(rows, measure, reader=reader)
-
-
-def by_prompts(rows: Sequence[Mapping], measure: str, **where) -> np.ndarray:
-    """A measure of each prompt, (S, P), as `minialign.bootstrap` takes it."""
-    return over_seeds(rows, f"{measure}_by_prompt", **where)

@@ -171,6 +171,12 @@ def bought(policy: GPT, prompts: Sequence[str], patch: Patch, seed: int, number:
     return compared(texts, people(seed, patch.unbiased), LABELS, seed=1000 * seed + number)
 
 
+def first_labels(seed: int) -> tuple[list[str], list[Preference]]:
+    """The prompts of all comparisons in the seed's order, and what its people say about the first of them."""
+    prompts = shuffled_prompts(preferences("comparisons"), seed)
+    return prompts, compared(answered(prompts[:FIRST]), people(seed), LABELS, seed=1000 * seed)
+
+
 def fitted_head(sft: GPT, pairs: Sequence[Preference], seed: int) -> RewardModel:
     """A reward model with the head only, fitted from `sft` in one pass over the pairs, and normalised.
 
@@ -211,9 +217,11 @@ def hacked(sft: GPT, reward: Reward, seed: int, beta: float = 0.0) -> tuple[GPT,
 # --- what is measured ---
 
 
-def on_held_out(policy: GPT, sft: GPT, reward: Reward, drawn: tuple[int, ...]) -> Answers:
-    """One answer to each held-out prompt at temperature 1, with the rewards ("reward") that it gets."""
-    return measure(policy, held_out_prompts(), (1.0,), 1, drawn, reward)[1.0]
+def on_held_out(
+    policy: GPT, drawn: tuple[int, ...], reward: Reward | None = None, temperature: float = 1.0
+) -> Answers:
+    """One answer to each held-out prompt, with the rewards ("reward") that it gets."""
+    return measure(policy, held_out_prompts(), (temperature,), 1, drawn, reward)[temperature]
 
 
 def asked_and_said(answers: Answers) -> tuple[list[str], list[str]]:
@@ -283,16 +291,15 @@ def price_columns(reward: RewardModel, answers: Answers) -> dict[str, float]:
 @lru_cache(maxsize=1)  # its arms are parts of a table, and follow each other
 def begun(sft: GPT, seed: int) -> Begun:
     """The first labels, an ensemble fitted to them, and PPO against its first member."""
-    prompts = shuffled_prompts(preferences("comparisons"), seed)
-    pairs = compared(answered(prompts[:FIRST]), people(seed), LABELS, seed=1000 * seed)
+    prompts, pairs = first_labels(seed)
     members = Ensemble([fitted_head(sft, pairs, 10 * seed + i) for i in range(MEMBERS)])
     reward = members.members[0]
-    of_sft = on_held_out(sft, sft, reward.score, (seed, 99))
+    of_sft = on_held_out(sft, (seed, 99), reward.score)
     policy, way = hacked(sft, reward, seed)
     usual = suspicions(of_sft, sft, members)
     start = Begun(sft, seed, prompts, pairs, members, of_sft, usual, policy, of_sft)
     place = {"arm": "unpatched", "patch": 0, "labels": len(pairs)}
-    start.answers = on_held_out(policy, sft, reward.score, (seed, 0))
+    start.answers = on_held_out(policy, (seed, 0), reward.score)
     start.listed = blacklist(*(asked_and_said(found)[1][::2] for found in (start.answers, of_sft)))
     row = start.shown(start.answers, policy, place, way) | {"blacklist": start.listed}
     start.row = row | price_columns(reward, of_sft)
@@ -315,11 +322,11 @@ def unpatched(sft: GPT, seed: int) -> list[dict]:
         | {f"price/{way}": round(value, 3) for way, value in prices(scorer, start.of_sft).items()}
         for name, scorer in paid.items()
     ]
-    again = on_held_out(sft, sft, start.reward.score, (seed, 98))
+    again = on_held_out(sft, (seed, 98), start.reward.score)
     first = start.shown(again, sft, {"arm": "SFT", "patch": 0, "labels": 0}, {})
     policy, way = hacked(sft, start.reward, seed, beta=PENALTY)
     place = {"arm": "penalty", "patch": 0, "labels": len(start.pairs)}
-    held = start.shown(on_held_out(policy, sft, start.reward.score, (seed, 0)), policy, place, way)
+    held = start.shown(on_held_out(policy, (seed, 0), start.reward.score), policy, place, way)
     return [first, start.row, held, *known]
 
 
@@ -341,7 +348,7 @@ def patched(sft: GPT, arm: str, seed: int) -> list[dict]:
         leads = {f"lead/{name}": float(scores[name] - scores["sft"]) for name in ("first", "last")}
         policy, way = hacked(sft, reward, seed)
         place = {"arm": arm, "patch": number, "labels": len(pairs)}
-        answers = on_held_out(policy, sft, reward.score, (seed, number))
+        answers = on_held_out(policy, (seed, number), reward.score)
         row = start.shown(answers, policy, place, way)
         rows.append(row | rounded(leads) | price_columns(reward, start.of_sft))
     return rows
@@ -362,7 +369,7 @@ def ensembles(sft: GPT, seed: int) -> list[dict]:
         reward = Ensemble(start.members.members, rule)
         policy, way = hacked(sft, reward, seed)
         place = {"arm": name, "patch": 0, "labels": len(start.pairs)}
-        answers = on_held_out(policy, sft, reward.score, (seed, 10 + i))
+        answers = on_held_out(policy, (seed, 10 + i), reward.score)
         given = start.members.scores(*asked_and_said(answers)).mean(1)
         rows.append(start.shown(answers, policy, place, way) | {"members": given.round(3).tolist()})
     return rows
@@ -370,8 +377,7 @@ def ensembles(sft: GPT, seed: int) -> list[dict]:
 
 def cooled(sft: GPT, seed: int) -> list[dict]:
     """The start, sampled more coolly."""
-    drawn = {1.0: (seed, 99), COOL: (seed, 97)}
-    of_sft, cool = (measure(sft, held_out_prompts(), (t,), 1, drawn[t])[t] for t in drawn)
+    of_sft, cool = on_held_out(sft, (seed, 99)), on_held_out(sft, (seed, 97), temperature=COOL)
     row = {"seed": seed, "arm": "cooled", "patch": 0, "labels": 0, **in_means(row_of(cool))}
     row |= {f"preferred/{who}": preferred(cool, of_sft, person) for who, person in JUDGES.items()}
     return [rounded(row) | {"golds": cool.values["gold"][:, 0].round(2).tolist()}]
@@ -379,14 +385,13 @@ def cooled(sft: GPT, seed: int) -> list[dict]:
 
 def shown_salad(sft: GPT, seed: int) -> list[dict]:
     """What a reward model pays once the same people were shown scrambled words, like the hack."""
-    prompts = shuffled_prompts(preferences("comparisons"), seed)
-    pairs = compared(answered(prompts[:FIRST]), people(seed), LABELS, seed=1000 * seed)
+    prompts, pairs = first_labels(seed)
     half, texts = TEXTS // 2, answered(prompts[FIRST:][:BOUGHT])
     texts = {x: [*edited(ys[:half])["scrambled words"], *ys[half:]] for x, ys in texts.items()}
     pairs += compared(readable(sft, texts), people(seed), LABELS, seed=1000 * seed + 1)
     reward = fitted_head(sft, pairs, 10 * seed + 100)
-    of_sft = measure(sft, held_out_prompts(), (1.0,), 1, (seed, 99))[1.0]
-    return [{"seed": seed, "arm": SALAD, "labels": len(pairs), **price_columns(reward, of_sft)}]
+    paid = price_columns(reward, on_held_out(sft, (seed, 99)))
+    return [{"seed": seed, "arm": SALAD, "labels": len(pairs), **paid}]
 
 
 def patches(sft: GPT) -> dict[str, Part]:
